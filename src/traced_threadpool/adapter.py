@@ -1,0 +1,538 @@
+"""Hamilton's lifecycle calls into runs and pieces of work. The only file that knows Hamilton.
+
+Hamilton walks the DAG and calls `do_remote_execute` for each node with its upstream results, our futures, as
+arguments. Which run and which node that is, it says only in the keywords of the function that it hands over.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import operator
+import sys
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, NoReturn
+
+from hamilton import graph_types, lifecycle
+from hamilton import node as hamilton_node
+from hamilton.lifecycle import base
+from opentelemetry import context as otel_context
+from opentelemetry.trace import TracerProvider
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from traced_threadpool.observers import ErrorLog, Observer, Observers
+from traced_threadpool.pool import (
+    NO_PICKLE,
+    NodeFuture,
+    Pool,
+    PoolSnapshot,
+    Run,
+    Work,
+    closed_error,
+    current_work,
+    default_max_workers,
+    help_until_done,
+)
+from traced_threadpool.runs import RunRecord
+from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry.metrics import (
+    BoundsConflict,
+    Buckets,
+    Collector,
+    Metrics,
+    bounds,
+    collector_of,
+)
+from traced_threadpool.telemetry.tracing import Definition, Tracing
+
+# Looking a member up costs more than the comparison that it is for.
+_EXPAND: Final = hamilton_node.NodeType.EXPAND
+_COLLECT: Final = hamilton_node.NodeType.COLLECT
+
+MAX_ANNOUNCED: Final = 4_096
+DEFAULT_NODE_LABELS: Final = 1_000
+
+
+class FutureAdapter(
+    base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.BasePreGraphExecute, base.BasePostGraphExecute
+):
+    """Runs every node of a Hamilton DAG on threads, traced and measured.
+
+    A drop-in for `hamilton.plugins.h_threadpool.FutureAdapter`: its three arguments may be given by position.
+    A node is handed to a worker once all its inputs are there. Each node is an OpenTelemetry span, linked to the
+    spans of its upstream nodes; see the documentation for span attributes and metrics.
+
+    Use it as a context manager, or call `close`, to end its threads at a known moment; otherwise they end when
+    the adapter is no longer referenced, or when the interpreter exits, after pending nodes.
+
+    Args:
+        max_workers: How many node functions run at once. Default: that of `ThreadPoolExecutor`.
+        thread_name_prefix: Start of the worker threads' names.
+        result_builder: Builds the result of `execute`. Default: a dict of the outputs.
+        name: Label `pool` of the metrics and `hamilton.threadpool.name` of the spans. Default:
+            `thread_name_prefix`, else `default`. Adapters of one name in one registry add up.
+        run_name: Name of the run's span and label `run` of the metrics. Default: `hamilton.run`.
+        fail_fast: After the first failure of a run, nothing of it that has not started is started, and `execute`
+            raises at once. Default: all nodes that can run do.
+        tracing: Whether to make spans.
+        tracer_provider: Where spans go. Default: the global provider, whenever the application sets it.
+        record_exceptions: Whether spans hold the message and stack trace of a node's exception, which may hold
+            private data. Without, its type alone.
+        metrics: Whether to count.
+        registry: Prometheus registry of the metrics. Default: `prometheus_client.REGISTRY`.
+        max_node_labels: How many different nodes get a value of their own in the label `node`; later ones are
+            counted under `_other`. 0 switches the label off.
+        node_duration_buckets: Bounds of `hamilton_node_duration_seconds`, in seconds.
+        queue_wait_buckets: Bounds of `hamilton_threadpool_queue_wait_seconds`, in seconds.
+        run_duration_buckets: Bounds of `hamilton_run_duration_seconds`, in seconds.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument has a value that cannot work.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        result_builder: lifecycle.ResultBuilder | None = None,
+        *,
+        name: str | None = None,
+        run_name: str | None = None,
+        fail_fast: bool = False,
+        tracing: bool = True,
+        tracer_provider: TracerProvider | None = None,
+        record_exceptions: bool = True,
+        metrics: bool = True,
+        registry: CollectorRegistry | None = None,
+        max_node_labels: int = DEFAULT_NODE_LABELS,
+        node_duration_buckets: Sequence[float] | None = None,
+        queue_wait_buckets: Sequence[float] | None = None,
+        run_duration_buckets: Sequence[float] | None = None,
+    ) -> None:
+        max_workers = _checked_workers(max_workers)
+        if not isinstance(thread_name_prefix, str):
+            raise TypeError(f"thread_name_prefix must be a string, not {thread_name_prefix!r}")
+        if result_builder is not None and not isinstance(result_builder, base.BaseDoBuildResult):
+            raise TypeError(
+                f"result_builder must be a Hamilton ResultBuilder, such as base.DictResult(), not {result_builder!r}"
+            )
+        self.result_builder = result_builder
+        self.name = _checked_label("name", name) if name is not None else _label_from(thread_name_prefix)
+        self.run_name = _checked_label("run_name", run_name) if run_name is not None else names.DEFAULT_RUN_NAME
+        self._fail_fast = _checked_bool("fail_fast", fail_fast)
+        if tracer_provider is not None and not isinstance(tracer_provider, TracerProvider):
+            raise TypeError(
+                "tracer_provider must be an opentelemetry.trace.TracerProvider (the SDK's is "
+                f"opentelemetry.sdk.trace.TracerProvider()), not {tracer_provider!r}"
+            )
+        _checked_bool("record_exceptions", record_exceptions)
+        buckets = {
+            **bounds(names.NODE_DURATION.prometheus, node_duration_buckets),
+            **bounds(names.QUEUE_WAIT.prometheus, queue_wait_buckets),
+            **bounds(names.RUN_DURATION.prometheus, run_duration_buckets),
+        }
+        self._errors = ErrorLog()
+        observers: list[Observer] = []
+        self._tracing: Tracing | None = None
+        if _checked_bool("tracing", tracing):
+            self._tracing = Tracing(
+                tracer_provider=tracer_provider,
+                pool_name=self.name,
+                max_workers=max_workers,
+                record_exceptions=record_exceptions,
+                describe=_describe,
+                graph_version=_graph_version,
+                errors=self._errors,
+            )
+            observers.append(self._tracing)
+        _checked_count("max_node_labels", max_node_labels)
+        collector = None
+        if _checked_bool("metrics", metrics):
+            collector = self._collector_of(REGISTRY if registry is None else registry, buckets)
+        if collector is not None:
+            self._errors.listen(collector.count_error)
+            observers.append(
+                Metrics(
+                    collector,
+                    pool_name=self.name,
+                    run_name=self.run_name,
+                    max_node_labels=max_node_labels,
+                )
+            )
+        self._pool = Pool(max_workers, thread_name_prefix, Observers(observers, self._errors))
+        self._source = _GaugeSource(self.name, self.run_name, self._pool)
+        if collector is not None:
+            collector.add_source(self._source)
+        self._runs: dict[str, Run] = {}  # those that have started
+        self._announced: OrderedDict[str, Run] = OrderedDict()  # those that may never start
+        self._latest: dict[int, Run] = {}  # by thread of the caller
+
+    def _collector_of(self, registry: CollectorRegistry, buckets: Buckets) -> Collector | None:
+        if not isinstance(registry, CollectorRegistry):
+            raise TypeError(
+                f"registry must be a prometheus_client.CollectorRegistry, not {registry!r}; for no metrics at all "
+                "give metrics=False"
+            )
+        try:
+            return collector_of(registry, buckets)
+        except BoundsConflict:
+            raise
+        except Exception as error:  # a registry that refuses costs the metrics, not the job
+            self._errors.record("metrics", error)
+            return None
+
+    # Documented API
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        """The executor whose threads run the nodes. Work submitted to it directly shares these threads."""
+        return self._pool.executor
+
+    def input_types(self) -> list[type[type]]:
+        """The types that this result builder takes: any, also when a builder is wrapped."""
+        return [Any]  # type: ignore[list-item]  # as Hamilton: its annotation does not admit its own value
+
+    def output_type(self) -> type:
+        """The type of the result: the wrapped builder's, else any."""
+        if self.result_builder is not None:
+            output_type: type = self.result_builder.output_type()
+            return output_type
+        return Any
+
+    def do_remote_execute(
+        self,
+        *,
+        execute_lifecycle_for_node: Callable[..., Any],
+        node: hamilton_node.Node | None,
+        **kwargs: Any,
+    ) -> Any:
+        """Submits a node; Hamilton calls this for each one, in topological order.
+
+        Args:
+            execute_lifecycle_for_node: Runs the node's function and the hooks of other adapters around it.
+            node: The node, or None.
+            **kwargs: The node's arguments. Futures among them are resolved before the function is called.
+
+        Returns:
+            The node's future, at once. For a node that is split into branches (`Parallelizable`), of which
+            Hamilton needs the very list, its result.
+
+        Raises:
+            RuntimeError: The adapter is closed, or no thread could be started.
+        """
+        keywords = getattr(execute_lifecycle_for_node, "keywords", None) or {}
+        run_id = keywords.get("__run_id")
+        run = self._runs.get(run_id) or self._start(run_id)  # type: ignore[arg-type]  # None is no run's id
+        if run is None:
+            run = self._pool.unbound
+        if run.record is None or run.caller_thread_id == threading.get_ident():
+            context = contextvars.copy_context()
+        else:  # a thread of one of Hamilton's executors, which does not have the caller's context
+            context = run.caller_context.copy()
+        if node is None:
+            node = keywords.get("__node_")
+        role = None if node is None else node.node_role
+        work = Work(
+            _function_name(execute_lifecycle_for_node) if node is None else node.name,
+            execute_lifecycle_for_node,
+            kwargs,
+            queue=run,
+            pool=self._pool,
+            context=context,
+            run_id=run_id,
+            task_id=keywords.get("__task_id"),
+            definition=node,
+            collected=node.collect_dependency if role is _COLLECT else None,  # type: ignore[union-attr]
+        )
+        future = self._pool.submit(work)
+        if role is _EXPAND:
+            run.expanded[work.name] = work
+            return future.result()
+        return future
+
+    def build_result(self, **outputs: Any) -> Any:
+        """Blocks until every future among the outputs is resolved.
+
+        Args:
+            **outputs: The outputs of the graph, some of them futures.
+
+        Returns:
+            What the wrapped builder makes of the values, else the values by name, in the order given.
+
+        Raises:
+            Exception: That of the first output, in the order given, whose node or upstream failed; with
+                `fail_fast` that of the first node that failed, while others may still run.
+        """
+        futures = [value for value in outputs.values() if isinstance(value, Future)]
+        try:
+            if self._fail_fast:
+                _wait_for_all_or_failure(futures)
+            for name, value in outputs.items():
+                if isinstance(value, Future):
+                    help_until_done(value)
+                    outputs[name] = value.result()
+        except Exception:
+            raise
+        except BaseException as error:  # Ctrl-C, unless it is a node's own
+            if not any(future.done() and _error_of(future) is error for future in futures):
+                self._cancel_runs_of(futures)
+            raise
+        if self.result_builder is not None:
+            return self.result_builder.build_result(**outputs)
+        return outputs
+
+    # Runs
+
+    def pre_graph_execute(
+        self,
+        *,
+        run_id: str,
+        graph: Any,
+        final_vars: list[str],
+        inputs: dict[str, Any] | None,
+        overrides: dict[str, Any] | None,
+    ) -> None:
+        """Hamilton is about to execute a graph. The run starts with its first node: it may never come to that."""
+        parent = current_work.get()
+        if self._pool.closed and parent is None:
+            raise closed_error()
+        record = RunRecord(
+            run_id,
+            self.run_name,
+            output_names=tuple(final_vars),
+            input_names=tuple(inputs or ()),
+            override_names=tuple(overrides or ()),
+            graph=graph,
+            started_ns=time.monotonic_ns(),
+            started_unix_ns=time.time_ns(),
+        )
+        record.telemetry = otel_context.get_current()
+        run = Run(record, parent=parent, fail_fast=self._fail_fast, outer_error=sys.exc_info()[1])
+        self._leave_behind(self._latest.get(run.caller_thread_id), run)
+        self._latest[run.caller_thread_id] = run
+        self._announced[run_id] = run
+        while len(self._announced) > MAX_ANNOUNCED:
+            self._announced.popitem(last=False)
+
+    def post_graph_execute(
+        self, *, run_id: str, graph: Any, success: bool, error: Exception | None, results: Any
+    ) -> None:
+        """Hamilton has left the graph. The run ends when its last node has."""
+        run = self._runs.get(run_id) or self._start(run_id)
+        if run is None:
+            return
+        self._runs.pop(run_id, None)
+        if self._latest.get(run.caller_thread_id) is run:
+            del self._latest[run.caller_thread_id]
+        record = run.record
+        assert record is not None
+        if not success:
+            record.error = error
+        interrupt = sys.exc_info()[1]
+        if (
+            interrupt is not None
+            and not isinstance(interrupt, Exception)
+            and interrupt is not run.outer_error
+            and (run.failure is None or run.failure.error is not interrupt)
+        ):
+            self._pool.cancel_run(run)
+        traced = record.telemetry is not None
+        self._pool.close_run(run)
+        if traced and self._tracing is not None and run.parent is None:
+            self._tracing.flush()
+
+    def _start(self, run_id: str | None) -> Run | None:
+        """The run of this id, started if it was only announced. None when it is unknown."""
+        if run_id is None:
+            return None
+        run = self._announced.get(run_id)
+        if run is None:
+            return self._runs.get(run_id)  # another thread may have started it just now
+        self._pool.open_run(run)
+        self._runs[run_id] = run
+        self._announced.pop(run_id, None)
+        return run
+
+    def _leave_behind(self, stale: Run | None, run: Run) -> None:
+        """Ends a run whose `post_graph_execute` never came, because another adapter's hook raised before ours.
+
+        It is one that the same caller started before, at the same depth, and that is still open. If it goes on
+        after all (a hook of its own executes a driver), its next node finds it again.
+        """
+        if stale is None or stale.record is None or not stale.opened or stale.parent is not run.parent:
+            return
+        if self._runs.pop(stale.record.id, None) is not None:
+            self._announced[stale.record.id] = stale
+            self._pool.close_run(stale)
+
+    def _cancel_runs_of(self, futures: list[Future[Any]]) -> None:
+        for future in futures:
+            if isinstance(future, NodeFuture):
+                run = future.work.queue
+                if run.record is None:
+                    future.cancel()
+                else:
+                    future.work.pool.cancel_run(run)
+
+    # Closing and looking
+
+    def close(self, *, cancel_pending: bool = False) -> None:
+        """Ends the adapter: no new runs, pending nodes done, threads gone, telemetry handed over.
+
+        May be called again. Spans that the SDK itself holds back (its batch processor) are the application's to
+        flush.
+
+        Args:
+            cancel_pending: Cancel the nodes that have not started, instead of running them.
+
+        Raises:
+            RuntimeError: Called from a node that runs in this adapter.
+        """
+        self._pool.close(cancel_pending=_checked_bool("cancel_pending", cancel_pending))
+        if self._tracing is not None:
+            self._tracing.flush()
+        self._source.closed = True
+
+    def __enter__(self) -> FutureAdapter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def snapshot(self) -> PoolSnapshot:
+        """The pool at this moment: what the gauges show."""
+        return self._pool.snapshot()
+
+    @property
+    def telemetry_errors(self) -> dict[str, int]:
+        """Failures inside telemetry so far, by component, as in `hamilton_telemetry_errors_total`."""
+        return self._errors.counts
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._pool.closed else ""
+        return f"<{type(self).__name__} {self.name!r}, {self._pool.max_workers} workers{state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(NO_PICKLE)
+
+
+class _GaugeSource:
+    """What the gauges read. Belongs to the adapter, and goes with it."""
+
+    def __init__(self, pool_name: str, run_name: str, pool: Pool) -> None:
+        self.pool_name = pool_name
+        self.run_name = run_name
+        self.closed = False
+        self._pool = pool
+
+    def snapshot(self) -> PoolSnapshot:
+        return self._pool.snapshot()
+
+
+def _wait_for_all_or_failure(futures: list[Future[Any]]) -> None:
+    """Returns when all are done; raises the first failure of their run as soon as there is one."""
+    gate: Future[None] = Future()
+    lock = threading.Lock()
+    left = len(futures)
+
+    def one_done(future: Future[Any]) -> None:
+        nonlocal left
+        failed = _error_of(future) is not None
+        with lock:
+            left -= 1
+            open_now = (failed or not left) and not gate.done()
+            if open_now:
+                gate.set_result(None)
+
+    for future in futures:
+        future.add_done_callback(one_done)
+    if not futures:
+        return
+    help_until_done(gate)
+    gate.result()
+    for future in futures:
+        if isinstance(future, NodeFuture):
+            failure = future.work.queue.failure
+            if failure is not None and failure.error is not None:
+                raise failure.error
+
+
+def _error_of(future: Future[Any]) -> BaseException | None:
+    """The exception of a future that is done."""
+    try:
+        return future.exception()
+    except BaseException as error:  # CancelledError
+        return error
+
+
+def _describe(node: Any) -> Definition:
+    functions = node.originating_functions
+    return Definition(tags=node.tags, function=functions[0] if functions else None)
+
+
+_graph_versions: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+def _graph_version(graph: Any) -> str | None:
+    """Hamilton's version of a graph: a hash over its functions' sources, so it is worked out once a graph."""
+    version = _graph_versions.get(graph)
+    if version is None:
+        version = _graph_versions[graph] = str(graph_types.HamiltonGraph.from_graph(graph).version)
+    return version
+
+
+def _function_name(function: Callable[..., Any]) -> str:
+    function = getattr(function, "func", function)
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _checked_workers(value: Any) -> int:
+    if value is None:
+        return default_max_workers()
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"max_workers must be a whole number of threads, or None for ThreadPoolExecutor's default, not {value!r}"
+        ) from None
+    if number <= 0:
+        raise ValueError(f"max_workers must be greater than 0, not {number}")
+    return number
+
+
+def _checked_count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be 0 or more, not {value}")
+    return value
+
+
+def _checked_bool(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def _checked_label(name: str, value: Any) -> str:
+    """A name that can be a label value, be read in a legend and be typed into a query."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {value!r}")
+    if not value.strip() or not value.isprintable():
+        raise ValueError(
+            f"{name} must be a line of printable text, such as 'etl', not {value!r}: it is a label of metrics"
+        )
+    return value
+
+
+def _label_from(prefix: str) -> str:
+    """The pool's name from a prefix that the documented API lets be any string."""
+    label = "".join(character if character.isprintable() else "_" for character in prefix).strip()
+    return label or "default"

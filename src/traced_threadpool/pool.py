@@ -1,0 +1,852 @@
+"""Ready tasks into calls on threads. Owns the lock, the scheduler, cancelling, closing and helping.
+
+Worker loops run on a `ThreadPoolExecutor`. A loop takes the next ready task, runs it, ends it and takes the next
+under one hold of the lock, until there is none; a node made ready by the one just ended so runs on the same
+worker, with no hand-off. A further loop is started only while there is ready work and a worker is free.
+
+A worker never waits for an upstream node. What it may wait for is a run of its own: a node function that executes
+a driver. Then it *helps*: it runs that run's ready nodes on its own slot instead of blocking (see `scheduler`).
+
+No lock is held across a call into user code: node functions, hooks, done-callbacks, observers.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from concurrent.futures._base import RUNNING as RUNNING_FUTURE
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from traced_threadpool.observers import Observers
+from traced_threadpool.runs import RunRecord
+from traced_threadpool.scheduler import ENDED, NEW, RUNNING, RunQueue, Scheduler, Task
+
+logger = logging.getLogger("traced_threadpool")
+
+NO_PICKLE = (
+    "a FutureAdapter and its futures cannot be sent to another process: this executor pickles its tasks. "
+    "For Parallelizable/Collect use .with_remote_executor(SynchronousLocalTaskExecutor()), which runs every "
+    "branch in this adapter's threads, or MultiThreadingExecutor"
+)
+
+def closed_error() -> RuntimeError:
+    return RuntimeError("this FutureAdapter is closed and takes no new work; make a new one")
+
+
+current_work: contextvars.ContextVar[Work | None] = contextvars.ContextVar(
+    "traced_threadpool_current_work", default=None
+)
+"""The node that the current code belongs to."""
+
+
+class Run(RunQueue):
+    """A run as the pool sees it: `record` is None for nodes submitted outside of any run."""
+
+    __slots__ = (
+        "caller_context",
+        "caller_thread_id",
+        "closed",
+        "expanded",
+        "fail_fast",
+        "failure",
+        "opened",
+        "opening",
+        "outer_error",
+        "pending",
+        "record",
+        "stopped",
+    )
+
+    def __init__(
+        self,
+        record: RunRecord | None,
+        *,
+        parent: Task | None = None,
+        fail_fast: bool = False,
+        outer_error: BaseException | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.caller_context = contextvars.copy_context()
+        self.caller_thread_id = threading.get_ident()
+        self.outer_error = outer_error  # what the caller was handling already when it started the run
+        self.opening = threading.Lock()
+        self.opened = False
+        self.expanded: dict[str, Work] = {}  # nodes whose results were split into branches
+        self.record = record
+        self.fail_fast = fail_fast
+        self.pending = 0  # nodes submitted whose end has not been told to everyone yet
+        self.closed = False  # no more nodes will come
+        self.failure: Work | None = None  # the first node that failed
+        self.stopped = False  # nothing that has not started may start
+
+
+class Work(Task):
+    """One node function to call, with its arguments, some of which are futures."""
+
+    __slots__ = ("arguments", "collected", "context", "function", "future", "helped_cpu_ns", "pool")
+
+    queue: Run
+
+    # All fields are set here, without a call of the base classes' initializers: this is done for every node.
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        arguments: dict[str, Any],
+        *,
+        queue: Run,
+        pool: Pool,
+        context: contextvars.Context,
+        run_id: str | None = None,
+        task_id: str | None = None,
+        definition: object = None,
+        collected: str | None = None,
+    ) -> None:
+        self.name = name
+        self.function: Callable[..., Any] | None = function
+        self.arguments = arguments
+        self.collected = collected  # the argument that is a list which may hold futures
+        self.queue = queue
+        self.run = queue.record
+        self.pool = pool
+        self.context: contextvars.Context | None = context
+        self.run_id = run_id
+        self.task_id = task_id
+        self.definition = definition
+        self.future: NodeFuture | None = None  # None again once resolved: a cycle would keep results alive
+        self.helped_cpu_ns = 0
+        self.state = NEW
+        self.failed = self.lending = self.parked = False
+        self.dependents = self.lender = self.cause = self.outcome = self.error = self.thread = None
+        self.span = self.span_context = self.token = None
+        self.inputs = ()
+        self.parameters = ()
+        self.submitted_ns = self.ready_ns = self.started_ns = self.ended_ns = self.cpu_ns = self.remaining = 0
+
+
+_DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
+_HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+class NodeFuture(Future[Any]):
+    """The future of a node. Waiting for it inside a node of a pool helps instead of blocking.
+
+    Most futures of a DAG are never waited for: their values go to other nodes. So the condition and the lists that
+    `Future` makes at once, two thirds of the cost of a future, are made here when somebody first asks for them.
+
+    The race: a waiter sets `_watched`, then looks at `_state`; the pool sets `_state`, then looks at `_watched`.
+    Whichever comes first, one of them sees the other. That holds where stores are seen in one order, as under the
+    GIL; without the GIL every future counts as watched.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._state = PENDING
+        self._result = None
+        self._exception = None
+        self._watched = not _HAS_GIL
+        self.work = work
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_condition":
+            self._watched = True
+            return self.__dict__.setdefault(name, threading.Condition())
+        if name in ("_waiters", "_done_callbacks"):
+            return self.__dict__.setdefault(name, [])
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def done(self) -> bool:
+        return self._state in _DONE
+
+    def result(self, timeout: float | None = None) -> Any:
+        if self._state == FINISHED and self._exception is None:
+            return self._result
+        return super().result(self._help(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        return super().exception(self._help(timeout))
+
+    def cancel(self) -> bool:
+        return self.work.pool.cancel_work(self.work, self)
+
+    def start(self) -> None:
+        """The node's function starts. By the pool, which lets nobody cancel the future from now on."""
+        self._state = RUNNING_FUTURE
+
+    def resolve(self, result: Any, error: BaseException | None) -> None:
+        """By the pool, at the end of the node."""
+        if self._state in _DONE:
+            logger.error("the future of node %r was resolved by somebody else", self.work.name)
+            return
+        self._result = result
+        self._exception = error
+        self._state = FINISHED
+        if self._watched:
+            with self._condition:
+                for waiter in self._waiters:
+                    if error is None:
+                        waiter.add_result(self)
+                    else:
+                        waiter.add_exception(self)
+                self._condition.notify_all()
+            self._call_back()
+
+    def cancel_now(self) -> None:
+        """Marks the future itself as cancelled. `cancel` takes the node out of the pool as well."""
+        if self._state == PENDING:
+            self._state = CANCELLED_AND_NOTIFIED
+            if self._watched:
+                with self._condition:
+                    for waiter in self._waiters:
+                        waiter.add_cancelled(self)
+                    self._condition.notify_all()
+                self._call_back()
+
+    def _call_back(self) -> None:
+        try:
+            self._invoke_callbacks()  # logs what is an Exception
+        except BaseException:  # a callback that calls sys.exit() must not end the worker
+            logger.exception("a done-callback of the future of node %r failed", self.work.name)
+
+    def _help(self, timeout: float | None) -> float | None:
+        return timeout if self._state in _DONE else help_until_done(self, timeout)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(NO_PICKLE)
+
+
+class _LoopStart:
+    """One request for a worker loop. Void once it is known that it could not be started."""
+
+    __slots__ = ("void",)
+
+    def __init__(self) -> None:
+        self.void = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSnapshot:
+    """The pool at one moment. Ages are in seconds, 0 when there is none."""
+
+    queue_depth: int
+    blocked_nodes: int
+    active_workers: int
+    workers: int
+    max_workers: int
+    oldest_queued_seconds: float
+    oldest_active_seconds: float
+    active_runs: int
+
+
+class Pool:
+    """Runs submitted work on at most `max_workers` threads, each piece once all its inputs are there."""
+
+    def __init__(
+        self,
+        max_workers: int,
+        thread_name_prefix: str,
+        observers: Observers,
+        *,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._clock = clock
+        self._observers = observers
+        self._thread_name_prefix = thread_name_prefix
+        self.executor = ThreadPoolExecutor(max_workers, thread_name_prefix)
+        self.max_workers = max_workers
+        self.closed = False
+        self._reset()
+        _pools.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._scheduler = Scheduler(self.max_workers)
+        self._runs: set[Run] = set()
+        self.unbound = Run(None)  # nodes submitted outside of any run
+        self._runs.add(self.unbound)
+        self._parked: dict[Task, list[threading.Event]] = {}
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._loops = 0
+        self._starting = 0
+        self._pending = 0
+
+    def reset_after_fork(self) -> None:
+        """Fresh workers and locks in a forked child: the parent's threads do not exist there."""
+        self.executor = ThreadPoolExecutor(self.max_workers, self._thread_name_prefix)
+        if self.closed:
+            self.executor.shutdown(wait=False)
+        self._reset()
+
+    # Submitting
+
+    def submit(self, work: Work) -> NodeFuture:
+        """Takes in a piece of work; returns its future at once.
+
+        Raises RuntimeError when the pool is closed, or when no thread can be started for it.
+        """
+        future = work.future = NodeFuture(work)
+        outside = self._find_inputs(work)
+        work.submitted_ns = now_ns = self._clock()
+        run = work.queue
+        with self._lock:
+            if self.closed and run is self.unbound:
+                raise closed_error()
+            run.pending += 1
+            self._pending += 1
+            if run.record is not None:
+                run.record.node_count += 1
+            if run.stopped:
+                work.state = ENDED
+                work.failed = True
+                work.cause = run.failure
+                never_ran, stopped = [work], True
+            else:
+                stopped = False
+                never_ran = [] if self._scheduler.add(work, now_ns=now_ns) else [work]
+            starts = self._plan_loops()
+        if outside:
+            self._listen(outside)
+        if never_ran:
+            self._end_unrun(never_ran, now_ns, cancelled=stopped)
+        error = self._start_loops(starts)
+        if error is not None and not self._has_loops():
+            self._withdraw(work)
+            raise closed_error() if self.closed else error
+        return future
+
+    def _find_inputs(self, work: Work) -> list[tuple[Task, Future[Any]]]:
+        """Sets what the work waits for. Returns those of its inputs that are somebody else's futures."""
+        inputs: list[Task] = []
+        parameters: list[str] = []
+        outside: list[tuple[Task, Future[Any]]] = []
+        expanded = work.queue.expanded
+        for name, value in work.arguments.items():
+            if isinstance(value, Future):
+                values: Sequence[Any] = (value,)
+            elif name == work.collected and isinstance(value, list):
+                values = value
+            elif name in expanded:  # an element of that node's list: there already, but where it came from is told
+                inputs.append(expanded[name])
+                parameters.append(name)
+                continue
+            else:
+                continue
+            for each in values:
+                if isinstance(each, NodeFuture) and each.work.pool is self:
+                    inputs.append(each.work)
+                elif isinstance(each, Future):
+                    task = self._outside_task(each)
+                    inputs.append(task)
+                    outside.append((task, each))
+                else:
+                    continue
+                parameters.append(name)
+        if inputs:
+            work.inputs = inputs
+            work.parameters = parameters
+        return outside
+
+    def _outside_task(self, future: Future[Any]) -> Task:
+        task = Task("", queue=_OUTSIDE_QUEUE)
+        if isinstance(future, NodeFuture):  # a node of another adapter: not ours to run, but upstream all the same
+            task.name = future.work.name
+            task.span_context = future.work.span_context
+        self._scheduler.add_outside(task)
+        return task
+
+    def _listen(self, outside: list[tuple[Task, Future[Any]]]) -> None:
+        for task, future in outside:
+            future.add_done_callback(lambda done, task=task: self._outside_done(task, done))  # type: ignore[misc]
+
+    def _outside_done(self, task: Task, future: Future[Any]) -> None:
+        task.error = _failure_of(future)
+        if isinstance(task.error, CancelledError):
+            task.outcome = "cancelled"
+        now_ns = self._clock()
+        with self._lock:
+            never_ran = self._scheduler.end(task, failed=task.error is not None, now_ns=now_ns)
+            starts = self._plan_loops()
+        if never_ran:
+            self._end_unrun(never_ran, now_ns)
+        self._start_loops_or_fail(starts)
+
+    # Worker loops
+
+    def _plan_loops(self) -> int:
+        """How many loops to start for what is ready now. Under the lock; the caller starts them outside of it."""
+        scheduler = self._scheduler
+        ready = scheduler.ready_count
+        if not ready:
+            return 0
+        if self._parked:
+            self._wake_helpers()
+        starts = min(ready - self._starting, self.max_workers - self._loops)
+        if starts <= 0:
+            return 0
+        self._starting += starts
+        self._loops += starts
+        return starts
+
+    def _start_loops(self, count: int) -> RuntimeError | None:
+        for started in range(count):
+            start = _LoopStart()
+            try:
+                self.executor.submit(self._loop, start)
+            except RuntimeError as error:  # shut down from outside, interpreter at exit, or no thread to be had
+                with self._lock:
+                    start.void = True
+                    self._starting -= count - started
+                    self._loops -= count - started
+                return error
+        return None
+
+    def _start_loops_or_fail(self, count: int) -> None:
+        """For work that becomes ready with no caller to raise to: it fails when nobody is left to run it."""
+        error = self._start_loops(count)
+        if error is None or self._has_loops():
+            return  # the loops that run take everything that is ready before they end
+        now_ns = self._clock()
+        with self._lock:
+            ready = [task for run in self._runs for task in run.ready]
+            never_ran = self._scheduler.cancel(ready, now_ns=now_ns)
+        self._end_unrun(never_ran, now_ns, error=error, cancelled=True)
+
+    def _has_loops(self) -> bool:
+        with self._lock:
+            return self._loops > 0
+
+    def _loop(self, start: _LoopStart) -> None:
+        with self._lock:
+            if start.void:
+                return
+            self._threads.add(threading.current_thread())
+            self._starting -= 1
+            scheduler = self._scheduler
+            work = self._take()
+        while work is not None:
+            ended = self._run(work)
+            if scheduler is not self._scheduler:
+                return  # forked inside the node: this process has a scheduler of its own, without this work
+            work = self._end_and_take(work) if ended else self._take_locked()
+
+    def _take(self) -> Work | None:
+        """The loop's next work; without one it counts as ended from this moment on. Under the lock."""
+        work = self._scheduler.take()
+        if work is None:
+            self._loops -= 1
+        return work  # type: ignore[return-value]  # only Work is ever added
+
+    def _take_locked(self) -> Work | None:
+        with self._lock:
+            return self._take()
+
+    def _run(self, work: Work) -> bool:
+        """Calls the node's function and resolves its future. False when it went back to wait for more inputs."""
+        future, context = work.future, work.context
+        assert future is not None and context is not None
+        try:
+            more = self._resolve(work) if work.inputs else None
+        except BaseException as error:  # a future's own value was a future, and that one failed
+            work.ended_ns = work.started_ns = self._clock()
+            work.outcome = "cancelled" if isinstance(error, CancelledError) else "upstream_error"
+            work.error = error
+            self._observers.node_ended(work)
+            future.resolve(None, error)
+            return True
+        if more:
+            self._await_more(work, more)
+            return False
+        future.start()
+        try:
+            result = context.run(self._call, work)
+        except BaseException as error:
+            _forget_own_frames(error)
+            future.resolve(None, error)
+        else:
+            future.resolve(result, None)
+        return True
+
+    def _call(self, work: Work) -> Any:
+        """Inside the node's own context, on its worker."""
+        function = work.function
+        assert function is not None
+        current_work.set(work)
+        work.thread = threading.current_thread()
+        work.started_ns = self._clock()
+        cpu_ns = time.thread_time_ns()
+        observers = self._observers
+        observers.node_started(work)
+        try:
+            result = function(**work.arguments)
+        except BaseException as error:
+            work.outcome = "error"
+            work.error = error
+            raise
+        else:
+            work.outcome = "success"
+            return result
+        finally:
+            work.cpu_ns = time.thread_time_ns() - cpu_ns - work.helped_cpu_ns
+            work.ended_ns = self._clock()
+            observers.node_ended(work)
+
+    def _resolve(self, work: Work) -> list[Future[Any]]:
+        """Puts values in the place of futures. Returns the futures that are not resolved yet."""
+        arguments = work.arguments
+        more: list[Future[Any]] = []
+        for name in work.parameters:
+            value = arguments[name]
+            if isinstance(value, Future):
+                arguments[name] = _value_of(value, more)
+        if work.collected is not None and isinstance(collected := arguments.get(work.collected), list):
+            arguments[work.collected] = [_value_of(each, more) for each in collected]
+        return more
+
+    def _await_more(self, work: Work, futures: list[Future[Any]]) -> None:
+        """Sends work back to wait for futures that came as values of its futures."""
+        outside = [(self._outside_task(future), future) for future in futures]
+        with self._lock:
+            self._scheduler.await_more(work, [task for task, _ in outside], now_ns=self._clock())
+        self._listen(outside)
+
+    def _end_and_take(self, work: Work) -> Work | None:
+        """Ends work that has run, and takes the loop's next, under one hold of the lock."""
+        run = work.queue
+        with self._lock:
+            cancelled, doomed = self._end(work)
+            following = self._take()
+            starts = self._plan_loops()
+            finished = self._count_down(run)
+        if cancelled or doomed:
+            self._end_unrun(cancelled, work.ended_ns, cancelled=True)
+            self._end_unrun(doomed, work.ended_ns)
+        if finished:
+            self._finish(run)
+        if starts:
+            self._start_loops_or_fail(starts)
+        return following
+
+    def _end(self, work: Work) -> tuple[Sequence[Task], Sequence[Task]]:
+        """Under the lock. Returns the tasks that never run: cancelled by `fail_fast`, and doomed."""
+        cancelled: Sequence[Task] = ()
+        failed = work.error is not None
+        if failed:
+            run = work.queue
+            if run.failure is None:
+                run.failure = work
+            if run.fail_fast and not run.stopped:
+                run.stopped = True
+                cancelled = self._scheduler.cancel(
+                    self._scheduler.unstarted(run), work, now_ns=work.ended_ns
+                )
+        doomed = self._scheduler.end(work, failed=failed, now_ns=work.ended_ns)
+        _release(work)
+        return cancelled, doomed
+
+    def _end_unrun(
+        self,
+        tasks: Sequence[Task],
+        now_ns: int,
+        *,
+        cancelled: bool = False,
+        error: BaseException | None = None,
+    ) -> None:
+        """Tells everyone of tasks that have ended without running. The scheduler has let go of them already.
+
+        They carry `error`, else that of the node that stopped them; without either the future is cancelled.
+        """
+        for task in tasks:
+            assert isinstance(task, Work)
+            future = task.future
+            assert future is not None
+            cause = task.cause
+            if cause is not None and cause is not task:
+                error_here = error or cause.error
+                unrun_because_cancelled = cancelled or cause.outcome == "cancelled"
+            else:
+                error_here, unrun_because_cancelled = error, True
+            task.error = error_here
+            task.outcome = "cancelled" if unrun_because_cancelled else "upstream_error"
+            task.started_ns = task.ended_ns = now_ns
+            task.ready_ns = task.ready_ns or now_ns
+            self._observers.node_ended(task)
+            if error_here is None or isinstance(error_here, CancelledError):
+                future.cancel_now()
+            else:
+                future.resolve(None, error_here)
+            run = task.queue
+            _release(task)
+            with self._lock:
+                if task.outcome == "upstream_error" and run.failure is None:
+                    run.failure = task
+                finished = self._count_down(run)
+            if finished:
+                self._finish(run)
+
+    def _count_down(self, run: Run) -> bool:
+        """One more node of the run is done with. Returns whether the run is. Under the lock."""
+        run.pending -= 1
+        self._pending -= 1
+        if not self._pending:
+            self._idle.notify_all()
+        if run.closed and not run.pending:
+            self._runs.discard(run)
+            return True
+        return False
+
+    # Runs
+
+    def open_run(self, run: Run) -> None:
+        """The run starts. Of several threads that bring its first nodes, one does it and the others wait."""
+        with run.opening:
+            if run.opened:
+                return
+            with self._lock:
+                if self.closed and run.parent is None:
+                    raise closed_error()
+                self._runs.add(run)
+            if run.record is not None:
+                self._observers.run_started(run.record)
+            run.opened = True
+
+    def close_run(self, run: Run) -> None:
+        """No more nodes will come; the run ends when its last node has."""
+        with self._lock:
+            run.closed = True
+            finished = not run.pending and run in self._runs
+            if finished:
+                self._runs.discard(run)
+        if finished:
+            self._finish(run)
+
+    def cancel_run(self, run: Run) -> None:
+        """Nothing of the run that has not started is started any more; those nodes' futures are cancelled."""
+        now_ns = self._clock()
+        with self._lock:
+            run.stopped = True
+            never_ran = self._scheduler.cancel(self._scheduler.unstarted(run), now_ns=now_ns)
+        self._end_unrun(never_ran, now_ns, cancelled=True)
+
+    def cancel_work(self, work: Work, future: NodeFuture) -> bool:
+        """`Future.cancel`: True when the node will not run."""
+        now_ns = self._clock()
+        with self._lock:
+            never_ran = self._scheduler.cancel([work], now_ns=now_ns)
+        if never_ran:
+            self._end_unrun(never_ran, now_ns)
+        return future.cancelled()
+
+    def _finish(self, run: Run) -> None:
+        record = run.record
+        if record is None or record.ended_ns:
+            return
+        record.ended_ns = self._clock()
+        if run.failure is not None and record.error is None:
+            record.error = run.failure.error
+        if record.outcome is None:
+            record.outcome = (
+                "error" if record.error is not None else "cancelled" if run.stopped else "success"
+            )
+        self._observers.run_ended(record)
+
+    def _withdraw(self, work: Work) -> None:
+        """Takes back work whose submission is about to fail."""
+        with self._lock:
+            never_ran = self._scheduler.cancel([work], now_ns=self._clock())
+        self._end_unrun(never_ran, self._clock(), cancelled=True)
+
+    # Helping
+
+    def help(self, slot: Work, future: Future[Any], deadline: float | None) -> None:
+        """Waits for a future inside `slot`, a running node of this pool, and runs what is nested in it meanwhile."""
+        event = threading.Event()
+        future.add_done_callback(lambda _: event.set())
+        while True:
+            event.clear()
+            if future.done():
+                return
+            with self._lock:
+                work = self._scheduler.take(slot)
+                if work is None:
+                    self._park(slot, event)
+            if work is not None:
+                assert isinstance(work, Work)
+                self._run_helping(work, slot)
+                continue
+            try:
+                woken = event.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            finally:
+                with self._lock:
+                    self._unpark(slot, event)
+            if not woken:
+                return
+
+    def _run_helping(self, work: Work, slot: Work) -> None:
+        cpu_ns = time.thread_time_ns()
+        scheduler = self._scheduler
+        ended = self._run(work)
+        slot.helped_cpu_ns += time.thread_time_ns() - cpu_ns
+        if not ended or scheduler is not self._scheduler:
+            return
+        run = work.queue
+        with self._lock:
+            cancelled, doomed = self._end(work)
+            starts = self._plan_loops()
+            finished = self._count_down(run)
+        self._end_unrun(cancelled, work.ended_ns, cancelled=True)
+        self._end_unrun(doomed, work.ended_ns)
+        if finished:
+            self._finish(run)
+        self._start_loops_or_fail(starts)
+
+    def _park(self, slot: Work, event: threading.Event) -> None:
+        self._parked.setdefault(slot, []).append(event)
+        self._scheduler.park(slot)
+        self._wake_helpers()  # this may have been the last worker that did not wait
+
+    def _unpark(self, slot: Work, event: threading.Event) -> None:
+        events = self._parked.get(slot, [])
+        if event in events:
+            events.remove(event)
+        if not events:
+            self._parked.pop(slot, None)
+            self._scheduler.unpark(slot)
+
+    def _wake_helpers(self) -> None:
+        for slot, events in self._parked.items():
+            if self._scheduler.can_lend(slot):
+                events[0].set()
+
+    # Closing
+
+    def close(self, *, cancel_pending: bool) -> None:
+        """No new work; what is pending is done, or cancelled where it has not started; the threads end."""
+        work = current_work.get()
+        if work is not None and work.pool is self and work.state == RUNNING:
+            raise RuntimeError(
+                f"close() was called from node {work.name!r}, which runs in this adapter's own threads and would "
+                "wait for itself; call close() from the code that calls execute()"
+            )
+        with self._lock:
+            self.closed = True
+            runs = list(self._runs)
+        if cancel_pending:
+            for run in runs:
+                self.cancel_run(run)
+        with self._lock:
+            while self._pending:
+                self._idle.wait()
+        self.executor.shutdown(wait=True)
+
+    # Looking
+
+    def snapshot(self) -> PoolSnapshot:
+        now_ns = self._clock()
+        with self._lock:
+            scheduler = self._scheduler
+            oldest_ready = scheduler.oldest_ready()
+            return PoolSnapshot(
+                queue_depth=scheduler.ready_count,
+                blocked_nodes=scheduler.blocked_count,
+                active_workers=scheduler.busy_count,
+                workers=sum(thread.is_alive() for thread in self._threads),
+                max_workers=self.max_workers,
+                oldest_queued_seconds=_age(now_ns, oldest_ready.ready_ns if oldest_ready else 0),
+                oldest_active_seconds=_age(
+                    now_ns, min((task.started_ns for task in scheduler.running if task.started_ns), default=0)
+                ),
+                active_runs=sum(run.record is not None for run in self._runs),
+            )
+
+
+def default_max_workers() -> int:
+    """What `ThreadPoolExecutor` takes by default: its formula differs between Python versions."""
+    return ThreadPoolExecutor()._max_workers
+
+
+def help_until_done(future: Future[Any], timeout: float | None = None) -> float | None:
+    """Helps while `future` is not done, where the caller is, or acts for, a node of a pool; else does nothing.
+
+    Returns what is left of `timeout`.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    slot = _slot_for(future)
+    if slot is not None:
+        slot.pool.help(slot, future, deadline)
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _slot_for(future: Future[Any]) -> Work | None:
+    """The running node in which the caller waits: the caller's own, else the one that the future's run is nested in.
+
+    The latter is how a thread of somebody else's, such as those of Hamilton's `MultiThreadingExecutor`, is known
+    to act for a node that itself only polls.
+    """
+    slot: Task | None = current_work.get()
+    if slot is None and isinstance(future, NodeFuture):
+        slot = future.work.queue.parent
+    while slot is not None and slot.state != RUNNING:
+        slot = slot.queue.parent
+    return slot if isinstance(slot, Work) else None
+
+
+def _forget_own_frames(error: BaseException) -> None:
+    """Cuts `_run` and `_call` off the traceback: of no use to a reader, and their locals would form a cycle."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
+        traceback = traceback.tb_next
+    if traceback is not None:
+        error.__traceback__ = traceback
+
+
+def _release(work: Work) -> None:
+    """Lets go of everything that only running needed, so that results live no longer than their futures."""
+    work.function = None
+    work.arguments = {}
+    work.context = None
+    work.future = None
+    work.thread = None
+    work.inputs = ()
+    work.parameters = ()
+
+
+def _value_of(value: Any, unresolved: list[Future[Any]]) -> Any:
+    while isinstance(value, Future):
+        if not value.done():
+            unresolved.append(value)
+            return value
+        value = value.result()
+    return value
+
+
+def _failure_of(future: Future[Any]) -> BaseException | None:
+    try:
+        return future.exception()
+    except CancelledError as error:
+        return error
+
+
+def _age(now_ns: int, since_ns: int) -> float:
+    return max(0, now_ns - since_ns) / 1e9 if since_ns else 0.0
+
+
+_OUTSIDE_QUEUE = RunQueue()
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _reset_after_fork() -> None:
+    for pool in list(_pools):
+        pool.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)

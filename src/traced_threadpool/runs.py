@@ -1,0 +1,151 @@
+"""Plain records of a run and of a node's life: who, when, how it ended. Nothing here acts.
+
+All `*_ns` fields are nanoseconds of one monotonic clock; 0 means "has not happened".
+A node's life is three stretches without a gap::
+
+    submitted --dependency--> ready --queue--> started --duration--> ended
+
+>>> node = NodeRecord("clean", run=None)
+>>> node.submitted_ns, node.ready_ns, node.started_ns, node.ended_ns = 10, 30, 35, 95
+>>> node.dependency_ns, node.queue_ns, node.duration_ns
+(20, 5, 60)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+Outcome = Literal["success", "error", "upstream_error", "cancelled"]
+"""How a node ended: its function returned; it raised; an upstream failed; it was never started."""
+
+RunOutcome = Literal["success", "error", "cancelled"]
+
+OUTCOMES: Final[tuple[Outcome, ...]] = ("success", "error", "upstream_error", "cancelled")
+
+
+class RunRecord:
+    """One `execute`: what was asked for, and how it went.
+
+    `telemetry` is a place for observers to keep what they need (the run's span); nobody else reads it.
+    """
+
+    __slots__ = (
+        "ended_ns",
+        "error",
+        "graph",
+        "id",
+        "input_names",
+        "name",
+        "node_count",
+        "outcome",
+        "output_names",
+        "override_names",
+        "started_ns",
+        "started_unix_ns",
+        "telemetry",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        name: str,
+        *,
+        output_names: Sequence[str] = (),
+        input_names: Sequence[str] = (),
+        override_names: Sequence[str] = (),
+        graph: Any = None,
+        started_ns: int = 0,
+        started_unix_ns: int = 0,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.output_names = output_names
+        self.input_names = input_names
+        self.override_names = override_names
+        self.graph = graph
+        self.started_ns = started_ns
+        self.started_unix_ns = started_unix_ns
+        self.ended_ns = 0
+        self.node_count = 0
+        self.outcome: RunOutcome | None = None
+        self.error: BaseException | None = None
+        self.telemetry: Any = None
+
+    @property
+    def duration_ns(self) -> int:
+        return self.ended_ns - self.started_ns
+
+
+class NodeRecord:
+    """One node of one run. `definition` is the framework's own node object, opaque here.
+
+    `inputs[i]` is the upstream node whose value comes in by `parameters[i]`; one without a name is a future of
+    somebody else's. `cause` is the node whose function raised (or that was cancelled), for a node that never ran
+    because of it. `thread` is the worker. `span`, `span_context` and `token` belong to the tracing observer.
+    """
+
+    __slots__ = (
+        "cause",
+        "cpu_ns",
+        "definition",
+        "ended_ns",
+        "error",
+        "inputs",
+        "name",
+        "outcome",
+        "parameters",
+        "ready_ns",
+        "run",
+        "run_id",
+        "span",
+        "span_context",
+        "started_ns",
+        "submitted_ns",
+        "task_id",
+        "thread",
+        "token",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        run: RunRecord | None,
+        run_id: str | None = None,
+        task_id: str | None = None,
+        definition: Any = None,
+        submitted_ns: int = 0,
+    ) -> None:
+        self.name = name
+        self.run = run
+        self.run_id = run_id
+        self.task_id = task_id
+        self.definition = definition
+        self.submitted_ns = submitted_ns
+        self.ready_ns = 0
+        self.started_ns = 0
+        self.ended_ns = 0
+        self.cpu_ns = 0
+        self.outcome: Outcome | None = None
+        self.error: BaseException | None = None
+        self.cause: NodeRecord | None = None
+        self.inputs: Sequence[NodeRecord] = ()
+        self.parameters: Sequence[str] = ()
+        self.thread: threading.Thread | None = None
+        self.span: Any = None
+        self.span_context: Any = None
+        self.token: Any = None
+
+    @property
+    def dependency_ns(self) -> int:
+        return self.ready_ns - self.submitted_ns
+
+    @property
+    def queue_ns(self) -> int:
+        return self.started_ns - self.ready_ns
+
+    @property
+    def duration_ns(self) -> int:
+        return self.ended_ns - self.started_ns

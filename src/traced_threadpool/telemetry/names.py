@@ -1,0 +1,206 @@
+"""The one inventory of what users, dashboards and rules see: span attributes and metrics.
+
+Prometheus names are derived from the OpenTelemetry ones: dots become underscores, the unit is appended, and
+counters end in `_total`.
+
+>>> QUEUE_WAIT.prometheus, NODES.prometheus
+('hamilton_threadpool_queue_wait_seconds', 'hamilton_nodes_total')
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+SCOPE: Final = "traced_threadpool"
+"""The instrumentation scope of all spans."""
+
+DEFAULT_RUN_NAME: Final = "hamilton.run"
+
+# Run span
+RUN_ID: Final = "hamilton.run.id"
+RUN_OUTPUTS: Final = "hamilton.run.outputs"
+RUN_INPUTS: Final = "hamilton.run.inputs"
+RUN_OVERRIDES: Final = "hamilton.run.overrides"
+RUN_OUTCOME: Final = "hamilton.run.outcome"
+RUN_NODE_COUNT: Final = "hamilton.run.node.count"
+POOL_NAME: Final = "hamilton.threadpool.name"
+POOL_LIMIT: Final = "hamilton.threadpool.workers.limit"
+GRAPH_VERSION: Final = "hamilton.graph.version"
+
+# Node span
+NODE_NAME: Final = "hamilton.node.name"
+NODE_UPSTREAM: Final = "hamilton.node.upstream"
+NODE_OUTCOME: Final = "hamilton.node.outcome"
+NODE_FAILED_UPSTREAM: Final = "hamilton.node.failed_upstream"
+NODE_DEPENDENCY: Final = "hamilton.node.dependency.duration"
+NODE_QUEUE: Final = "hamilton.node.queue.duration"
+NODE_CPU: Final = "hamilton.node.cpu.duration"
+NODE_TAG_PREFIX: Final = "hamilton.node.tag."
+TASK_ID: Final = "hamilton.task.id"
+LINK_PARAMETER: Final = "hamilton.link.parameter"
+
+# OpenTelemetry's semantic conventions (https://opentelemetry.io/docs/specs/semconv/registry/attributes/)
+THREAD_ID: Final = "thread.id"
+THREAD_NAME: Final = "thread.name"
+CODE_FUNCTION: Final = "code.function.name"
+CODE_FILE: Final = "code.file.path"
+CODE_LINE: Final = "code.line.number"
+ERROR_TYPE: Final = "error.type"
+
+OTHER_NODES: Final = "_other"
+"""The `node` label of every node beyond `max_node_labels`."""
+
+Kind = Literal["gauge", "counter", "histogram"]
+
+DURATION_BUCKETS: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+"""Bounds in seconds for queue waits and nodes: three a decade where most nodes are, coarser above."""
+
+RUN_BUCKETS: Final = (
+    0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+)  # fmt: skip
+"""Bounds in seconds for whole runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric family. `unit` is the UCUM unit of the OpenTelemetry instrument, `s` or none."""
+
+    otel: str
+    kind: Kind
+    labels: tuple[str, ...]
+    description: str
+    unit: Literal["s", ""] = ""
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def prometheus_base(self) -> str:
+        """The name without `_total`, as client libraries want it."""
+        return self.otel.replace(".", "_") + ("_seconds" if self.unit == "s" else "")
+
+    @property
+    def prometheus(self) -> str:
+        """The name as it is scraped (histograms: without `_bucket`, `_sum`, `_count`)."""
+        return self.prometheus_base + ("_total" if self.kind == "counter" else "")
+
+
+QUEUE_DEPTH: Final = Metric(
+    otel="hamilton.threadpool.queue.depth",
+    kind="gauge",
+    labels=("pool",),
+    description="Nodes ready to run, waiting for a worker",
+)
+BLOCKED_NODES: Final = Metric(
+    otel="hamilton.threadpool.blocked.nodes",
+    kind="gauge",
+    labels=("pool",),
+    description="Nodes submitted, waiting for inputs",
+)
+ACTIVE_WORKERS: Final = Metric(
+    otel="hamilton.threadpool.active.workers",
+    kind="gauge",
+    labels=("pool",),
+    description="Workers running a node",
+)
+WORKERS: Final = Metric(
+    otel="hamilton.threadpool.workers",
+    kind="gauge",
+    labels=("pool",),
+    description="Worker threads alive",
+)
+MAX_WORKERS: Final = Metric(
+    otel="hamilton.threadpool.max.workers",
+    kind="gauge",
+    labels=("pool",),
+    description="The limit of worker threads",
+)
+OLDEST_QUEUED: Final = Metric(
+    otel="hamilton.threadpool.oldest.queued",
+    kind="gauge",
+    labels=("pool",),
+    unit="s",
+    description="Age of the oldest node in the queue, 0 when it is empty",
+)
+OLDEST_ACTIVE: Final = Metric(
+    otel="hamilton.threadpool.oldest.active",
+    kind="gauge",
+    labels=("pool",),
+    unit="s",
+    description="Age of the longest-running node, 0 when none runs",
+)
+QUEUE_WAIT: Final = Metric(
+    otel="hamilton.threadpool.queue.wait",
+    kind="histogram",
+    labels=("pool",),
+    unit="s",
+    description="From a node's inputs being there to its start",
+    buckets=DURATION_BUCKETS,
+)
+NODE_DURATION: Final = Metric(
+    otel="hamilton.node.duration",
+    kind="histogram",
+    labels=("pool", "node", "outcome"),
+    unit="s",
+    description="From a node's start to its end",
+    buckets=DURATION_BUCKETS,
+)
+NODES: Final = Metric(
+    otel="hamilton.nodes",
+    kind="counter",
+    labels=("pool", "node", "outcome"),
+    description="Nodes ended, also those that never ran",
+)
+NODE_TIME: Final = Metric(
+    otel="hamilton.node.time",
+    kind="counter",
+    labels=("pool", "node", "state"),
+    unit="s",
+    description="Where the time of nodes went",
+)
+RUN_DURATION: Final = Metric(
+    otel="hamilton.run.duration",
+    kind="histogram",
+    labels=("pool", "run", "outcome"),
+    unit="s",
+    description="Whole runs, from the call to the end of the last node",
+    buckets=RUN_BUCKETS,
+)
+RUNS_ACTIVE: Final = Metric(
+    otel="hamilton.runs.active",
+    kind="gauge",
+    labels=("pool", "run"),
+    description="Runs that have started and not ended",
+)
+RUN_LAST_SUCCESS: Final = Metric(
+    otel="hamilton.run.last.success.timestamp",
+    kind="gauge",
+    labels=("pool", "run"),
+    unit="s",
+    description="Unix time of the end of the last successful run",
+)
+TELEMETRY_ERRORS: Final = Metric(
+    otel="hamilton.telemetry.errors",
+    kind="counter",
+    labels=("component",),
+    description="Failures inside telemetry, which never fail a node",
+)
+
+METRICS: Final[tuple[Metric, ...]] = (
+    QUEUE_DEPTH,
+    BLOCKED_NODES,
+    ACTIVE_WORKERS,
+    WORKERS,
+    MAX_WORKERS,
+    OLDEST_QUEUED,
+    OLDEST_ACTIVE,
+    QUEUE_WAIT,
+    NODE_DURATION,
+    NODES,
+    NODE_TIME,
+    RUN_DURATION,
+    RUNS_ACTIVE,
+    RUN_LAST_SUCCESS,
+    TELEMETRY_ERRORS,
+)

@@ -1,0 +1,333 @@
+"""A run and its nodes into OpenTelemetry spans.
+
+A node's span is started on its worker, right before the node's function, with the links to its upstream spans
+(samplers see only what is given at creation), and is made current there. It is ended, with the rest of its
+attributes, on a background thread: neither the node's downstream nor its worker waits for a span processor.
+A span processor's `on_start` and a sampler do run on the worker; OpenTelemetry asks them not to block.
+
+Needs `opentelemetry-api` alone. Without an SDK, or in a run that is not sampled, no attribute is built.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, Status, StatusCode
+
+from traced_threadpool._version import __version__
+from traced_threadpool.observers import ErrorLog
+from traced_threadpool.runs import NodeRecord, RunRecord
+from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry.background import Background
+
+FLUSH_SECONDS: Final = 1.0
+"""How long `execute` waits for the run's spans to be ended, once its result is there."""
+
+AttributeValue = str | bool | int | float | Sequence[str]
+Attributes = dict[str, AttributeValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """What a framework's node object says of itself."""
+
+    tags: Mapping[str, Any]
+    function: Callable[..., Any] | None
+
+
+class _RunTrace:
+    """What tracing keeps of a run: contexts rather than the span, since a node may outlive the run's span."""
+
+    __slots__ = ("caller_context", "node_context", "recording", "span")
+
+    def __init__(self, span: Span, caller_context: Context, *, recording: bool) -> None:
+        self.span: Span | None = span
+        self.caller_context = caller_context
+        self.node_context = trace.set_span_in_context(span, caller_context)
+        self.recording = recording
+
+
+class _Ended:
+    """A node that has ended, with what the pool lets go of right after."""
+
+    __slots__ = ("inputs", "node", "parameters", "thread")
+
+    def __init__(self, node: NodeRecord) -> None:
+        self.node = node
+        self.parameters = node.parameters
+        self.inputs = node.inputs
+        self.thread = node.thread
+
+
+class Tracing:
+    """The observer that makes spans.
+
+    Args:
+        tracer_provider: Where spans go; None takes the global one, whenever it is set.
+        pool_name: Value of `hamilton.threadpool.name`.
+        max_workers: Value of `hamilton.threadpool.workers.limit`.
+        record_exceptions: Whether the message and stack trace of a node's exception are recorded.
+        describe: Gives the tags and the function of a framework's node object.
+        graph_version: Gives the version of a framework's graph object, or None.
+        errors: Where failures are counted.
+    """
+
+    component = "tracing"
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: trace.TracerProvider | None,
+        pool_name: str,
+        max_workers: int,
+        record_exceptions: bool,
+        describe: Callable[[Any], Definition],
+        graph_version: Callable[[Any], str | None],
+        errors: ErrorLog,
+    ) -> None:
+        self._tracer = trace.get_tracer(names.SCOPE, __version__, tracer_provider)
+        self._pool_name = pool_name
+        self._max_workers = max_workers
+        self._record_exceptions = record_exceptions
+        self._describe = describe
+        self._graph_version = graph_version
+        self._background = Background(self._end, errors, self.component)
+
+    def flush(self, timeout_seconds: float = FLUSH_SECONDS) -> bool:
+        """Waits until the spans of all nodes and runs that have ended have been ended too."""
+        return self._background.flush(timeout_seconds)
+
+    # Runs
+
+    def run_started(self, run: RunRecord) -> None:
+        caller_context: Context = run.telemetry
+        run.telemetry = None
+        span = self._tracer.start_span(run.name, caller_context, start_time=run.started_unix_ns)
+        if not (recording := span.is_recording()) and not span.get_span_context().is_valid:
+            return  # no SDK
+        run.telemetry = _RunTrace(span, caller_context, recording=recording)
+
+    def run_ended(self, run: RunRecord) -> None:
+        if run.telemetry is not None:
+            self._background.put(run)
+
+    def _end_run(self, run: RunRecord) -> None:
+        run_trace: _RunTrace = run.telemetry
+        span, run_trace.span = run_trace.span, None
+        if span is None:
+            return
+        if run_trace.recording:
+            attributes: Attributes = {
+                names.RUN_ID: run.id,
+                names.RUN_OUTPUTS: run.output_names,
+                names.RUN_INPUTS: run.input_names,
+                names.RUN_OVERRIDES: run.override_names,
+                names.RUN_OUTCOME: run.outcome or "success",
+                names.RUN_NODE_COUNT: run.node_count,
+                names.POOL_NAME: self._pool_name,
+                names.POOL_LIMIT: self._max_workers,
+            }
+            version = self._graph_version(run.graph) if run.graph is not None else None
+            if version is not None:
+                attributes[names.GRAPH_VERSION] = version
+            if run.outcome == "error" and run.error is not None:
+                attributes[names.ERROR_TYPE] = error_type(run.error)
+                span.set_status(Status(StatusCode.ERROR, error_type(run.error)))
+            span.set_attributes(attributes)
+        run.graph = None
+        span.end(run.started_unix_ns + run.duration_ns)
+
+    # Nodes
+
+    def node_started(self, node: NodeRecord) -> None:
+        run = node.run
+        current = otel_context.get_current()
+        if run is None:
+            parent, recording = current, True
+        else:
+            run_trace: _RunTrace | None = run.telemetry
+            if run_trace is None:
+                return
+            recording = run_trace.recording
+            if current is run_trace.caller_context or run_trace.span is None:
+                parent = run_trace.node_context
+            else:  # the caller's context has changed since: keep what it holds, under the run's span
+                parent = trace.set_span_in_context(run_trace.span, current)
+        started_unix_ns = time.time_ns()
+        span = self._tracer.start_span(
+            node.name,
+            parent,
+            attributes=self._known_at_start(node) if recording else None,
+            links=_links(node.parameters, node.inputs) if recording else None,
+            start_time=started_unix_ns,
+        )
+        span_context = span.get_span_context()
+        if not span_context.is_valid:
+            return  # no SDK
+        node.span_context = span_context
+        node.span = (span, started_unix_ns, recording)
+        node.token = otel_context.attach(trace.set_span_in_context(span, parent))
+
+    def node_ended(self, node: NodeRecord) -> None:
+        token, node.token = node.token, None
+        if token is not None:
+            otel_context.detach(token)
+        if node.span is not None:
+            self._background.put(_Ended(node))
+        elif node.outcome != "success" and node.outcome != "error":
+            self._put_unrun(node)
+
+    def _put_unrun(self, node: NodeRecord) -> None:
+        """A node that never ran has no span yet, and gets one only where its run is recorded."""
+        run = node.run
+        if run is None:
+            node.token = otel_context.get_current()
+        elif run.telemetry is None or not run.telemetry.recording:
+            return
+        self._background.put(_Ended(node))
+
+    def _end(self, item: _Ended | RunRecord) -> None:
+        """On the background thread."""
+        if isinstance(item, RunRecord):
+            self._end_run(item)
+        elif item.node.span is None:
+            self._record_unrun(item)
+        else:
+            self._end_node(item)
+
+    def _end_node(self, ended: _Ended) -> None:
+        node = ended.node
+        span, started_unix_ns, recorded_at_start = node.span
+        node.span = None
+        if span.is_recording():
+            attributes = self._known_at_end(ended)
+            if not recorded_at_start:  # a sampler that takes the node of a run that it left out
+                attributes.update(self._known_at_start(node))
+                for link in _links(ended.parameters, ended.inputs):
+                    span.add_link(link.context, link.attributes)
+            span.set_attributes(attributes)
+            error = node.error
+            if error is not None:
+                span.set_status(Status(StatusCode.ERROR, error_type(error)))
+                if self._record_exceptions:
+                    span.record_exception(error, timestamp=started_unix_ns + node.duration_ns)
+        span.end(started_unix_ns + node.duration_ns)
+
+    def _record_unrun(self, ended: _Ended) -> None:
+        """A span of no length for a node that never ran, linked to what stopped it."""
+        node = ended.node
+        parent = node.run.telemetry.node_context if node.run is not None else node.token
+        node.token = None
+        links = _links(ended.parameters, ended.inputs)
+        cause = node.cause
+        if cause is not None and cause.span_context is not None:
+            if all(link.context is not cause.span_context for link in links):
+                links.append(Link(cause.span_context))
+        ended_unix_ns = time.time_ns() - max(0, time.monotonic_ns() - node.ended_ns)
+        span = self._tracer.start_span(
+            node.name, parent, attributes=self._known_at_start(node), links=links, start_time=ended_unix_ns
+        )
+        node.span_context = span.get_span_context()
+        if span.is_recording():
+            attributes = self._known_at_end(ended)
+            if node.outcome == "upstream_error" and cause is not None and cause.name:
+                attributes[names.NODE_FAILED_UPSTREAM] = cause.name
+            span.set_attributes(attributes)
+        span.end(ended_unix_ns)
+
+    def _known_at_start(self, node: NodeRecord) -> Attributes:
+        attributes: Attributes = {names.NODE_NAME: node.name, names.POOL_NAME: self._pool_name}
+        if node.run_id is not None:
+            attributes[names.RUN_ID] = node.run_id
+        if node.task_id is not None:
+            attributes[names.TASK_ID] = node.task_id
+        if node.definition is not None:
+            for key, value in self._describe(node.definition).tags.items():
+                attributes[names.NODE_TAG_PREFIX + key] = _attribute_value(value)
+        return attributes
+
+    def _known_at_end(self, ended: _Ended) -> Attributes:
+        node, thread = ended.node, ended.thread
+        attributes: Attributes = {
+            names.NODE_OUTCOME: node.outcome or "success",
+            names.NODE_UPSTREAM: list(dict.fromkeys(upstream.name for upstream in ended.inputs if upstream.name)),
+            names.NODE_DEPENDENCY: node.dependency_ns / 1e9,
+            names.NODE_QUEUE: node.queue_ns / 1e9,
+        }
+        if thread is not None:
+            attributes[names.NODE_CPU] = cpu_ns(node) / 1e9
+            attributes[names.THREAD_ID] = thread.ident or 0
+            attributes[names.THREAD_NAME] = thread.name
+        if node.definition is not None:
+            attributes.update(_code_attributes(self._describe(node.definition).function))
+        if node.outcome == "error" and node.error is not None:
+            attributes[names.ERROR_TYPE] = error_type(node.error)
+        return attributes
+
+
+def cpu_ns(node: NodeRecord) -> int:
+    """CPU time within the node; two clocks are read, so it is kept within the node's duration."""
+    return min(max(0, node.cpu_ns), node.duration_ns)
+
+
+def error_type(error: BaseException) -> str:
+    """The exception's type as `error.type` wants it.
+
+    >>> error_type(KeyError("private")), error_type(__import__("json").JSONDecodeError("", "", 0))
+    ('KeyError', 'json.decoder.JSONDecodeError')
+    """
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _links(parameters: Sequence[str], inputs: Sequence[NodeRecord]) -> list[Link]:
+    """One link for each distinct upstream span, in the order of the parameters."""
+    links: dict[int, Link] = {}  # by identity of the node: a SpanContext has no hash
+    for parameter, upstream in zip(parameters, inputs, strict=True):
+        context = upstream.span_context
+        if context is not None and id(upstream) not in links:
+            links[id(upstream)] = Link(context, {names.LINK_PARAMETER: parameter})
+    return list(links.values())
+
+
+def _attribute_value(value: Any) -> AttributeValue:
+    if isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [str(each) for each in value]
+    return str(value)
+
+
+_code_cache: weakref.WeakKeyDictionary[Callable[..., Any], Attributes] = weakref.WeakKeyDictionary()
+
+
+def _code_attributes(function: Callable[..., Any] | None) -> Attributes:
+    """Where the node's function was written."""
+    if function is None:
+        return {}
+    try:
+        return _code_cache[function]
+    except (KeyError, TypeError):  # TypeError: neither hashable nor weakly referable
+        pass
+    source = inspect.unwrap(function)
+    module, name = getattr(source, "__module__", None), getattr(source, "__qualname__", None)
+    attributes: Attributes = {}
+    if name is not None:
+        attributes[names.CODE_FUNCTION] = f"{module}.{name}" if module else name
+    code = getattr(source, "__code__", None)
+    if code is not None:
+        attributes[names.CODE_FILE] = code.co_filename
+        attributes[names.CODE_LINE] = code.co_firstlineno
+    try:
+        _code_cache[function] = attributes
+    except TypeError:
+        pass
+    return attributes
