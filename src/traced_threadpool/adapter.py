@@ -25,18 +25,7 @@ from opentelemetry.trace import TracerProvider
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from traced_threadpool.observers import ErrorLog, Observer, Observers
-from traced_threadpool.pool import (
-    NO_PICKLE,
-    NodeFuture,
-    Pool,
-    PoolSnapshot,
-    Run,
-    Work,
-    closed_error,
-    current_work,
-    default_max_workers,
-    help_until_done,
-)
+from traced_threadpool.pool import Pool, PoolSnapshot, default_max_workers
 from traced_threadpool.runs import RunRecord
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.metrics import (
@@ -48,6 +37,15 @@ from traced_threadpool.telemetry.metrics import (
     collector_of,
 )
 from traced_threadpool.telemetry.tracing import Definition, Tracing
+from traced_threadpool.work import (
+    NO_PICKLE,
+    NodeFuture,
+    Run,
+    Work,
+    closed_error,
+    current_work,
+    help_until_done,
+)
 
 # Looking a member up costs more than the comparison that it is for.
 _EXPAND: Final = hamilton_node.NodeType.EXPAND

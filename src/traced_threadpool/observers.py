@@ -11,23 +11,32 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from traced_threadpool.runs import NodeRecord, RunRecord
 
 logger = logging.getLogger("traced_threadpool")
 
 
-class Observer(Protocol):
-    """What telemetry has to offer. Calls may come from many threads at once, and must not block."""
+class Observer:
+    """What telemetry can be told. Calls may come from many threads at once, and must not block.
 
-    component: str
-    """Its name in `hamilton_telemetry_errors_total`."""
+    `component` is its name in `hamilton_telemetry_errors_total`. What a subclass does not override costs nothing.
+    """
 
-    def run_started(self, run: RunRecord) -> None: ...
-    def run_ended(self, run: RunRecord) -> None: ...
-    def node_started(self, node: NodeRecord) -> None: ...
-    def node_ended(self, node: NodeRecord) -> None: ...
+    component = "observer"
+
+    def run_started(self, run: RunRecord) -> None:
+        """The run's first node is about to be submitted."""
+
+    def run_ended(self, run: RunRecord) -> None:
+        """The caller has left the run and its last node has ended."""
+
+    def node_started(self, node: NodeRecord) -> None:
+        """The node's function is about to be called."""
+
+    def node_ended(self, node: NodeRecord) -> None:
+        """The node's function has ended, or never will start; `outcome` tells which."""
 
 
 class ErrorLog:
@@ -78,9 +87,22 @@ class Observers:
     def __init__(self, observers: Sequence[Observer], errors: ErrorLog) -> None:
         self.errors = errors
         self._observers = tuple(observers)
-        self._calls_started = [(observer.component, observer.node_started) for observer in observers]
+        self._calls_started = [
+            (observer.component, observer.node_started)
+            for observer in observers
+            if type(observer).node_started is not Observer.node_started
+        ]
         # The last to start is the first to end, so that each sees what it saw.
-        self._calls_ended = [(observer.component, observer.node_ended) for observer in reversed(observers)]
+        self._calls_ended = [
+            (observer.component, observer.node_ended)
+            for observer in reversed(observers)
+            if type(observer).node_ended is not Observer.node_ended
+        ]
+
+    @property
+    def any(self) -> bool:
+        """Whether anybody looks at nodes at all."""
+        return bool(self._calls_started or self._calls_ended)
 
     def run_started(self, run: RunRecord) -> None:
         for observer in self._observers:

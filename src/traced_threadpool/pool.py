@@ -12,216 +12,18 @@ No lock is held across a call into user code: node functions, hooks, done-callba
 
 from __future__ import annotations
 
-import contextvars
-import logging
 import os
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from concurrent.futures._base import RUNNING as RUNNING_FUTURE
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from traced_threadpool.observers import Observers
-from traced_threadpool.runs import RunRecord
-from traced_threadpool.scheduler import ENDED, NEW, RUNNING, RunQueue, Scheduler, Task
-
-logger = logging.getLogger("traced_threadpool")
-
-NO_PICKLE = (
-    "a FutureAdapter and its futures cannot be sent to another process: this executor pickles its tasks. "
-    "For Parallelizable/Collect use .with_remote_executor(SynchronousLocalTaskExecutor()), which runs every "
-    "branch in this adapter's threads, or MultiThreadingExecutor"
-)
-
-def closed_error() -> RuntimeError:
-    return RuntimeError("this FutureAdapter is closed and takes no new work; make a new one")
-
-
-current_work: contextvars.ContextVar[Work | None] = contextvars.ContextVar(
-    "traced_threadpool_current_work", default=None
-)
-"""The node that the current code belongs to."""
-
-
-class Run(RunQueue):
-    """A run as the pool sees it: `record` is None for nodes submitted outside of any run."""
-
-    __slots__ = (
-        "caller_context",
-        "caller_thread_id",
-        "closed",
-        "expanded",
-        "fail_fast",
-        "failure",
-        "opened",
-        "opening",
-        "outer_error",
-        "pending",
-        "record",
-        "stopped",
-    )
-
-    def __init__(
-        self,
-        record: RunRecord | None,
-        *,
-        parent: Task | None = None,
-        fail_fast: bool = False,
-        outer_error: BaseException | None = None,
-    ) -> None:
-        super().__init__(parent)
-        self.caller_context = contextvars.copy_context()
-        self.caller_thread_id = threading.get_ident()
-        self.outer_error = outer_error  # what the caller was handling already when it started the run
-        self.opening = threading.Lock()
-        self.opened = False
-        self.expanded: dict[str, Work] = {}  # nodes whose results were split into branches
-        self.record = record
-        self.fail_fast = fail_fast
-        self.pending = 0  # nodes submitted whose end has not been told to everyone yet
-        self.closed = False  # no more nodes will come
-        self.failure: Work | None = None  # the first node that failed
-        self.stopped = False  # nothing that has not started may start
-
-
-class Work(Task):
-    """One node function to call, with its arguments, some of which are futures."""
-
-    __slots__ = ("arguments", "collected", "context", "function", "future", "helped_cpu_ns", "pool")
-
-    queue: Run
-
-    # All fields are set here, without a call of the base classes' initializers: this is done for every node.
-    def __init__(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        arguments: dict[str, Any],
-        *,
-        queue: Run,
-        pool: Pool,
-        context: contextvars.Context,
-        run_id: str | None = None,
-        task_id: str | None = None,
-        definition: object = None,
-        collected: str | None = None,
-    ) -> None:
-        self.name = name
-        self.function: Callable[..., Any] | None = function
-        self.arguments = arguments
-        self.collected = collected  # the argument that is a list which may hold futures
-        self.queue = queue
-        self.run = queue.record
-        self.pool = pool
-        self.context: contextvars.Context | None = context
-        self.run_id = run_id
-        self.task_id = task_id
-        self.definition = definition
-        self.future: NodeFuture | None = None  # None again once resolved: a cycle would keep results alive
-        self.helped_cpu_ns = 0
-        self.state = NEW
-        self.failed = self.lending = self.parked = False
-        self.dependents = self.lender = self.cause = self.outcome = self.error = self.thread = None
-        self.span = self.span_context = self.token = None
-        self.inputs = ()
-        self.parameters = ()
-        self.submitted_ns = self.ready_ns = self.started_ns = self.ended_ns = self.cpu_ns = self.remaining = 0
-
-
-_DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
-_HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
-
-
-class NodeFuture(Future[Any]):
-    """The future of a node. Waiting for it inside a node of a pool helps instead of blocking.
-
-    Most futures of a DAG are never waited for: their values go to other nodes. So the condition and the lists that
-    `Future` makes at once, two thirds of the cost of a future, are made here when somebody first asks for them.
-
-    The race: a waiter sets `_watched`, then looks at `_state`; the pool sets `_state`, then looks at `_watched`.
-    Whichever comes first, one of them sees the other. That holds where stores are seen in one order, as under the
-    GIL; without the GIL every future counts as watched.
-    """
-
-    def __init__(self, work: Work) -> None:
-        self._state = PENDING
-        self._result = None
-        self._exception = None
-        self._watched = not _HAS_GIL
-        self.work = work
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_condition":
-            self._watched = True
-            return self.__dict__.setdefault(name, threading.Condition())
-        if name in ("_waiters", "_done_callbacks"):
-            return self.__dict__.setdefault(name, [])
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def done(self) -> bool:
-        return self._state in _DONE
-
-    def result(self, timeout: float | None = None) -> Any:
-        if self._state == FINISHED and self._exception is None:
-            return self._result
-        return super().result(self._help(timeout))
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        return super().exception(self._help(timeout))
-
-    def cancel(self) -> bool:
-        return self.work.pool.cancel_work(self.work, self)
-
-    def start(self) -> None:
-        """The node's function starts. By the pool, which lets nobody cancel the future from now on."""
-        self._state = RUNNING_FUTURE
-
-    def resolve(self, result: Any, error: BaseException | None) -> None:
-        """By the pool, at the end of the node."""
-        if self._state in _DONE:
-            logger.error("the future of node %r was resolved by somebody else", self.work.name)
-            return
-        self._result = result
-        self._exception = error
-        self._state = FINISHED
-        if self._watched:
-            with self._condition:
-                for waiter in self._waiters:
-                    if error is None:
-                        waiter.add_result(self)
-                    else:
-                        waiter.add_exception(self)
-                self._condition.notify_all()
-            self._call_back()
-
-    def cancel_now(self) -> None:
-        """Marks the future itself as cancelled. `cancel` takes the node out of the pool as well."""
-        if self._state == PENDING:
-            self._state = CANCELLED_AND_NOTIFIED
-            if self._watched:
-                with self._condition:
-                    for waiter in self._waiters:
-                        waiter.add_cancelled(self)
-                    self._condition.notify_all()
-                self._call_back()
-
-    def _call_back(self) -> None:
-        try:
-            self._invoke_callbacks()  # logs what is an Exception
-        except BaseException:  # a callback that calls sys.exit() must not end the worker
-            logger.exception("a done-callback of the future of node %r failed", self.work.name)
-
-    def _help(self, timeout: float | None) -> float | None:
-        return timeout if self._state in _DONE else help_until_done(self, timeout)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(NO_PICKLE)
-
+from traced_threadpool.scheduler import ENDED, RUNNING, RunQueue, Scheduler, Task
+from traced_threadpool.work import NodeFuture, Run, Work, closed_error, current_work
 
 class _LoopStart:
     """One request for a worker loop. Void once it is known that it could not be started."""
@@ -259,6 +61,7 @@ class Pool:
     ) -> None:
         self._clock = clock
         self._observers = observers
+        self._observed = observers.any
         self._thread_name_prefix = thread_name_prefix
         self.executor = ThreadPoolExecutor(max_workers, thread_name_prefix)
         self.max_workers = max_workers
@@ -294,7 +97,7 @@ class Pool:
         Raises RuntimeError when the pool is closed, or when no thread can be started for it.
         """
         future = work.future = NodeFuture(work)
-        outside = self._find_inputs(work)
+        outside = self._find_inputs(work) if work.arguments else None
         work.submitted_ns = now_ns = self._clock()
         run = work.queue
         with self._lock:
@@ -304,23 +107,25 @@ class Pool:
             self._pending += 1
             if run.record is not None:
                 run.record.node_count += 1
-            if run.stopped:
+            never_ran: Sequence[Task] = ()
+            stopped = run.stopped
+            if stopped:
                 work.state = ENDED
                 work.failed = True
                 work.cause = run.failure
-                never_ran, stopped = [work], True
-            else:
-                stopped = False
-                never_ran = [] if self._scheduler.add(work, now_ns=now_ns) else [work]
-            starts = self._plan_loops()
+                never_ran = (work,)
+            elif not self._scheduler.add(work, work.inputs, now_ns):
+                never_ran = (work,)
+            starts = self._plan_loops() if self._scheduler.ready_count else 0
         if outside:
             self._listen(outside)
         if never_ran:
             self._end_unrun(never_ran, now_ns, cancelled=stopped)
-        error = self._start_loops(starts)
-        if error is not None and not self._has_loops():
-            self._withdraw(work)
-            raise closed_error() if self.closed else error
+        if starts:
+            error = self._start_loops(starts)
+            if error is not None and not self._has_loops():
+                self._withdraw(work)
+                raise closed_error() if self.closed else error
         return future
 
     def _find_inputs(self, work: Work) -> list[tuple[Task, Future[Any]]]:
@@ -330,37 +135,34 @@ class Pool:
         outside: list[tuple[Task, Future[Any]]] = []
         expanded = work.queue.expanded
         for name, value in work.arguments.items():
-            if isinstance(value, Future):
-                values: Sequence[Any] = (value,)
+            if type(value) is NodeFuture and value.work.pool is self:
+                parameters.append(name)
+                inputs.append(value.work)
+            elif isinstance(value, Future):
+                parameters.append(name)
+                inputs.append(self._outside_task(value, outside))
             elif name == work.collected and isinstance(value, list):
-                values = value
+                for each in value:
+                    if isinstance(each, Future):
+                        own = isinstance(each, NodeFuture) and each.work.pool is self
+                        parameters.append(name)
+                        inputs.append(each.work if own else self._outside_task(each, outside))  # type: ignore[attr-defined]
             elif name in expanded:  # an element of that node's list: there already, but where it came from is told
+                parameters.append(name)
                 inputs.append(expanded[name])
-                parameters.append(name)
-                continue
-            else:
-                continue
-            for each in values:
-                if isinstance(each, NodeFuture) and each.work.pool is self:
-                    inputs.append(each.work)
-                elif isinstance(each, Future):
-                    task = self._outside_task(each)
-                    inputs.append(task)
-                    outside.append((task, each))
-                else:
-                    continue
-                parameters.append(name)
         if inputs:
             work.inputs = inputs
             work.parameters = parameters
         return outside
 
-    def _outside_task(self, future: Future[Any]) -> Task:
+    def _outside_task(self, future: Future[Any], outside: list[tuple[Task, Future[Any]]]) -> Task:
+        """Stands for somebody else's future. `_listen` ends it, once those who wait for it are known."""
         task = Task("", queue=_OUTSIDE_QUEUE)
         if isinstance(future, NodeFuture):  # a node of another adapter: not ours to run, but upstream all the same
             task.name = future.work.name
             task.span_context = future.work.span_context
         self._scheduler.add_outside(task)
+        outside.append((task, future))
         return task
 
     def _listen(self, outside: list[tuple[Task, Future[Any]]]) -> None:
@@ -373,7 +175,7 @@ class Pool:
             task.outcome = "cancelled"
         now_ns = self._clock()
         with self._lock:
-            never_ran = self._scheduler.end(task, failed=task.error is not None, now_ns=now_ns)
+            never_ran = self._scheduler.end(task, now_ns, failed=task.error is not None)
             starts = self._plan_loops()
         if never_ran:
             self._end_unrun(never_ran, now_ns)
@@ -417,7 +219,7 @@ class Pool:
         now_ns = self._clock()
         with self._lock:
             ready = [task for run in self._runs for task in run.ready]
-            never_ran = self._scheduler.cancel(ready, now_ns=now_ns)
+            never_ran = self._scheduler.cancel(ready, now_ns)
         self._end_unrun(never_ran, now_ns, error=error, cancelled=True)
 
     def _has_loops(self) -> bool:
@@ -480,10 +282,20 @@ class Pool:
         function = work.function
         assert function is not None
         current_work.set(work)
+        if not self._observed:
+            work.started_ns = self._clock()
+            try:
+                return function(**work.arguments)
+            except BaseException as error:
+                work.outcome = "error"
+                work.error = error
+                raise
+            finally:
+                work.ended_ns = self._clock()
+        observers = self._observers
         work.thread = threading.current_thread()
         work.started_ns = self._clock()
         cpu_ns = time.thread_time_ns()
-        observers = self._observers
         observers.node_started(work)
         try:
             result = function(**work.arguments)
@@ -495,8 +307,10 @@ class Pool:
             work.outcome = "success"
             return result
         finally:
-            work.cpu_ns = time.thread_time_ns() - cpu_ns - work.helped_cpu_ns
-            work.ended_ns = self._clock()
+            cpu_ns = time.thread_time_ns() - cpu_ns - work.helped_cpu_ns
+            work.ended_ns = ended_ns = self._clock()
+            # Two clocks: kept within the node's duration, so that the parts of its time add up to it.
+            work.cpu_ns = min(max(0, cpu_ns), ended_ns - work.started_ns)
             observers.node_ended(work)
 
     def _resolve(self, work: Work) -> list[Future[Any]]:
@@ -504,28 +318,39 @@ class Pool:
         arguments = work.arguments
         more: list[Future[Any]] = []
         for name in work.parameters:
-            value = arguments[name]
-            if isinstance(value, Future):
-                arguments[name] = _value_of(value, more)
+            value = arguments.get(name)
+            while isinstance(value, Future):
+                if not value.done():
+                    more.append(value)
+                    break
+                arguments[name] = value = value.result()
         if work.collected is not None and isinstance(collected := arguments.get(work.collected), list):
             arguments[work.collected] = [_value_of(each, more) for each in collected]
         return more
 
     def _await_more(self, work: Work, futures: list[Future[Any]]) -> None:
         """Sends work back to wait for futures that came as values of its futures."""
-        outside = [(self._outside_task(future), future) for future in futures]
+        outside: list[tuple[Task, Future[Any]]] = []
+        inputs = [self._outside_task(future, outside) for future in futures]
+        work.parameters = [*work.parameters, *[""] * len(futures)]
         with self._lock:
-            self._scheduler.await_more(work, [task for task, _ in outside], now_ns=self._clock())
+            self._scheduler.add_again(work, inputs, self._clock())
         self._listen(outside)
 
     def _end_and_take(self, work: Work) -> Work | None:
         """Ends work that has run, and takes the loop's next, under one hold of the lock."""
-        run = work.queue
+        run, scheduler = work.queue, self._scheduler
+        cancelled: Sequence[Task] = ()
+        doomed: Sequence[Task] = ()
         with self._lock:
-            cancelled, doomed = self._end(work)
+            if work.error is None:
+                scheduler.end(work, work.ended_ns)
+            else:
+                cancelled, doomed = self._end_failed(work)
             following = self._take()
-            starts = self._plan_loops()
+            starts = self._plan_loops() if scheduler.ready_count else 0
             finished = self._count_down(run)
+        _release(work)
         if cancelled or doomed:
             self._end_unrun(cancelled, work.ended_ns, cancelled=True)
             self._end_unrun(doomed, work.ended_ns)
@@ -535,22 +360,16 @@ class Pool:
             self._start_loops_or_fail(starts)
         return following
 
-    def _end(self, work: Work) -> tuple[Sequence[Task], Sequence[Task]]:
+    def _end_failed(self, work: Work) -> tuple[Sequence[Task], Sequence[Task]]:
         """Under the lock. Returns the tasks that never run: cancelled by `fail_fast`, and doomed."""
+        run, scheduler = work.queue, self._scheduler
         cancelled: Sequence[Task] = ()
-        failed = work.error is not None
-        if failed:
-            run = work.queue
-            if run.failure is None:
-                run.failure = work
-            if run.fail_fast and not run.stopped:
-                run.stopped = True
-                cancelled = self._scheduler.cancel(
-                    self._scheduler.unstarted(run), work, now_ns=work.ended_ns
-                )
-        doomed = self._scheduler.end(work, failed=failed, now_ns=work.ended_ns)
-        _release(work)
-        return cancelled, doomed
+        if run.failure is None:
+            run.failure = work
+        if run.fail_fast and not run.stopped:
+            run.stopped = True
+            cancelled = scheduler.cancel(scheduler.unstarted(run), work.ended_ns, work)
+        return cancelled, scheduler.end(work, work.ended_ns, failed=True)
 
     def _end_unrun(
         self,
@@ -633,14 +452,14 @@ class Pool:
         now_ns = self._clock()
         with self._lock:
             run.stopped = True
-            never_ran = self._scheduler.cancel(self._scheduler.unstarted(run), now_ns=now_ns)
+            never_ran = self._scheduler.cancel(self._scheduler.unstarted(run), now_ns)
         self._end_unrun(never_ran, now_ns, cancelled=True)
 
     def cancel_work(self, work: Work, future: NodeFuture) -> bool:
         """`Future.cancel`: True when the node will not run."""
         now_ns = self._clock()
         with self._lock:
-            never_ran = self._scheduler.cancel([work], now_ns=now_ns)
+            never_ran = self._scheduler.cancel([work], now_ns)
         if never_ran:
             self._end_unrun(never_ran, now_ns)
         return future.cancelled()
@@ -661,7 +480,7 @@ class Pool:
     def _withdraw(self, work: Work) -> None:
         """Takes back work whose submission is about to fail."""
         with self._lock:
-            never_ran = self._scheduler.cancel([work], now_ns=self._clock())
+            never_ran = self._scheduler.cancel([work], self._clock())
         self._end_unrun(never_ran, self._clock(), cancelled=True)
 
     # Helping
@@ -698,10 +517,16 @@ class Pool:
         if not ended or scheduler is not self._scheduler:
             return
         run = work.queue
+        cancelled: Sequence[Task] = ()
+        doomed: Sequence[Task] = ()
         with self._lock:
-            cancelled, doomed = self._end(work)
+            if work.error is None:
+                scheduler.end(work, work.ended_ns)
+            else:
+                cancelled, doomed = self._end_failed(work)
             starts = self._plan_loops()
             finished = self._count_down(run)
+        _release(work)
         self._end_unrun(cancelled, work.ended_ns, cancelled=True)
         self._end_unrun(doomed, work.ended_ns)
         if finished:
@@ -771,32 +596,6 @@ class Pool:
 def default_max_workers() -> int:
     """What `ThreadPoolExecutor` takes by default: its formula differs between Python versions."""
     return ThreadPoolExecutor()._max_workers
-
-
-def help_until_done(future: Future[Any], timeout: float | None = None) -> float | None:
-    """Helps while `future` is not done, where the caller is, or acts for, a node of a pool; else does nothing.
-
-    Returns what is left of `timeout`.
-    """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    slot = _slot_for(future)
-    if slot is not None:
-        slot.pool.help(slot, future, deadline)
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-
-def _slot_for(future: Future[Any]) -> Work | None:
-    """The running node in which the caller waits: the caller's own, else the one that the future's run is nested in.
-
-    The latter is how a thread of somebody else's, such as those of Hamilton's `MultiThreadingExecutor`, is known
-    to act for a node that itself only polls.
-    """
-    slot: Task | None = current_work.get()
-    if slot is None and isinstance(future, NodeFuture):
-        slot = future.work.queue.parent
-    while slot is not None and slot.state != RUNNING:
-        slot = slot.queue.parent
-    return slot if isinstance(slot, Work) else None
 
 
 def _forget_own_frames(error: BaseException) -> None:

@@ -10,9 +10,8 @@ at a time; so nested runs go on however few workers there are.
 
 >>> scheduler, run = Scheduler(max_workers=2), RunQueue()
 >>> load, clean, report = (Task(name, queue=run) for name in ("load", "clean", "report"))
->>> clean.inputs, report.inputs = [load], [clean]
->>> for task in (load, clean, report):
-...     _ = scheduler.add(task, now_ns=0)
+>>> for task, inputs in ((load, []), (clean, [load]), (report, [clean])):
+...     _ = scheduler.add(task, inputs, now_ns=0)
 >>> scheduler.take().name, scheduler.take()
 ('load', None)
 >>> scheduler.end(load, now_ns=50)
@@ -69,9 +68,9 @@ class RunQueue:
 class Task(NodeRecord):
     """A node as the scheduler sees it. Equality is identity."""
 
-    inputs: Sequence[Task]
+    __slots__ = ("dependents", "failed", "queue", "remaining", "state")
 
-    __slots__ = ("dependents", "failed", "lender", "lending", "parked", "queue", "remaining", "state")
+    inputs: Sequence[Task]
 
     def __init__(
         self,
@@ -92,9 +91,6 @@ class Task(NodeRecord):
         self.failed = False
         self.remaining = 0
         self.dependents: list[Task] | None = None
-        self.lender: Task | None = None  # whose slot this task runs on, when not on one of its own
-        self.lending = False
-        self.parked = False  # waits for a run nested in it and has nothing of it to do
 
 
 class Scheduler:
@@ -106,97 +102,20 @@ class Scheduler:
         self.blocked_count = 0
         self.running: set[Task] = set()
         self.busy_count = 0  # slots held; a task on a lent slot holds none of its own
-        self._parked_count = 0
+        self._lender_of: dict[Task, Task] = {}  # for each task on a lent slot, the task that lends it
+        self._lending: set[Task] = set()
+        self._parked: set[Task] = set()  # tasks that wait for a run nested in them and have nothing of it to do
         self._ring: deque[RunQueue] = deque()  # every run whose `ready` is not empty, once
 
-    def add(self, task: Task, *, now_ns: int) -> bool:
-        """Takes in a new task; its `inputs` are in the order in which they are resolved.
+    def add(self, task: Task, inputs: Sequence[Task], now_ns: int) -> bool:
+        """Takes in a new task with its inputs, in the order in which they are resolved.
 
         Returns False for a task that is doomed already: it has ended, and it counts as failed.
         """
-        return self._await(task, task.inputs, now_ns)
-
-    def await_more(self, task: Task, more: Sequence[Task], *, now_ns: int) -> bool:
-        """Sends a task just taken back to wait for more inputs (an input's value was itself a future)."""
-        self.running.discard(task)
-        self._give_back_slot(task)
-        task.state = NEW
-        return self._await(task, more, now_ns)
-
-    def add_outside(self, task: Task) -> None:
-        """Takes in something that others wait for and that nobody here runs. `end` ends it."""
-        task.state = OUTSIDE
-
-    def take(self, slot_of: Task | None = None) -> Task | None:
-        """The next task to run, or None. It is `RUNNING` from now on and holds a slot until `end`.
-
-        `slot_of`: the running task that lends its slot: only for tasks of runs nested in it, so that it gets
-        back to its own work soon; for any task when every worker waits like this, since nobody else would.
-        """
-        if not self.ready_count:
-            return None
-        if slot_of is None:
-            if self.busy_count >= self.max_workers:
-                return None
-            task = self._pop(self._first_queue())
-            self.busy_count += 1
-        else:
-            queue = self._queue_for(slot_of)
-            if queue is None:
-                return None
-            task = self._pop(queue)
-            task.lender = slot_of
-            slot_of.lending = True
-        task.state = RUNNING
-        self.running.add(task)
-        return task
-
-    def can_lend(self, slot_of: Task) -> bool:
-        """Whether `take(slot_of)` would give a task."""
-        return self.ready_count > 0 and self._queue_for(slot_of) is not None
-
-    def park(self, task: Task) -> None:
-        """The worker of this running task has nothing to do but wait; `unpark` when it goes on."""
-        if not task.parked:
-            task.parked = True
-            self._parked_count += 1
-
-    def unpark(self, task: Task) -> None:
-        if task.parked:
-            task.parked = False
-            self._parked_count -= 1
-
-    def end(self, task: Task, *, failed: bool = False, now_ns: int) -> list[Task]:
-        """The task has ended. Its dependents become ready, or are doomed by its failure.
-
-        Returns the tasks that ended without ever running, each with `cause` set, inputs before dependents.
-        """
-        self._leave(task, failed=failed)
-        return self._settle((task,), now_ns)
-
-    def cancel(self, tasks: Iterable[Task], cause: Task | None = None, *, now_ns: int) -> list[Task]:
-        """Ends those of `tasks` that have not started, and what depends on them in whichever run.
-
-        Returns all tasks that ended so, with `cause` (else the cancelled task itself) as theirs.
-        """
-        ended = []
-        for task in tasks:
-            if task.state is BLOCKED or task.state is READY:
-                self._leave(task, failed=True)
-                task.cause = cause
-                ended.append(task)
-        return ended + self._settle(ended, now_ns)
-
-    def unstarted(self, queue: RunQueue) -> list[Task]:
-        """The tasks of a run that have been added and have not been started."""
-        return [task for task in queue.ready if task.state is READY] + list(queue.blocked)
-
-    def oldest_ready(self) -> Task | None:
-        """Of the tasks that wait for a worker, the one that has waited longest."""
-        heads = [queue.ready[0] for queue in self._ring if self._has_ready(queue)]
-        return min(heads, key=lambda task: task.ready_ns, default=None)
-
-    def _await(self, task: Task, inputs: Sequence[Task], now_ns: int) -> bool:
+        if not inputs:
+            self._push(task, now_ns)
+            return True
+        task.inputs = inputs
         remaining, failed = 0, False
         for upstream in inputs:
             if upstream.state is not ENDED:
@@ -220,6 +139,93 @@ class Scheduler:
             self._push(task, now_ns)
         return True
 
+    def add_again(self, task: Task, inputs: Sequence[Task], now_ns: int) -> None:
+        """Sends a task just taken back to wait for more (an input's value was itself a future)."""
+        self.running.discard(task)
+        self._give_back_slot(task)
+        task.state = NEW
+        self.add(task, [*task.inputs, *inputs], now_ns)
+
+    def add_outside(self, task: Task) -> None:
+        """Takes in something that others wait for and that nobody here runs. `end` ends it."""
+        task.state = OUTSIDE
+
+    def take(self, slot_of: Task | None = None) -> Task | None:
+        """The next task to run, or None. It is `RUNNING` from now on and holds a slot until `end`.
+
+        `slot_of`: the running task that lends its slot: only for tasks of runs nested in it, so that it gets
+        back to its own work soon; for any task when every worker waits like this, since nobody else would.
+        """
+        if not self.ready_count:
+            return None
+        if slot_of is None:
+            if self.busy_count >= self.max_workers:
+                return None
+            self.busy_count += 1
+            task = self._pop(self._first_queue())
+        else:
+            queue = self._queue_for(slot_of)
+            if queue is None:
+                return None
+            task = self._pop(queue)
+            self._lender_of[task] = slot_of
+            self._lending.add(slot_of)
+        task.state = RUNNING
+        self.running.add(task)
+        return task
+
+    def can_lend(self, slot_of: Task) -> bool:
+        """Whether `take(slot_of)` would give a task."""
+        return self.ready_count > 0 and self._queue_for(slot_of) is not None
+
+    def park(self, task: Task) -> None:
+        """The worker of this running task has nothing to do but wait; `unpark` when it goes on."""
+        self._parked.add(task)
+
+    def unpark(self, task: Task) -> None:
+        self._parked.discard(task)
+
+    def end(self, task: Task, now_ns: int, *, failed: bool = False) -> Sequence[Task]:
+        """The task has ended. Its dependents become ready, or are doomed by its failure.
+
+        Returns the tasks that ended without ever running, each with `cause` set, inputs before dependents.
+        """
+        if task.state is RUNNING:  # what `_leave` does, without the call: this is every node's way out
+            self.running.discard(task)
+            if self._lender_of:
+                self._give_back_slot(task)
+            else:
+                self.busy_count -= 1
+            task.state = ENDED
+            task.failed = failed
+        else:
+            self._leave(task, failed=failed)
+        if task.dependents is None:
+            return ()
+        return self._settle((task,), now_ns)
+
+    def cancel(self, tasks: Iterable[Task], now_ns: int, cause: Task | None = None) -> list[Task]:
+        """Ends those of `tasks` that have not started, and what depends on them in whichever run.
+
+        Returns all tasks that ended so, with `cause` (else the cancelled task itself) as theirs.
+        """
+        ended = []
+        for task in tasks:
+            if task.state is BLOCKED or task.state is READY:
+                self._leave(task, failed=True)
+                task.cause = cause
+                ended.append(task)
+        return ended + self._settle(ended, now_ns)
+
+    def unstarted(self, queue: RunQueue) -> list[Task]:
+        """The tasks of a run that have been added and have not been started."""
+        return [task for task in queue.ready if task.state is READY] + list(queue.blocked)
+
+    def oldest_ready(self) -> Task | None:
+        """Of the tasks that wait for a worker, the one that has waited longest."""
+        heads = [queue.ready[0] for queue in self._ring if self._has_ready(queue)]
+        return min(heads, key=lambda task: task.ready_ns, default=None)
+
     def _push(self, task: Task, now_ns: int) -> None:
         task.state = READY
         task.ready_ns = now_ns
@@ -232,14 +238,17 @@ class Scheduler:
 
     def _pop(self, queue: RunQueue) -> Task:
         """Takes the head of a run that has a ready task, and sends the run to the end of the ring."""
-        task = queue.ready.popleft()
+        ring, ready = self._ring, queue.ready
+        task = ready.popleft()
         self.ready_count -= 1
-        if self._ring[0] is queue:
-            self._ring.popleft()
+        if ready and len(ring) == 1:
+            return task
+        if ring[0] is queue:
+            ring.popleft()
         else:
-            self._ring.remove(queue)
-        if queue.ready:
-            self._ring.append(queue)
+            ring.remove(queue)
+        if ready:
+            ring.append(queue)
         else:
             queue.in_ring = False
         return task
@@ -249,7 +258,7 @@ class Scheduler:
         ring = self._ring
         while True:
             queue = ring[0]
-            if self._has_ready(queue):
+            if (queue.ready and queue.ready[0].state is READY) or self._has_ready(queue):
                 return queue
             ring.popleft()
             queue.in_ring = False
@@ -263,9 +272,9 @@ class Scheduler:
         return bool(ready)
 
     def _queue_for(self, lender: Task) -> RunQueue | None:
-        if lender.lending:
+        if lender in self._lending:
             return None
-        if self._parked_count >= self.max_workers:
+        if len(self._parked) >= self.max_workers:
             return self._first_queue()
         for queue in self._ring:
             if queue.is_nested_in(lender) and self._has_ready(queue):
@@ -287,19 +296,17 @@ class Scheduler:
         task.failed = failed
 
     def _give_back_slot(self, task: Task) -> None:
-        lender = task.lender
+        lender = self._lender_of.pop(task, None) if self._lender_of else None
         if lender is None:
             self.busy_count -= 1
         else:
-            lender.lending = False
-            task.lender = None
+            self._lending.discard(lender)
 
     def _settle(self, ended: Iterable[Task], now_ns: int) -> list[Task]:
         """Tells dependents, and theirs, without recursion: a chain of 20,000 nodes may fall at once."""
+        waiting = list(ended)
         doomed: list[Task] = []
-        waiting = deque(ended)
-        while waiting:
-            task = waiting.popleft()
+        for task in waiting:  # grows while it is gone through
             dependents, task.dependents = task.dependents, None
             for dependent in dependents or ():
                 if dependent.state is not BLOCKED:

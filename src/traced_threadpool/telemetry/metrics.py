@@ -22,9 +22,9 @@ from prometheus_client.core import (
     Metric,
 )
 
+from traced_threadpool.observers import Observer
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.tally import HistogramCell, PoolTally
-from traced_threadpool.telemetry.tracing import cpu_ns
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -106,15 +106,16 @@ class Collector:
         node_time, runs, last_success = _family(names.NODE_TIME), _family(names.RUN_DURATION), _family(names.RUN_LAST_SUCCESS)
         for pool, tally in tallies:
             _add_histogram(queue_wait, (pool,), tally.copy_queue_wait())
-            times: dict[tuple[str, str], float] = {}
+            times: dict[tuple[str, str], int] = {}
             for (node, outcome), cell in tally.copy_nodes():
                 nodes.add_metric((pool, node, outcome), cell.count)
                 if any(cell.duration.counts):
                     _add_histogram(duration, (pool, node, outcome), cell.duration)
-                    for state, seconds in (("cpu", cell.cpu_seconds), ("other", cell.other_seconds)):
-                        times[node, state] = times.get((node, state), 0.0) + seconds
-            for (node, state), seconds in times.items():
-                node_time.add_metric((pool, node, state), seconds)
+                    other_ns = cell.duration.sum_ns - cell.cpu_ns
+                    for state, state_ns in (("cpu", cell.cpu_ns), ("other", other_ns)):
+                        times[node, state] = times.get((node, state), 0) + state_ns
+            for (node, state), state_ns in times.items():
+                node_time.add_metric((pool, node, state), state_ns / 1e9)
             for (run, outcome), histogram in tally.copy_runs():
                 _add_histogram(runs, (pool, run, outcome), histogram)
             for run, timestamp in list(tally.last_success.items()):
@@ -142,22 +143,18 @@ def _gauges(looks: Sequence[tuple[Source, PoolSnapshot]]) -> Iterator[Metric]:
 
 
 def _add_histogram(family: HistogramMetricFamily, labels: Sequence[str], cell: HistogramCell) -> None:
-    bounds = [*map(_bound, cell.bounds), "+Inf"]
+    bounds = [*(str(bound_ns / 1e9) for bound_ns in cell.bounds_ns), "+Inf"]
     buckets: list[tuple[str, float, Exemplar | None]] = []
     cumulative = 0
     for bound, count, exemplar in zip(bounds, cell.counts, cell.exemplars or [None] * len(bounds), strict=True):
         cumulative += count
         buckets.append((bound, cumulative, None if exemplar is None else _exemplar(*exemplar)))
-    family.add_metric(labels, buckets, cell.sum)  # type: ignore[arg-type]  # the stub is stricter than its text
+    family.add_metric(labels, buckets, cell.sum_ns / 1e9)  # type: ignore[arg-type]  # the stub is stricter than its text
 
 
-def _bound(value: float) -> str:
-    return str(float(value))
-
-
-def _exemplar(span_context: Any, value: float, timestamp: float) -> Exemplar:
+def _exemplar(span_context: Any, value_ns: int, timestamp: float) -> Exemplar:
     labels = {"trace_id": f"{span_context.trace_id:032x}", "span_id": f"{span_context.span_id:016x}"}
-    return Exemplar(labels, value, timestamp)
+    return Exemplar(labels, value_ns / 1e9, timestamp)
 
 
 class BoundsConflict(ValueError):
@@ -196,7 +193,7 @@ def collector_of(registry: CollectorRegistry, buckets: Buckets) -> Collector:
     return collector
 
 
-class Metrics:
+class Metrics(Observer):
     """The observer that counts.
 
     Args:
@@ -213,34 +210,27 @@ class Metrics:
         self._run_name = run_name
         self._max_node_labels = max_node_labels
 
-    def run_started(self, run: RunRecord) -> None:
-        pass
-
     def run_ended(self, run: RunRecord) -> None:
         outcome = run.outcome or "success"
         span = getattr(run.telemetry, "span", None)
         span_context = None if span is None else span.get_span_context()
         with self._tally.lock:
-            self._tally.run_cell(self._run_name, outcome).observe(run.duration_ns / 1e9, span_context)
+            self._tally.run_cell(self._run_name, outcome).observe(run.duration_ns, span_context)
             if outcome == "success":
                 self._tally.last_success[self._run_name] = time.time()
 
-    def node_started(self, node: NodeRecord) -> None:
-        pass
-
     def node_ended(self, node: NodeRecord) -> None:
         tally = self._tally
+        label = (node.name, node.outcome or "success")
         with tally.lock:
-            cell = tally.node_cell(node.name, node.outcome or "success", self._max_node_labels)
+            cell = tally.nodes.get(label) or tally.new_node_cell(*label, self._max_node_labels)
             cell.count += 1
             if node.thread is None:
                 return  # never ran: it has no duration and was never taken from the queue
-            duration_ns = node.ended_ns - node.started_ns
-            cell.duration.observe(duration_ns / 1e9, node.span_context)
-            tally.queue_wait.observe((node.started_ns - node.ready_ns) / 1e9, node.span_context)
-            cpu = cpu_ns(node)
-            cell.cpu_seconds += cpu / 1e9
-            cell.other_seconds += (duration_ns - cpu) / 1e9
+            span_context = node.span_context
+            cell.duration.observe(node.ended_ns - node.started_ns, span_context)
+            tally.queue_wait.observe(node.started_ns - node.ready_ns, span_context)
+            cell.cpu_ns += node.cpu_ns
 
 
 def bounds(name: str, values: Sequence[float] | None) -> Buckets:

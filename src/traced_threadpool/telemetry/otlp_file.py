@@ -212,7 +212,7 @@ def _event(event: Event) -> _Json:
         "name": str(event.name),
         "attributes": _attributes(event.attributes),
     }
-    if dropped := getattr(event, "dropped_attributes", 0):  # since SDK 1.25
+    if dropped := getattr(event, "dropped_attributes", 0):  # since SDK 1.26
         encoded["droppedAttributesCount"] = dropped
     return encoded
 
@@ -224,7 +224,7 @@ def _link(link: Link) -> _Json:
         "attributes": _attributes(link.attributes),
         "flags": _flags(link.context),
     }
-    if dropped := getattr(link, "dropped_attributes", 0):  # since SDK 1.25
+    if dropped := getattr(link, "dropped_attributes", 0):  # since API 1.27
         encoded["droppedAttributesCount"] = dropped
     return encoded
 

@@ -1,7 +1,7 @@
 """Observations into sums and bucket counts: what a scrape shows, kept as plain numbers.
 
-Five updates of `prometheus_client` instruments cost a node about 12 us, more than all the rest of running it.
-These do the same in one hold of one lock, and `prometheus_client` renders them when it is scraped.
+All in nanoseconds, so that sums are exact. Updating five `prometheus_client` instruments for each node would cost
+several times as much as this (docs/design.md has the figures); that library renders the numbers when it is scraped.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from typing import Any, Final
 
 from traced_threadpool.telemetry import names
 
-Exemplar = tuple[Any, float, float]
-"""A sampled span's context, the value observed, and the Unix time."""
+Exemplar = tuple[Any, int, float]
+"""A sampled span's context, the value observed in nanoseconds, and the Unix time in seconds."""
 
 
 class HistogramCell:
     """The observations of one label set.
 
-    >>> cell = HistogramCell((0.1, 1.0))
-    >>> for seconds in (0.05, 0.1, 0.3, 7.0):
-    ...     cell.observe(seconds, None)
-    >>> cell.counts, round(cell.sum, 2)
-    ([2, 1, 1], 7.45)
+    >>> cell = HistogramCell((100_000_000, 1_000_000_000))
+    >>> for nanoseconds in (50_000_000, 100_000_000, 300_000_000, 7_000_000_000):
+    ...     cell.observe(nanoseconds, None)
+    >>> cell.counts, cell.sum_ns
+    ([2, 1, 1], 7450000000)
     """
 
-    __slots__ = ("bounds", "counts", "exemplars", "sum")
+    __slots__ = ("bounds_ns", "counts", "exemplars", "sum_ns")
 
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
+    def __init__(self, bounds_ns: Sequence[int]) -> None:
+        self.bounds_ns = bounds_ns
+        self.counts = [0] * (len(bounds_ns) + 1)
+        self.sum_ns = 0
         self.exemplars: list[Exemplar | None] | None = None
 
-    def observe(self, value: float, span_context: Any) -> None:
+    def observe(self, value_ns: int, span_context: Any) -> None:
         """`span_context`: that of a span, whose trace becomes the bucket's exemplar if it is sampled."""
-        bucket = bisect_left(self.bounds, value)
+        bucket = bisect_left(self.bounds_ns, value_ns)
         self.counts[bucket] += 1
-        self.sum += value
+        self.sum_ns += value_ns
         if span_context is not None and span_context.trace_flags.sampled:
             if self.exemplars is None:
                 self.exemplars = [None] * len(self.counts)
-            self.exemplars[bucket] = (span_context, value, time.time())
+            self.exemplars[bucket] = (span_context, value_ns, time.time())
 
     def copy(self) -> HistogramCell:
-        copied = HistogramCell(self.bounds)
+        copied = HistogramCell(self.bounds_ns)
         copied.counts = list(self.counts)
-        copied.sum = self.sum
+        copied.sum_ns = self.sum_ns
         copied.exemplars = None if self.exemplars is None else list(self.exemplars)
         return copied
 
@@ -59,20 +59,18 @@ class HistogramCell:
 class NodeCell:
     """One node with one outcome."""
 
-    __slots__ = ("count", "cpu_seconds", "duration", "other_seconds")
+    __slots__ = ("count", "cpu_ns", "duration")
 
-    def __init__(self, bounds: Sequence[float]) -> None:
+    def __init__(self, bounds_ns: Sequence[int]) -> None:
         self.count = 0
-        self.duration = HistogramCell(bounds)
-        self.cpu_seconds = 0.0
-        self.other_seconds = 0.0
+        self.duration = HistogramCell(bounds_ns)
+        self.cpu_ns = 0
 
     def copy(self) -> NodeCell:
-        copied = NodeCell(self.duration.bounds)
+        copied = NodeCell(self.duration.bounds_ns)
         copied.count = self.count
         copied.duration = self.duration.copy()
-        copied.cpu_seconds = self.cpu_seconds
-        copied.other_seconds = self.other_seconds
+        copied.cpu_ns = self.cpu_ns
         return copied
 
 
@@ -81,31 +79,32 @@ class PoolTally:
 
     def __init__(self, buckets: dict[str, tuple[float, ...]]) -> None:
         self.lock = threading.Lock()  # held over each update, and over a fork: a child never finds one half done
-        self.queue_wait = HistogramCell(buckets[names.QUEUE_WAIT.prometheus])
+        self.queue_wait = HistogramCell(_in_ns(buckets[names.QUEUE_WAIT.prometheus]))
         self.nodes: dict[tuple[str, str], NodeCell] = {}
         self.runs: dict[tuple[str, str], HistogramCell] = {}
         self.last_success: dict[str, float] = {}
-        self._node_bounds: Final = buckets[names.NODE_DURATION.prometheus]
-        self._run_bounds: Final = buckets[names.RUN_DURATION.prometheus]
+        self._node_bounds_ns: Final = _in_ns(buckets[names.NODE_DURATION.prometheus])
+        self._run_bounds_ns: Final = _in_ns(buckets[names.RUN_DURATION.prometheus])
         self._node_labels: set[str] = set()
         _tallies.add(self)
 
-    def node_cell(self, name: str, outcome: str, max_node_labels: int) -> NodeCell:
-        """The cell of a node, or of `_other` once `max_node_labels` nodes have one of their own. Under the lock."""
+    def new_node_cell(self, name: str, outcome: str, max_node_labels: int) -> NodeCell:
+        """A cell for a node seen first; that of `_other` once `max_node_labels` nodes have one. Under the lock."""
+        if name not in self._node_labels:
+            if len(self._node_labels) < max_node_labels:
+                self._node_labels.add(name)
+            else:
+                name = names.OTHER_NODES
         cell = self.nodes.get((name, outcome))
         if cell is None:
-            if name not in self._node_labels and name != names.OTHER_NODES:
-                if len(self._node_labels) >= max_node_labels:
-                    return self.node_cell(names.OTHER_NODES, outcome, max_node_labels)
-                self._node_labels.add(name)
-            cell = self.nodes[name, outcome] = NodeCell(self._node_bounds)
+            cell = self.nodes[name, outcome] = NodeCell(self._node_bounds_ns)
         return cell
 
     def run_cell(self, run_name: str, outcome: str) -> HistogramCell:
         """Under the lock."""
         cell = self.runs.get((run_name, outcome))
         if cell is None:
-            cell = self.runs[run_name, outcome] = HistogramCell(self._run_bounds)
+            cell = self.runs[run_name, outcome] = HistogramCell(self._run_bounds_ns)
         return cell
 
     def copy_nodes(self) -> Iterator[tuple[tuple[str, str], NodeCell]]:
@@ -124,6 +123,10 @@ class PoolTally:
     def copy_runs(self) -> list[tuple[tuple[str, str], HistogramCell]]:
         with self.lock:
             return [(label, cell.copy()) for label, cell in self.runs.items()]
+
+
+def _in_ns(bounds: Sequence[float]) -> tuple[int, ...]:
+    return tuple(round(bound * 1e9) for bound in bounds)
 
 
 _tallies: weakref.WeakSet[PoolTally] = weakref.WeakSet()

@@ -23,7 +23,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, Status, StatusCode
 
 from traced_threadpool._version import __version__
-from traced_threadpool.observers import ErrorLog
+from traced_threadpool.observers import ErrorLog, Observer
 from traced_threadpool.runs import NodeRecord, RunRecord
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.background import Background
@@ -67,7 +67,7 @@ class _Ended:
         self.thread = node.thread
 
 
-class Tracing:
+class Tracing(Observer):
     """The observer that makes spans.
 
     Args:
@@ -149,13 +149,13 @@ class Tracing:
 
     def node_started(self, node: NodeRecord) -> None:
         run = node.run
-        current = otel_context.get_current()
         if run is None:
-            parent, recording = current, True
+            parent, recording = otel_context.get_current(), True
         else:
             run_trace: _RunTrace | None = run.telemetry
             if run_trace is None:
                 return
+            current = otel_context.get_current()
             recording = run_trace.recording
             if current is run_trace.caller_context or run_trace.span is None:
                 parent = run_trace.node_context
@@ -177,12 +177,11 @@ class Tracing:
         node.token = otel_context.attach(trace.set_span_in_context(span, parent))
 
     def node_ended(self, node: NodeRecord) -> None:
-        token, node.token = node.token, None
-        if token is not None:
-            otel_context.detach(token)
         if node.span is not None:
+            otel_context.detach(node.token)
+            node.token = None
             self._background.put(_Ended(node))
-        elif node.outcome != "success" and node.outcome != "error":
+        elif node.thread is None:
             self._put_unrun(node)
 
     def _put_unrun(self, node: NodeRecord) -> None:
@@ -263,7 +262,7 @@ class Tracing:
             names.NODE_QUEUE: node.queue_ns / 1e9,
         }
         if thread is not None:
-            attributes[names.NODE_CPU] = cpu_ns(node) / 1e9
+            attributes[names.NODE_CPU] = node.cpu_ns / 1e9
             attributes[names.THREAD_ID] = thread.ident or 0
             attributes[names.THREAD_NAME] = thread.name
         if node.definition is not None:
@@ -271,11 +270,6 @@ class Tracing:
         if node.outcome == "error" and node.error is not None:
             attributes[names.ERROR_TYPE] = error_type(node.error)
         return attributes
-
-
-def cpu_ns(node: NodeRecord) -> int:
-    """CPU time within the node; two clocks are read, so it is kept within the node's duration."""
-    return min(max(0, node.cpu_ns), node.duration_ns)
 
 
 def error_type(error: BaseException) -> str:

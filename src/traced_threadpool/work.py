@@ -1,0 +1,241 @@
+"""One node as a piece of work, its future, and its run: what the adapter hands to the pool.
+
+Waiting belongs here too, since it is futures that are waited for: inside a node, a wait *helps* the pool.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from concurrent.futures._base import RUNNING as RUNNING_FUTURE
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from traced_threadpool.scheduler import NEW, RUNNING, RunQueue, Task
+
+if TYPE_CHECKING:
+    from traced_threadpool.pool import Pool
+    from traced_threadpool.runs import RunRecord
+
+logger = logging.getLogger("traced_threadpool")
+
+NO_PICKLE = (
+    "a FutureAdapter and its futures cannot be sent to another process: this executor pickles its tasks. "
+    "For Parallelizable/Collect use .with_remote_executor(SynchronousLocalTaskExecutor()), which runs every "
+    "branch in this adapter's threads, or MultiThreadingExecutor"
+)
+
+def closed_error() -> RuntimeError:
+    return RuntimeError("this FutureAdapter is closed and takes no new work; make a new one")
+
+
+current_work: contextvars.ContextVar[Work | None] = contextvars.ContextVar(
+    "traced_threadpool_current_work", default=None
+)
+"""The node that the current code belongs to."""
+
+
+class Run(RunQueue):
+    """A run as the pool sees it: `record` is None for nodes submitted outside of any run."""
+
+    __slots__ = (
+        "caller_context",
+        "caller_thread_id",
+        "closed",
+        "expanded",
+        "fail_fast",
+        "failure",
+        "opened",
+        "opening",
+        "outer_error",
+        "pending",
+        "record",
+        "stopped",
+    )
+
+    def __init__(
+        self,
+        record: RunRecord | None,
+        *,
+        parent: Task | None = None,
+        fail_fast: bool = False,
+        outer_error: BaseException | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.caller_context = contextvars.copy_context()
+        self.caller_thread_id = threading.get_ident()
+        self.outer_error = outer_error  # what the caller was handling already when it started the run
+        self.opening = threading.Lock()
+        self.opened = False
+        self.expanded: dict[str, Work] = {}  # nodes whose results were split into branches
+        self.record = record
+        self.fail_fast = fail_fast
+        self.pending = 0  # nodes submitted whose end has not been told to everyone yet
+        self.closed = False  # no more nodes will come
+        self.failure: Work | None = None  # the first node that failed
+        self.stopped = False  # nothing that has not started may start
+
+
+class Work(Task):
+    """One node function to call, with its arguments, some of which are futures."""
+
+    __slots__ = ("arguments", "collected", "context", "function", "future", "helped_cpu_ns", "pool")
+
+    queue: Run
+
+    # All fields are set here, without a call of the base classes' initializers: this is done for every node.
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        arguments: dict[str, Any],
+        *,
+        queue: Run,
+        pool: Pool,
+        context: contextvars.Context,
+        run_id: str | None = None,
+        task_id: str | None = None,
+        definition: object = None,
+        collected: str | None = None,
+    ) -> None:
+        self.name = name
+        self.function: Callable[..., Any] | None = function
+        self.arguments = arguments
+        self.collected = collected  # the argument that is a list which may hold futures
+        self.queue = queue
+        self.run = queue.record
+        self.pool = pool
+        self.context: contextvars.Context | None = context
+        self.run_id = run_id
+        self.task_id = task_id
+        self.definition = definition
+        self.future: NodeFuture | None = None  # None again once resolved: a cycle would keep results alive
+        self.helped_cpu_ns = 0
+        self.state = NEW
+        self.failed = False
+        self.dependents = self.cause = self.outcome = self.error = self.thread = None
+        self.span = self.span_context = self.token = None
+        self.inputs = ()
+        self.parameters = ()
+        self.submitted_ns = self.ready_ns = self.started_ns = self.ended_ns = self.cpu_ns = self.remaining = 0
+
+
+_DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
+_HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+class NodeFuture(Future[Any]):
+    """The future of a node. Waiting for it inside a node of a pool helps instead of blocking.
+
+    Most futures of a DAG are never waited for: their values go to other nodes. So the condition and the lists that
+    `Future` makes at once, two thirds of the cost of a future, are made here when somebody first asks for them.
+
+    The race: a waiter sets `_watched`, then looks at `_state`; the pool sets `_state`, then looks at `_watched`.
+    Whichever comes first, one of them sees the other. That holds where stores are seen in one order, as under the
+    GIL; without the GIL every future counts as watched.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._state = PENDING
+        self._result = None
+        self._exception = None
+        self._watched = not _HAS_GIL
+        self.work = work
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_condition":
+            self._watched = True
+            return self.__dict__.setdefault(name, threading.Condition())
+        if name in ("_waiters", "_done_callbacks"):
+            return self.__dict__.setdefault(name, [])
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def done(self) -> bool:
+        return self._state in _DONE
+
+    def result(self, timeout: float | None = None) -> Any:
+        if self._state == FINISHED and self._exception is None:
+            return self._result
+        return super().result(self._help(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        return super().exception(self._help(timeout))
+
+    def cancel(self) -> bool:
+        return self.work.pool.cancel_work(self.work, self)
+
+    def start(self) -> None:
+        """The node's function starts. By the pool, which lets nobody cancel the future from now on."""
+        self._state = RUNNING_FUTURE
+
+    def resolve(self, result: Any, error: BaseException | None) -> None:
+        """By the pool, at the end of the node."""
+        if self._state in _DONE:
+            logger.error("the future of node %r was resolved by somebody else", self.work.name)
+            return
+        self._result = result
+        self._exception = error
+        self._state = FINISHED
+        if self._watched:
+            with self._condition:
+                for waiter in self._waiters:
+                    if error is None:
+                        waiter.add_result(self)
+                    else:
+                        waiter.add_exception(self)
+                self._condition.notify_all()
+            self._call_back()
+
+    def cancel_now(self) -> None:
+        """Marks the future itself as cancelled. `cancel` takes the node out of the pool as well."""
+        if self._state == PENDING:
+            self._state = CANCELLED_AND_NOTIFIED
+            if self._watched:
+                with self._condition:
+                    for waiter in self._waiters:
+                        waiter.add_cancelled(self)
+                    self._condition.notify_all()
+                self._call_back()
+
+    def _call_back(self) -> None:
+        try:
+            self._invoke_callbacks()  # logs what is an Exception
+        except BaseException:  # a callback that calls sys.exit() must not end the worker
+            logger.exception("a done-callback of the future of node %r failed", self.work.name)
+
+    def _help(self, timeout: float | None) -> float | None:
+        return timeout if self._state in _DONE else help_until_done(self, timeout)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(NO_PICKLE)
+
+
+def help_until_done(future: Future[Any], timeout: float | None = None) -> float | None:
+    """Helps while `future` is not done, where the caller is, or acts for, a node of a pool; else does nothing.
+
+    Returns what is left of `timeout`.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    slot = _slot_for(future)
+    if slot is not None:
+        slot.pool.help(slot, future, deadline)
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _slot_for(future: Future[Any]) -> Work | None:
+    """The running node in which the caller waits: the caller's own, else the one that the future's run is nested in.
+
+    The latter is how a thread of somebody else's, such as those of Hamilton's `MultiThreadingExecutor`, is known
+    to act for a node that itself only polls.
+    """
+    slot: Task | None = current_work.get()
+    if slot is None and isinstance(future, NodeFuture):
+        slot = future.work.queue.parent
+    while slot is not None and slot.state != RUNNING:
+        slot = slot.queue.parent
+    return slot if isinstance(slot, Work) else None
