@@ -25,6 +25,7 @@ from traced_threadpool.observers import Observers
 from traced_threadpool.scheduler import ENDED, RUNNING, RunQueue, Scheduler, Task
 from traced_threadpool.work import NodeFuture, Run, Work, closed_error, current_work
 
+
 class _LoopStart:
     """One request for a worker loop. Void once it is known that it could not be started."""
 
@@ -254,7 +255,8 @@ class Pool:
     def _run(self, work: Work) -> bool:
         """Calls the node's function and resolves its future. False when it went back to wait for more inputs."""
         future, context = work.future, work.context
-        assert future is not None and context is not None
+        assert future is not None
+        assert context is not None
         try:
             more = self._resolve(work) if work.inputs else None
         except BaseException as error:  # a future's own value was a future, and that one failed
@@ -472,9 +474,7 @@ class Pool:
         if run.failure is not None and record.error is None:
             record.error = run.failure.error
         if record.outcome is None:
-            record.outcome = (
-                "error" if record.error is not None else "cancelled" if run.stopped else "success"
-            )
+            record.outcome = "error" if record.error is not None else "cancelled" if run.stopped else "success"
         self._observers.run_ended(record)
 
     def _withdraw(self, work: Work) -> None:

@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from concurrent.futures._base import RUNNING as RUNNING_FUTURE
@@ -30,7 +30,9 @@ NO_PICKLE = (
     "branch in this adapter's threads, or MultiThreadingExecutor"
 )
 
+
 def closed_error() -> RuntimeError:
+    """What using a closed adapter raises."""
     return RuntimeError("this FutureAdapter is closed and takes no new work; make a new one")
 
 

@@ -102,28 +102,26 @@ class Collector:
             tallies = list(self._tallies.items())
             errors = list(self._errors.items())
         yield from _gauges([(source, source.snapshot()) for source in sources])
-        queue_wait, duration, nodes = _family(names.QUEUE_WAIT), _family(names.NODE_DURATION), _family(names.NODES)
-        node_time, runs, last_success = _family(names.NODE_TIME), _family(names.RUN_DURATION), _family(names.RUN_LAST_SUCCESS)
+        counted = {metric: _family(metric) for metric in names.METRICS if metric not in _GAUGES}
         for pool, tally in tallies:
-            _add_histogram(queue_wait, (pool,), tally.copy_queue_wait())
+            _add_histogram(counted[names.QUEUE_WAIT], (pool,), tally.copy_queue_wait())
             times: dict[tuple[str, str], int] = {}
             for (node, outcome), cell in tally.copy_nodes():
-                nodes.add_metric((pool, node, outcome), cell.count)
+                counted[names.NODES].add_metric((pool, node, outcome), cell.count)
                 if any(cell.duration.counts):
-                    _add_histogram(duration, (pool, node, outcome), cell.duration)
+                    _add_histogram(counted[names.NODE_DURATION], (pool, node, outcome), cell.duration)
                     other_ns = cell.duration.sum_ns - cell.cpu_ns
                     for state, state_ns in (("cpu", cell.cpu_ns), ("other", other_ns)):
                         times[node, state] = times.get((node, state), 0) + state_ns
             for (node, state), state_ns in times.items():
-                node_time.add_metric((pool, node, state), state_ns / 1e9)
+                counted[names.NODE_TIME].add_metric((pool, node, state), state_ns / 1e9)
             for (run, outcome), histogram in tally.copy_runs():
-                _add_histogram(runs, (pool, run, outcome), histogram)
+                _add_histogram(counted[names.RUN_DURATION], (pool, run, outcome), histogram)
             for run, timestamp in list(tally.last_success.items()):
-                last_success.add_metric((pool, run), timestamp)
-        telemetry_errors = _family(names.TELEMETRY_ERRORS)
+                counted[names.RUN_LAST_SUCCESS].add_metric((pool, run), timestamp)
         for component, count in errors:
-            telemetry_errors.add_metric((component,), count)
-        yield from (queue_wait, duration, nodes, node_time, runs, last_success, telemetry_errors)
+            counted[names.TELEMETRY_ERRORS].add_metric((component,), count)
+        yield from counted.values()
 
 
 def _family(metric: names.Metric) -> Any:
@@ -249,6 +247,7 @@ def bounds(name: str, values: Sequence[float] | None) -> Buckets:
         checked = tuple(float(value) for value in values)
     except (TypeError, ValueError):
         raise TypeError(f"bounds for {name} must be numbers of seconds, such as (0.1, 1, 10), not {values!r}") from None
-    if not checked or any(not a < b for a, b in zip((0.0, *checked), checked, strict=False)) or checked[-1] == float("inf"):
+    rising = all(low < high for low, high in zip((0.0, *checked), (*checked, float("inf")), strict=True))
+    if not checked or not rising:
         raise ValueError(f"bounds for {name} must be positive, finite and rising, such as (0.1, 1, 10), not {values!r}")
     return {name: checked}

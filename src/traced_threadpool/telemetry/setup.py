@@ -475,9 +475,7 @@ def _protocol(variables: Mapping[str, str]) -> str | None:
     return protocol.lower()
 
 
-def _target(
-    parts: SplitResult, protocol: str | None, *, insecure: bool | None, is_whole: bool = False
-) -> _OtlpTarget:
+def _target(parts: SplitResult, protocol: str | None, *, insecure: bool | None, is_whole: bool = False) -> _OtlpTarget:
     if protocol is None:
         protocol = _GRPC if parts.port == 4317 else _HTTP
     if protocol == _HTTP and not is_whole and not parts.path.endswith("/v1/traces"):

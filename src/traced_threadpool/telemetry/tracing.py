@@ -10,16 +10,16 @@ Needs `opentelemetry-api` alone. Without an SDK, or in a run that is not sampled
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, Status, StatusCode
 
 from traced_threadpool._version import __version__
@@ -27,6 +27,9 @@ from traced_threadpool.observers import ErrorLog, Observer
 from traced_threadpool.runs import NodeRecord, RunRecord
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.background import Background
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
 
 FLUSH_SECONDS: Final = 1.0
 """How long `execute` waits for the run's spans to be ended, once its result is there."""
@@ -227,9 +230,9 @@ class Tracing(Observer):
         node.token = None
         links = _links(ended.parameters, ended.inputs)
         cause = node.cause
-        if cause is not None and cause.span_context is not None:
-            if all(link.context is not cause.span_context for link in links):
-                links.append(Link(cause.span_context))
+        stopped_by = None if cause is None else cause.span_context
+        if stopped_by is not None and all(link.context is not stopped_by for link in links):
+            links.append(Link(stopped_by))
         ended_unix_ns = time.time_ns() - max(0, time.monotonic_ns() - node.ended_ns)
         span = self._tracer.start_span(
             node.name, parent, attributes=self._known_at_start(node), links=links, start_time=ended_unix_ns
@@ -320,8 +323,6 @@ def _code_attributes(function: Callable[..., Any] | None) -> Attributes:
     if code is not None:
         attributes[names.CODE_FILE] = code.co_filename
         attributes[names.CODE_LINE] = code.co_firstlineno
-    try:
+    with contextlib.suppress(TypeError):
         _code_cache[function] = attributes
-    except TypeError:
-        pass
     return attributes

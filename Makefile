@@ -1,0 +1,72 @@
+# Each target makes the environment that it needs from the pinned sets in requirements/ (scripts/make-venv).
+#   PYTHON=python3.12   the interpreter to use, instead of the first suitable one
+#   ARGS='...'          handed on to demo, test, test-all, test-core and bench
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-core doctest bench lint format lock clean venv
+
+export PYTHON
+export HAMILTON_TELEMETRY_ENABLED ?= false
+
+VERSIONS ?= 3.10 3.11 3.12 3.13
+ARGS ?=
+python := .venv/bin/python
+code := $(wildcard src examples benchmarks)
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
+
+venv:
+	@scripts/make-venv .venv requirements/dev.txt editable
+
+demo: venv ## run the example, a survey of the standard library
+	@$(python) -m examples.stdlib_survey $(ARGS)
+
+test: venv ## run the tests
+	@$(python) -m pytest $(ARGS)
+
+test-all: ## run the tests on each Python of VERSIONS that is installed
+	@passed=; for version in $(VERSIONS); do \
+		if ! found=$$(scripts/find-python $$version 2>/dev/null); then \
+			echo "== Python $$version: not installed, skipped"; continue; fi; \
+		echo "== Python $$version: $$found"; \
+		scripts/make-venv .venv-$$version requirements/dev.txt editable $$version || exit 1; \
+		.venv-$$version/bin/python -m pytest $(ARGS) || exit 1; \
+		passed="$$passed $$version"; \
+	done; \
+	if [ -z "$$passed" ]; then echo "none of Python $(VERSIONS) is installed" >&2; exit 1; fi; \
+	echo "== passed on Python$$passed"
+
+test-core: ## run the tests on the package as built, with its lowest dependencies and no extra
+	@scripts/make-venv .venv-core requirements/core.txt copy
+	@.venv-core/bin/python scripts/check_core.py
+	@.venv-core/bin/python -m pytest $(ARGS)
+
+doctest: venv ## run the examples in docstrings and documents
+	@$(python) -m pytest --doctest-modules --doctest-glob='*.md' src $(wildcard README.md docs)
+
+bench: venv ## run the benchmarks
+	@$(python) -m benchmarks $(ARGS)
+
+lint: venv ## check style, format and types
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@$(python) -m mypy $(code)
+
+format: venv ## put the code into the form that lint asks for
+	@$(python) -m ruff check --fix .
+	@$(python) -m ruff format .
+
+# Run on any Python: --universal solves for every version from 3.10 on and for every platform, with markers.
+# Pins that still fit are kept; UPGRADE=1 moves them to the newest.
+compile := uv pip compile --quiet --universal --python-version 3.10 --custom-compile-command 'make lock' \
+	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
+
+lock: ## pin the dependencies again (needs uv); UPGRADE=1 for the newest
+	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	$(compile) --extra all --group dev pyproject.toml --output-file requirements/dev.txt
+	$(compile) --resolution lowest-direct --group build --group test pyproject.toml --output-file requirements/core.txt
+
+clean: ## remove environments, caches and builds
+	rm -rf .venv .venv-* build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
