@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 FLUSH_SECONDS: Final = 1.0
 """How long `execute` waits for the run's spans to be ended, once its result is there."""
 
+MAX_STATICS: Final = 10_000
+"""How many nodes' unchanging attributes are kept."""
+
 AttributeValue = str | bool | int | float | Sequence[str]
 Attributes = dict[str, AttributeValue]
 
@@ -56,18 +59,6 @@ class _RunTrace:
         self.caller_context = caller_context
         self.node_context = trace.set_span_in_context(span, caller_context)
         self.recording = recording
-
-
-class _Ended:
-    """A node that has ended, with what the pool lets go of right after."""
-
-    __slots__ = ("inputs", "node", "parameters", "thread")
-
-    def __init__(self, node: NodeRecord) -> None:
-        self.node = node
-        self.parameters = node.parameters
-        self.inputs = node.inputs
-        self.thread = node.thread
 
 
 class Tracing(Observer):
@@ -102,6 +93,7 @@ class Tracing(Observer):
         self._record_exceptions = record_exceptions
         self._describe = describe
         self._graph_version = graph_version
+        self._statics: dict[int, tuple[weakref.ref[Any], Attributes]] = {}
         self._background = Background(self._end, errors, self.component)
 
     def flush(self, timeout_seconds: float = FLUSH_SECONDS) -> bool:
@@ -169,21 +161,25 @@ class Tracing(Observer):
             node.name,
             parent,
             attributes=self._known_at_start(node) if recording else None,
-            links=_links(node.parameters, node.inputs) if recording else None,
+            links=_links(node) if recording else None,
             start_time=started_unix_ns,
         )
         span_context = span.get_span_context()
         if not span_context.is_valid:
             return  # no SDK
+        if not recording and span.is_recording():  # a sampler that takes the node of a run that it left out
+            span.set_attributes(self._known_at_start(node))
+            for link in _links(node):
+                span.add_link(link.context, link.attributes)
         node.span_context = span_context
-        node.span = (span, started_unix_ns, recording)
+        node.span = (span, started_unix_ns)
         node.token = otel_context.attach(trace.set_span_in_context(span, parent))
 
     def node_ended(self, node: NodeRecord) -> None:
         if node.span is not None:
             otel_context.detach(node.token)
             node.token = None
-            self._background.put(_Ended(node))
+            self._background.put(node)
         elif node.thread is None:
             self._put_unrun(node)
 
@@ -191,88 +187,104 @@ class Tracing(Observer):
         """A node that never ran has no span yet, and gets one only where its run is recorded."""
         run = node.run
         if run is None:
-            node.token = otel_context.get_current()
-        elif run.telemetry is None or not run.telemetry.recording:
-            return
-        self._background.put(_Ended(node))
-
-    def _end(self, item: _Ended | RunRecord) -> None:
-        """On the background thread."""
-        if isinstance(item, RunRecord):
-            self._end_run(item)
-        elif item.node.span is None:
-            self._record_unrun(item)
+            parent = otel_context.get_current()
+        elif run.telemetry is not None and run.telemetry.recording:
+            parent = run.telemetry.node_context
         else:
-            self._end_node(item)
+            return
+        self._background.put(_Unrun(node, parent))
 
-    def _end_node(self, ended: _Ended) -> None:
-        node = ended.node
-        span, started_unix_ns, recorded_at_start = node.span
+    def _end(self, item: NodeRecord | _Unrun | RunRecord) -> None:
+        """On the background thread."""
+        if isinstance(item, NodeRecord):
+            self._end_node(item)
+        elif isinstance(item, RunRecord):
+            self._end_run(item)
+        else:
+            self._record_unrun(item)
+
+    def _end_node(self, node: NodeRecord) -> None:
+        span, started_unix_ns = node.span
         node.span = None
+        ended_unix_ns = started_unix_ns + node.duration_ns
         if span.is_recording():
-            attributes = self._known_at_end(ended)
-            if not recorded_at_start:  # a sampler that takes the node of a run that it left out
-                attributes.update(self._known_at_start(node))
-                for link in _links(ended.parameters, ended.inputs):
-                    span.add_link(link.context, link.attributes)
-            span.set_attributes(attributes)
+            attributes: Attributes = {
+                names.NODE_OUTCOME: node.outcome or "success",
+                names.NODE_CPU: node.cpu_ns / 1e9,
+            }
             error = node.error
             if error is not None:
+                attributes[names.ERROR_TYPE] = error_type(error)
                 span.set_status(Status(StatusCode.ERROR, error_type(error)))
                 if self._record_exceptions:
-                    span.record_exception(error, timestamp=started_unix_ns + node.duration_ns)
-        span.end(started_unix_ns + node.duration_ns)
+                    span.record_exception(error, timestamp=ended_unix_ns)
+            span.set_attributes(attributes)
+        span.end(ended_unix_ns)
 
-    def _record_unrun(self, ended: _Ended) -> None:
+    def _record_unrun(self, unrun: _Unrun) -> None:
         """A span of no length for a node that never ran, linked to what stopped it."""
-        node = ended.node
-        parent = node.run.telemetry.node_context if node.run is not None else node.token
-        node.token = None
-        links = _links(ended.parameters, ended.inputs)
+        node = unrun.node
+        node.inputs, node.parameters = unrun.inputs, unrun.parameters  # the pool has let go of them
+        links, attributes = _links(node), self._known_at_start(node)
+        node.inputs = node.parameters = ()
         cause = node.cause
         stopped_by = None if cause is None else cause.span_context
         if stopped_by is not None and all(link.context is not stopped_by for link in links):
             links.append(Link(stopped_by))
+        attributes[names.NODE_OUTCOME] = node.outcome or "cancelled"
+        if node.outcome == "upstream_error" and cause is not None and cause.name:
+            attributes[names.NODE_FAILED_UPSTREAM] = cause.name
         ended_unix_ns = time.time_ns() - max(0, time.monotonic_ns() - node.ended_ns)
         span = self._tracer.start_span(
-            node.name, parent, attributes=self._known_at_start(node), links=links, start_time=ended_unix_ns
+            node.name, unrun.parent, attributes=attributes, links=links, start_time=ended_unix_ns
         )
         node.span_context = span.get_span_context()
-        if span.is_recording():
-            attributes = self._known_at_end(ended)
-            if node.outcome == "upstream_error" and cause is not None and cause.name:
-                attributes[names.NODE_FAILED_UPSTREAM] = cause.name
-            span.set_attributes(attributes)
         span.end(ended_unix_ns)
 
     def _known_at_start(self, node: NodeRecord) -> Attributes:
-        attributes: Attributes = {names.NODE_NAME: node.name, names.POOL_NAME: self._pool_name}
+        attributes = self._static(node).copy()
         if node.run_id is not None:
             attributes[names.RUN_ID] = node.run_id
         if node.task_id is not None:
             attributes[names.TASK_ID] = node.task_id
-        if node.definition is not None:
-            for key, value in self._describe(node.definition).tags.items():
-                attributes[names.NODE_TAG_PREFIX + key] = _attribute_value(value)
-        return attributes
-
-    def _known_at_end(self, ended: _Ended) -> Attributes:
-        node, thread = ended.node, ended.thread
-        attributes: Attributes = {
-            names.NODE_OUTCOME: node.outcome or "success",
-            names.NODE_UPSTREAM: list(dict.fromkeys(upstream.name for upstream in ended.inputs if upstream.name)),
-            names.NODE_DEPENDENCY: node.dependency_ns / 1e9,
-            names.NODE_QUEUE: node.queue_ns / 1e9,
-        }
+        attributes[names.NODE_DEPENDENCY] = node.dependency_ns / 1e9
+        attributes[names.NODE_QUEUE] = node.queue_ns / 1e9
+        attributes[names.NODE_UPSTREAM] = _upstream_names(node)
+        thread = node.thread
         if thread is not None:
-            attributes[names.NODE_CPU] = node.cpu_ns / 1e9
             attributes[names.THREAD_ID] = thread.ident or 0
             attributes[names.THREAD_NAME] = thread.name
-        if node.definition is not None:
-            attributes.update(_code_attributes(self._describe(node.definition).function))
-        if node.outcome == "error" and node.error is not None:
-            attributes[names.ERROR_TYPE] = error_type(node.error)
         return attributes
+
+    def _static(self, node: NodeRecord) -> Attributes:
+        """What is the same in each run of a node. Worked out once for each of the framework's node objects."""
+        definition = node.definition
+        known = self._statics.get(id(definition))
+        if known is not None and known[0]() is definition:
+            return known[1]
+        attributes: Attributes = {names.NODE_NAME: node.name, names.POOL_NAME: self._pool_name}
+        if definition is None:
+            return attributes
+        described = self._describe(definition)
+        for key, value in described.tags.items():
+            attributes[names.NODE_TAG_PREFIX + key] = _attribute_value(value)
+        attributes.update(_code_attributes(described.function))
+        if len(self._statics) >= MAX_STATICS:
+            self._statics.clear()
+        self._statics[id(definition)] = (weakref.ref(definition), attributes)
+        return attributes
+
+
+class _Unrun:
+    """A node that never ran, with what the pool lets go of right after telling of it."""
+
+    __slots__ = ("inputs", "node", "parameters", "parent")
+
+    def __init__(self, node: NodeRecord, parent: Context) -> None:
+        self.node = node
+        self.parent = parent
+        self.inputs = node.inputs
+        self.parameters = node.parameters
 
 
 def error_type(error: BaseException) -> str:
@@ -285,14 +297,27 @@ def error_type(error: BaseException) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _links(parameters: Sequence[str], inputs: Sequence[NodeRecord]) -> list[Link]:
+def _links(node: NodeRecord) -> list[Link]:
     """One link for each distinct upstream span, in the order of the parameters."""
+    inputs = node.inputs
+    if not inputs:
+        return []
+    if len(inputs) == 1:
+        context = inputs[0].span_context
+        return [] if context is None else [Link(context, {names.LINK_PARAMETER: node.parameters[0]})]
     links: dict[int, Link] = {}  # by identity of the node: a SpanContext has no hash
-    for parameter, upstream in zip(parameters, inputs, strict=True):
+    for parameter, upstream in zip(node.parameters, inputs, strict=True):
         context = upstream.span_context
         if context is not None and id(upstream) not in links:
             links[id(upstream)] = Link(context, {names.LINK_PARAMETER: parameter})
     return list(links.values())
+
+
+def _upstream_names(node: NodeRecord) -> list[str]:
+    inputs = node.inputs
+    if len(inputs) == 1 and inputs[0].name:
+        return [inputs[0].name]
+    return list(dict.fromkeys(upstream.name for upstream in inputs if upstream.name))
 
 
 def _attribute_value(value: Any) -> AttributeValue:
@@ -303,17 +328,10 @@ def _attribute_value(value: Any) -> AttributeValue:
     return str(value)
 
 
-_code_cache: weakref.WeakKeyDictionary[Callable[..., Any], Attributes] = weakref.WeakKeyDictionary()
-
-
 def _code_attributes(function: Callable[..., Any] | None) -> Attributes:
     """Where the node's function was written."""
     if function is None:
         return {}
-    try:
-        return _code_cache[function]
-    except (KeyError, TypeError):  # TypeError: neither hashable nor weakly referable
-        pass
     source = inspect.unwrap(function)
     module, name = getattr(source, "__module__", None), getattr(source, "__qualname__", None)
     attributes: Attributes = {}
@@ -323,6 +341,4 @@ def _code_attributes(function: Callable[..., Any] | None) -> Attributes:
     if code is not None:
         attributes[names.CODE_FILE] = code.co_filename
         attributes[names.CODE_LINE] = code.co_firstlineno
-    with contextlib.suppress(TypeError):
-        _code_cache[function] = attributes
     return attributes
