@@ -26,7 +26,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from traced_threadpool.observers import ErrorLog, Observer, Observers
 from traced_threadpool.pool import Pool, PoolSnapshot, default_max_workers
-from traced_threadpool.runs import RunRecord
+from traced_threadpool.runs import RunRecord, unix_offset_ns
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.metrics import (
     BoundsConflict,
@@ -307,7 +307,7 @@ class FutureAdapter(
             override_names=tuple(overrides or ()),
             graph=graph,
             started_ns=time.monotonic_ns(),
-            started_unix_ns=time.time_ns(),
+            unix_offset_ns=parent.run.unix_offset_ns if parent is not None and parent.run else unix_offset_ns(),
         )
         record.telemetry = otel_context.get_current()
         run = Run(record, parent=parent, fail_fast=self._fail_fast, outer_error=sys.exc_info()[1])

@@ -26,6 +26,38 @@ from traced_threadpool.scheduler import ENDED, RUNNING, RunQueue, Scheduler, Tas
 from traced_threadpool.work import NodeFuture, Run, Work, closed_error, current_work
 
 
+class _Executor(ThreadPoolExecutor):
+    """The pool's threads. To shut it down, as the documented API lets anybody do, is to close the pool."""
+
+    def __init__(self, pool: Pool, max_workers: int, thread_name_prefix: str) -> None:
+        super().__init__(max_workers, thread_name_prefix)
+        self._pool_reference = weakref.ref(pool)
+        self._refuses = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self._refuses:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        return super().submit(fn, *args, **kwargs)
+
+    def submit_loop(self, loop: Callable[[_LoopStart], None], start: _LoopStart) -> None:
+        """Also after `shutdown`, while nodes that were submitted before are pending."""
+        super().submit(loop, start)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As in `ThreadPoolExecutor`; nodes are what is pending, and `cancel_futures` cancels those not started."""
+        self._refuses = True
+        pool = self._pool_reference()
+        if pool is None:
+            self.end(wait=wait, cancel_futures=cancel_futures)
+        else:
+            pool.shut_down(wait=wait, cancel_pending=cancel_futures)
+
+    def end(self, *, wait: bool, cancel_futures: bool = False) -> None:
+        """The threads end, after what they have been given."""
+        self._refuses = True
+        super().shutdown(wait=wait, cancel_futures=cancel_futures)
+
+
 class _LoopStart:
     """One request for a worker loop. Void once it is known that it could not be started."""
 
@@ -64,7 +96,7 @@ class Pool:
         self._observers = observers
         self._observed = observers.any
         self._thread_name_prefix = thread_name_prefix
-        self.executor = ThreadPoolExecutor(max_workers, thread_name_prefix)
+        self.executor = _Executor(self, max_workers, thread_name_prefix)
         self.max_workers = max_workers
         self.closed = False
         self._reset()
@@ -82,12 +114,13 @@ class Pool:
         self._loops = 0
         self._starting = 0
         self._pending = 0
+        self._ends_when_idle = False
 
     def reset_after_fork(self) -> None:
         """Fresh workers and locks in a forked child: the parent's threads do not exist there."""
-        self.executor = ThreadPoolExecutor(self.max_workers, self._thread_name_prefix)
+        self.executor = _Executor(self, self.max_workers, self._thread_name_prefix)
         if self.closed:
-            self.executor.shutdown(wait=False)
+            self.executor.end(wait=False)
         self._reset()
 
     # Submitting
@@ -129,11 +162,11 @@ class Pool:
                 raise closed_error() if self.closed else error
         return future
 
-    def _find_inputs(self, work: Work) -> list[tuple[Task, Future[Any]]]:
+    def _find_inputs(self, work: Work) -> Outside:
         """Sets what the work waits for. Returns those of its inputs that are somebody else's futures."""
         inputs: list[Task] = []
         parameters: list[str] = []
-        outside: list[tuple[Task, Future[Any]]] = []
+        outside: Outside = {}
         expanded = work.queue.expanded
         for name, value in work.arguments.items():
             if type(value) is NodeFuture and value.work.pool is self:
@@ -141,13 +174,12 @@ class Pool:
                 inputs.append(value.work)
             elif isinstance(value, Future):
                 parameters.append(name)
-                inputs.append(self._outside_task(value, outside))
+                inputs.append(self._input(value, outside))
             elif name == work.collected and isinstance(value, list):
                 for each in value:
                     if isinstance(each, Future):
-                        own = isinstance(each, NodeFuture) and each.work.pool is self
                         parameters.append(name)
-                        inputs.append(each.work if own else self._outside_task(each, outside))  # type: ignore[attr-defined]
+                        inputs.append(self._input(each, outside))
             elif name in expanded:  # an element of that node's list: there already, but where it came from is told
                 parameters.append(name)
                 inputs.append(expanded[name])
@@ -156,23 +188,29 @@ class Pool:
             work.parameters = parameters
         return outside
 
-    def _outside_task(self, future: Future[Any], outside: list[tuple[Task, Future[Any]]]) -> Task:
-        """Stands for somebody else's future. `_listen` ends it, once those who wait for it are known."""
+    def _input(self, future: Future[Any], outside: Outside) -> Task:
+        """What to wait for: the node itself, or what stands for a future that is not one of this pool's nodes."""
+        if isinstance(future, NodeFuture) and future.work.pool is self:
+            return future.work
+        known = outside.get(id(future))
+        if known is not None:
+            return known[0]
         task = Task("", queue=_OUTSIDE_QUEUE)
-        if isinstance(future, NodeFuture):  # a node of another adapter: not ours to run, but upstream all the same
-            task.name = future.work.name
-            task.span_context = future.work.span_context
         self._scheduler.add_outside(task)
-        outside.append((task, future))
+        outside[id(future)] = (task, future)
         return task
 
-    def _listen(self, outside: list[tuple[Task, Future[Any]]]) -> None:
-        for task, future in outside:
+    def _listen(self, outside: Outside) -> None:
+        """Hears of the end of futures that are not this pool's, once those who wait for them are known."""
+        for task, future in outside.values():
             future.add_done_callback(lambda done, task=task: self._outside_done(task, done))  # type: ignore[misc]
 
     def _outside_done(self, task: Task, future: Future[Any]) -> None:
+        if isinstance(future, NodeFuture):  # a node of another adapter: not ours to run, but upstream all the same
+            task.name = future.work.name
+            task.span_context = future.work.span_context
         task.error = _failure_of(future)
-        if isinstance(task.error, CancelledError):
+        if future.cancelled():
             task.outcome = "cancelled"
         now_ns = self._clock()
         with self._lock:
@@ -203,7 +241,7 @@ class Pool:
         for started in range(count):
             start = _LoopStart()
             try:
-                self.executor.submit(self._loop, start)
+                self.executor.submit_loop(self._loop, start)
             except RuntimeError as error:  # shut down from outside, interpreter at exit, or no thread to be had
                 with self._lock:
                     start.void = True
@@ -315,26 +353,26 @@ class Pool:
             work.cpu_ns = min(max(0, cpu_ns), ended_ns - work.started_ns)
             observers.node_ended(work)
 
-    def _resolve(self, work: Work) -> list[Future[Any]]:
-        """Puts values in the place of futures. Returns the futures that are not resolved yet."""
+    def _resolve(self, work: Work) -> Sequence[tuple[str, Future[Any]]]:
+        """Puts values in the place of futures. Returns the futures among the values that are not resolved yet."""
         arguments = work.arguments
-        more: list[Future[Any]] = []
+        more: list[tuple[str, Future[Any]]] = []
         for name in work.parameters:
             value = arguments.get(name)
-            while isinstance(value, Future):
-                if not value.done():
-                    more.append(value)
-                    break
-                arguments[name] = value = value.result()
-        if work.collected is not None and isinstance(collected := arguments.get(work.collected), list):
-            arguments[work.collected] = [_value_of(each, more) for each in collected]
+            if isinstance(value, Future):
+                arguments[name] = _value_of(work, name, value, more)
+        collect = work.collected
+        if collect is not None and isinstance(collected := arguments.get(collect), list):
+            arguments[collect] = [
+                _value_of(work, collect, each, more) if isinstance(each, Future) else each for each in collected
+            ]
         return more
 
-    def _await_more(self, work: Work, futures: list[Future[Any]]) -> None:
+    def _await_more(self, work: Work, futures: Sequence[tuple[str, Future[Any]]]) -> None:
         """Sends work back to wait for futures that came as values of its futures."""
-        outside: list[tuple[Task, Future[Any]]] = []
-        inputs = [self._outside_task(future, outside) for future in futures]
-        work.parameters = [*work.parameters, *[""] * len(futures)]
+        outside: Outside = {}
+        inputs = [self._input(future, outside) for _, future in futures]
+        work.parameters = [*work.parameters, *(name for name, _ in futures)]
         with self._lock:
             self._scheduler.add_again(work, inputs, self._clock())
         self._listen(outside)
@@ -346,7 +384,7 @@ class Pool:
         doomed: Sequence[Task] = ()
         with self._lock:
             if work.error is None:
-                scheduler.end(work, work.ended_ns)
+                doomed = scheduler.end(work, work.ended_ns)  # by another input, which failed before
             else:
                 cancelled, doomed = self._end_failed(work)
             following = self._take()
@@ -360,6 +398,8 @@ class Pool:
             self._finish(run)
         if starts:
             self._start_loops_or_fail(starts)
+        if self._ends_when_idle:
+            self._end_if_idle()
         return following
 
     def _end_failed(self, work: Work) -> tuple[Sequence[Task], Sequence[Task]]:
@@ -397,21 +437,26 @@ class Pool:
                 error_here, unrun_because_cancelled = error, True
             task.error = error_here
             task.outcome = "cancelled" if unrun_because_cancelled else "upstream_error"
-            task.started_ns = task.ended_ns = now_ns
-            task.ready_ns = task.ready_ns or now_ns
+            # What stopped it may have ended just before it was submitted.
+            task.started_ns = task.ended_ns = max(now_ns, task.submitted_ns, task.ready_ns)
+            task.ready_ns = task.ready_ns or task.ended_ns
             self._observers.node_ended(task)
-            if error_here is None or isinstance(error_here, CancelledError):
+            if error_here is None:
                 future.cancel_now()
             else:
                 future.resolve(None, error_here)
             run = task.queue
             _release(task)
             with self._lock:
-                if task.outcome == "upstream_error" and run.failure is None:
+                if task.outcome == "cancelled":
+                    run.cancelled = True
+                elif run.failure is None:
                     run.failure = task
                 finished = self._count_down(run)
             if finished:
                 self._finish(run)
+        if self._ends_when_idle:
+            self._end_if_idle()
 
     def _count_down(self, run: Run) -> bool:
         """One more node of the run is done with. Returns whether the run is. Under the lock."""
@@ -453,7 +498,7 @@ class Pool:
         """Nothing of the run that has not started is started any more; those nodes' futures are cancelled."""
         now_ns = self._clock()
         with self._lock:
-            run.stopped = True
+            run.stopped = run.cancelled = True
             never_ran = self._scheduler.cancel(self._scheduler.unstarted(run), now_ns)
         self._end_unrun(never_ran, now_ns, cancelled=True)
 
@@ -471,10 +516,14 @@ class Pool:
         if record is None or record.ended_ns:
             return
         record.ended_ns = self._clock()
-        if run.failure is not None and record.error is None:
-            record.error = run.failure.error
-        if record.outcome is None:
-            record.outcome = "error" if record.error is not None else "cancelled" if run.stopped else "success"
+        if run.failure is not None:
+            record.error = record.error or run.failure.error
+        elif run.cancelled and isinstance(record.error, CancelledError):
+            record.error = None  # which is how the caller heard of it
+        if record.error is not None:
+            record.outcome = "error"
+        else:
+            record.outcome = "cancelled" if run.cancelled else "success"
         self._observers.run_ended(record)
 
     def _withdraw(self, work: Work) -> None:
@@ -521,7 +570,7 @@ class Pool:
         doomed: Sequence[Task] = ()
         with self._lock:
             if work.error is None:
-                scheduler.end(work, work.ended_ns)
+                doomed = scheduler.end(work, work.ended_ns)  # by another input, which failed before
             else:
                 cancelled, doomed = self._end_failed(work)
             starts = self._plan_loops()
@@ -561,6 +610,10 @@ class Pool:
                 f"close() was called from node {work.name!r}, which runs in this adapter's own threads and would "
                 "wait for itself; call close() from the code that calls execute()"
             )
+        self.executor.shutdown(wait=True, cancel_futures=cancel_pending)
+
+    def shut_down(self, *, wait: bool, cancel_pending: bool) -> None:
+        """What `executor.shutdown` does."""
         with self._lock:
             self.closed = True
             runs = list(self._runs)
@@ -568,9 +621,18 @@ class Pool:
             for run in runs:
                 self.cancel_run(run)
         with self._lock:
-            while self._pending:
+            while wait and self._pending:
                 self._idle.wait()
-        self.executor.shutdown(wait=True)
+            self._ends_when_idle = ends_later = bool(self._pending)
+        if not ends_later:
+            self.executor.end(wait=wait, cancel_futures=cancel_pending)
+
+    def _end_if_idle(self) -> None:
+        """The last pending node of a pool that was shut down without waiting takes the threads with it."""
+        with self._lock:
+            if self._pending:
+                return
+        self.executor.end(wait=False)
 
     # Looking
 
@@ -618,11 +680,18 @@ def _release(work: Work) -> None:
     work.parameters = ()
 
 
-def _value_of(value: Any, unresolved: list[Future[Any]]) -> Any:
+def _value_of(work: Work, name: str, future: Future[Any], more: list[tuple[str, Future[Any]]]) -> Any:
+    """The value of an argument whose future is done; if that is a future, its value, and so on."""
+    value = future.result()
     while isinstance(value, Future):
         if not value.done():
-            unresolved.append(value)
+            more.append((name, value))
             return value
+        if isinstance(value, NodeFuture) and value.work not in work.inputs:  # upstream too, by way of another
+            work.inputs = [*work.inputs, value.work]
+            work.parameters = [*work.parameters, name]
+            if value.work.error is not None:
+                work.cause = value.work.cause or value.work
         value = value.result()
     return value
 
@@ -637,6 +706,9 @@ def _failure_of(future: Future[Any]) -> BaseException | None:
 def _age(now_ns: int, since_ns: int) -> float:
     return max(0, now_ns - since_ns) / 1e9 if since_ns else 0.0
 
+
+Outside = dict[int, tuple[Task, Future[Any]]]
+"""Futures that are not the pool's own, each with the task that stands for it, by the future's identity."""
 
 _OUTSIDE_QUEUE = RunQueue()
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()

@@ -14,6 +14,7 @@ A node's life is three stretches without a gap::
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
@@ -28,6 +29,8 @@ OUTCOMES: Final[tuple[Outcome, ...]] = ("success", "error", "upstream_error", "c
 class RunRecord:
     """One `execute`: what was asked for, and how it went.
 
+    `unix_offset_ns` makes Unix time of the monotonic clock: one offset for all of a run, and for what is nested in
+    it, so that its times are in the order in which things happened.
     `telemetry` is a place for observers to keep what they need (the run's span); nobody else reads it.
     """
 
@@ -43,8 +46,8 @@ class RunRecord:
         "output_names",
         "override_names",
         "started_ns",
-        "started_unix_ns",
         "telemetry",
+        "unix_offset_ns",
     )
 
     def __init__(
@@ -57,7 +60,7 @@ class RunRecord:
         override_names: Sequence[str] = (),
         graph: Any = None,
         started_ns: int = 0,
-        started_unix_ns: int = 0,
+        unix_offset_ns: int = 0,
     ) -> None:
         self.id = id
         self.name = name
@@ -66,7 +69,7 @@ class RunRecord:
         self.override_names = override_names
         self.graph = graph
         self.started_ns = started_ns
-        self.started_unix_ns = started_unix_ns
+        self.unix_offset_ns = unix_offset_ns
         self.ended_ns = 0
         self.node_count = 0
         self.outcome: RunOutcome | None = None
@@ -149,3 +152,20 @@ class NodeRecord:
     @property
     def duration_ns(self) -> int:
         return self.ended_ns - self.started_ns
+
+
+def unix_offset_ns() -> int:
+    """What to add to the monotonic clock's nanoseconds to get Unix time.
+
+    The two clocks are read one after the other, so the reading with the least in between counts.
+    """
+    best_gap, best = None, 0
+    for _ in range(5):
+        before = time.monotonic_ns()
+        unix = time.time_ns()
+        gap = time.monotonic_ns() - before
+        if best_gap is None or gap < best_gap:
+            best_gap, best = gap, unix - before - gap // 2
+        if gap < 2_000:
+            break
+    return best

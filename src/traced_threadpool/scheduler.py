@@ -228,7 +228,7 @@ class Scheduler:
 
     def _push(self, task: Task, now_ns: int) -> None:
         task.state = READY
-        task.ready_ns = now_ns
+        task.ready_ns = max(now_ns, task.submitted_ns)  # its last input may have ended just before it was submitted
         self.ready_count += 1
         queue = task.queue
         queue.ready.append(task)

@@ -48,6 +48,7 @@ class Run(RunQueue):
     __slots__ = (
         "caller_context",
         "caller_thread_id",
+        "cancelled",
         "closed",
         "expanded",
         "fail_fast",
@@ -80,6 +81,7 @@ class Run(RunQueue):
         self.pending = 0  # nodes submitted whose end has not been told to everyone yet
         self.closed = False  # no more nodes will come
         self.failure: Work | None = None  # the first node that failed
+        self.cancelled = False  # some node of it was, or all that was left
         self.stopped = False  # nothing that has not started may start
 
 

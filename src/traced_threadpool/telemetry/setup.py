@@ -53,6 +53,8 @@ _logger = logging.getLogger(__name__)
 
 _METRICS_HOST = "127.0.0.1"
 _CLOSE_SECONDS = 10.0
+# An export that fails only after so long has been retrying. At the end of a program, one such is proof enough.
+_UNREACHABLE_SECONDS = 1.0
 
 # A graph of quick nodes ends its spans in bursts, of which the SDK's queue of 2,048 would drop most. A span
 # is some 4 kB, so an endpoint that does not answer costs 130 MB at most. A file does not hang like that.
@@ -93,7 +95,7 @@ def setup_telemetry(
     already, and only variables ask for spans next to a ``prometheus_port``, that provider is taken to honour
     them.
 
-    At the end of the program everything is exported, for up to 10 s a step where an endpoint does not answer.
+    At the end of the program everything is exported, which takes some 10 s where the endpoint cannot be reached.
     A signal that kills takes with it what was not exported yet: up to 0.25 s of spans for a file, 5 s for an
     endpoint, or ``OTEL_BSP_SCHEDULE_DELAY`` milliseconds for both. A forked child exports its own spans, and
     serves no metrics.
@@ -207,8 +209,9 @@ class TelemetrySetup:
     def close(self) -> None:
         """Export what is left, shut the provider down, stop serving metrics. Calling it again does nothing.
 
-        An endpoint that does not answer is given up on after 10 s and the timeout of the export under way;
-        the spans that it has not accepted by then are lost, which is logged.
+        An endpoint that cannot be reached is given up on once an export has failed for good, which takes the
+        exporter's timeout of 10 s; a slow one after 10 s and the export under way. Spans that have not been
+        accepted by then are lost, which is logged.
         """
         with self._lock:
             try:
@@ -277,6 +280,7 @@ class _SpanExport:
         self._target = target
         self._file: str | None = None
         self._tallies: list[_Tally] = []
+        self._flush_lock = threading.Lock()
         processors: list[SpanProcessor] = []
         # The file first: at the end it does not wait for an endpoint that does not answer.
         if file is not None:
@@ -307,17 +311,30 @@ class _SpanExport:
             deadline: in seconds of ``time.monotonic()``.
         """
         ended = [tally.ended for tally in self._tallies]
-        # The SDK's force_flush takes a timeout and ignores it: let somebody else do the waiting.
-        flushing = threading.Thread(target=self.provider.force_flush, name="telemetry-flush", daemon=True)
+        return self._force_flush(deadline) and all(
+            tally.accepted >= count for tally, count in zip(self._tallies, ended, strict=True)
+        )
+
+    def _force_flush(self, deadline: float) -> bool:
+        # The SDK's force_flush takes a timeout and ignores it: let somebody else do the waiting. One at a time,
+        # or an endpoint that hangs would gather a thread for every call.
+        if not self._flush_lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return False
+
+        def flush() -> None:
+            try:
+                self.provider.force_flush()
+            finally:
+                self._flush_lock.release()
+
+        flushing = threading.Thread(target=flush, name="telemetry-flush", daemon=True)
         try:
             flushing.start()
         except RuntimeError:  # in an exit handler, where some versions of Python start no threads
-            self.provider.force_flush()
-        else:
-            flushing.join(max(0.0, deadline - time.monotonic()))
-        return not flushing.is_alive() and all(
-            tally.accepted >= count for tally, count in zip(self._tallies, ended, strict=True)
-        )
+            flush()
+            return True
+        flushing.join(max(0.0, deadline - time.monotonic()))
+        return not flushing.is_alive()
 
     def close(self) -> None:
         """Export what is left and shut down. Starts no thread, because it runs at the interpreter's exit."""
@@ -330,6 +347,7 @@ class _SpanExport:
 
     def count_afresh(self) -> None:
         """In a forked child, where the SDK has emptied its queues: those spans are the parent's to export."""
+        self._flush_lock = threading.Lock()
         for tally in self._tallies:
             tally.lock = threading.Lock()
             tally.ended = tally.accepted = 0
@@ -363,11 +381,14 @@ def _tallied_processor(
 
     class TalliedExporter(SpanExporter):
         def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-            if time.monotonic() > tally.give_up_at:
+            started = time.monotonic()
+            if started > tally.give_up_at:
                 return SpanExportResult.FAILURE
             result = exporter.export(spans)
             if result is SpanExportResult.SUCCESS:
                 tally.accepted += len(spans)  # no lock: the processor exports one batch at a time
+            elif tally.give_up_at < math.inf and time.monotonic() - started > _UNREACHABLE_SECONDS:
+                tally.give_up_at = 0.0
             return result
 
         def shutdown(self) -> None:

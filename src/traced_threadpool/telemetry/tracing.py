@@ -10,9 +10,7 @@ Needs `opentelemetry-api` alone. Without an SDK, or in a run that is not sampled
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from opentelemetry.trace import Link, Span, Status, StatusCode
 
 from traced_threadpool._version import __version__
 from traced_threadpool.observers import ErrorLog, Observer
-from traced_threadpool.runs import NodeRecord, RunRecord
+from traced_threadpool.runs import NodeRecord, RunRecord, unix_offset_ns
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.background import Background
 
@@ -105,7 +103,7 @@ class Tracing(Observer):
     def run_started(self, run: RunRecord) -> None:
         caller_context: Context = run.telemetry
         run.telemetry = None
-        span = self._tracer.start_span(run.name, caller_context, start_time=run.started_unix_ns)
+        span = self._tracer.start_span(run.name, caller_context, start_time=run.started_ns + run.unix_offset_ns)
         if not (recording := span.is_recording()) and not span.get_span_context().is_valid:
             return  # no SDK
         run.telemetry = _RunTrace(span, caller_context, recording=recording)
@@ -138,7 +136,7 @@ class Tracing(Observer):
                 span.set_status(Status(StatusCode.ERROR, error_type(run.error)))
             span.set_attributes(attributes)
         run.graph = None
-        span.end(run.started_unix_ns + run.duration_ns)
+        span.end(run.ended_ns + run.unix_offset_ns)
 
     # Nodes
 
@@ -146,23 +144,24 @@ class Tracing(Observer):
         run = node.run
         if run is None:
             parent, recording = otel_context.get_current(), True
+            offset_ns = unix_offset_ns()
         else:
             run_trace: _RunTrace | None = run.telemetry
             if run_trace is None:
                 return
             current = otel_context.get_current()
+            offset_ns = run.unix_offset_ns
             recording = run_trace.recording
             if current is run_trace.caller_context or run_trace.span is None:
                 parent = run_trace.node_context
             else:  # the caller's context has changed since: keep what it holds, under the run's span
                 parent = trace.set_span_in_context(run_trace.span, current)
-        started_unix_ns = time.time_ns()
         span = self._tracer.start_span(
             node.name,
             parent,
             attributes=self._known_at_start(node) if recording else None,
             links=_links(node) if recording else None,
-            start_time=started_unix_ns,
+            start_time=node.started_ns + offset_ns,
         )
         span_context = span.get_span_context()
         if not span_context.is_valid:
@@ -172,7 +171,7 @@ class Tracing(Observer):
             for link in _links(node):
                 span.add_link(link.context, link.attributes)
         node.span_context = span_context
-        node.span = (span, started_unix_ns)
+        node.span = (span, offset_ns)
         node.token = otel_context.attach(trace.set_span_in_context(span, parent))
 
     def node_ended(self, node: NodeRecord) -> None:
@@ -204,9 +203,9 @@ class Tracing(Observer):
             self._record_unrun(item)
 
     def _end_node(self, node: NodeRecord) -> None:
-        span, started_unix_ns = node.span
+        span, offset_ns = node.span
         node.span = None
-        ended_unix_ns = started_unix_ns + node.duration_ns
+        ended_unix_ns = node.ended_ns + offset_ns
         if span.is_recording():
             attributes: Attributes = {
                 names.NODE_OUTCOME: node.outcome or "success",
@@ -234,7 +233,7 @@ class Tracing(Observer):
         attributes[names.NODE_OUTCOME] = node.outcome or "cancelled"
         if node.outcome == "upstream_error" and cause is not None and cause.name:
             attributes[names.NODE_FAILED_UPSTREAM] = cause.name
-        ended_unix_ns = time.time_ns() - max(0, time.monotonic_ns() - node.ended_ns)
+        ended_unix_ns = node.ended_ns + (unix_offset_ns() if node.run is None else node.run.unix_offset_ns)
         span = self._tracer.start_span(
             node.name, unrun.parent, attributes=attributes, links=links, start_time=ended_unix_ns
         )
