@@ -130,5 +130,7 @@ class Observers:
     def _call(self, component: str, call: Callable[[Any], None], record: RunRecord) -> None:
         try:
             call(record)
-        except Exception as error:
+        except KeyboardInterrupt:  # this may be the caller's own thread
+            raise
+        except BaseException as error:
             self.errors.record(component, error)

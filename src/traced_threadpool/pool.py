@@ -19,11 +19,14 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from traced_threadpool.observers import Observers
 from traced_threadpool.scheduler import ENDED, RUNNING, RunQueue, Scheduler, Task
 from traced_threadpool.work import NodeFuture, Run, Work, closed_error, current_work
+
+QUIET_SECONDS: Final = 1.0
+"""How long `close` waits for the next node of a run that its caller has not left."""
 
 
 class _Executor(ThreadPoolExecutor):
@@ -291,7 +294,7 @@ class Pool:
             return self._take()
 
     def _run(self, work: Work) -> bool:
-        """Calls the node's function and resolves its future. False when it went back to wait for more inputs."""
+        """Calls the node's function; its future keeps the result. False when it went back to wait for more inputs."""
         future, context = work.future, work.context
         assert future is not None
         assert context is not None
@@ -302,7 +305,7 @@ class Pool:
             work.outcome = "cancelled" if isinstance(error, CancelledError) else "upstream_error"
             work.error = error
             self._observers.node_ended(work)
-            future.resolve(None, error)
+            future.keep(None, error)
             return True
         if more:
             self._await_more(work, more)
@@ -312,9 +315,9 @@ class Pool:
             result = context.run(self._call, work)
         except BaseException as error:
             _forget_own_frames(error)
-            future.resolve(None, error)
+            future.keep(None, error)
         else:
-            future.resolve(result, None)
+            future.keep(result, None)
         return True
 
     def _call(self, work: Work) -> Any:
@@ -380,9 +383,12 @@ class Pool:
     def _end_and_take(self, work: Work) -> Work | None:
         """Ends work that has run, and takes the loop's next, under one hold of the lock."""
         run, scheduler = work.queue, self._scheduler
+        future = work.future
+        assert future is not None
         cancelled: Sequence[Task] = ()
         doomed: Sequence[Task] = ()
         with self._lock:
+            future.finish()
             if work.error is None:
                 doomed = scheduler.end(work, work.ended_ns)  # by another input, which failed before
             else:
@@ -390,6 +396,7 @@ class Pool:
             following = self._take()
             starts = self._plan_loops() if scheduler.ready_count else 0
             finished = self._count_down(run)
+        future.tell()
         _release(work)
         if cancelled or doomed:
             self._end_unrun(cancelled, work.ended_ns, cancelled=True)
@@ -441,18 +448,20 @@ class Pool:
             task.started_ns = task.ended_ns = max(now_ns, task.submitted_ns, task.ready_ns)
             task.ready_ns = task.ready_ns or task.ended_ns
             self._observers.node_ended(task)
-            if error_here is None:
-                future.cancel_now()
-            else:
-                future.resolve(None, error_here)
             run = task.queue
-            _release(task)
+            future.keep(None, error_here)
             with self._lock:
+                if error_here is None:
+                    future.finish_cancelled()
+                else:
+                    future.finish()
                 if task.outcome == "cancelled":
                     run.cancelled = True
                 elif run.failure is None:
                     run.failure = task
                 finished = self._count_down(run)
+            future.tell()
+            _release(task)
             if finished:
                 self._finish(run)
         if self._ends_when_idle:
@@ -466,6 +475,7 @@ class Pool:
             self._idle.notify_all()
         if run.closed and not run.pending:
             self._runs.discard(run)
+            self._idle.notify_all()
             return True
         return False
 
@@ -491,6 +501,7 @@ class Pool:
             finished = not run.pending and run in self._runs
             if finished:
                 self._runs.discard(run)
+                self._idle.notify_all()
         if finished:
             self._finish(run)
 
@@ -566,15 +577,19 @@ class Pool:
         if not ended or scheduler is not self._scheduler:
             return
         run = work.queue
+        future = work.future
+        assert future is not None
         cancelled: Sequence[Task] = ()
         doomed: Sequence[Task] = ()
         with self._lock:
+            future.finish()
             if work.error is None:
                 doomed = scheduler.end(work, work.ended_ns)  # by another input, which failed before
             else:
                 cancelled, doomed = self._end_failed(work)
             starts = self._plan_loops()
             finished = self._count_down(run)
+        future.tell()
         _release(work)
         self._end_unrun(cancelled, work.ended_ns, cancelled=True)
         self._end_unrun(doomed, work.ended_ns)
@@ -604,16 +619,12 @@ class Pool:
 
     def close(self, *, cancel_pending: bool) -> None:
         """No new work; what is pending is done, or cancelled where it has not started; the threads end."""
-        work = current_work.get()
-        if work is not None and work.pool is self and work.state == RUNNING:
-            raise RuntimeError(
-                f"close() was called from node {work.name!r}, which runs in this adapter's own threads and would "
-                "wait for itself; call close() from the code that calls execute()"
-            )
         self.executor.shutdown(wait=True, cancel_futures=cancel_pending)
 
     def shut_down(self, *, wait: bool, cancel_pending: bool) -> None:
         """What `executor.shutdown` does."""
+        if wait:
+            self._refuse_to_wait_for_oneself()
         with self._lock:
             self.closed = True
             runs = list(self._runs)
@@ -621,11 +632,27 @@ class Pool:
             for run in runs:
                 self.cancel_run(run)
         with self._lock:
-            while wait and self._pending:
-                self._idle.wait()
+            while wait and (self._pending or any(run.record is not None for run in self._runs)):
+                # A run with nothing pending is about to bring more nodes, or to be left by its caller. Or that has
+                # happened and nobody told: another adapter's hook raised before ours was called.
+                if not self._idle.wait(None if self._pending else QUIET_SECONDS) and not self._pending:
+                    break
             self._ends_when_idle = ends_later = bool(self._pending)
         if not ends_later:
             self.executor.end(wait=wait, cancel_futures=cancel_pending)
+
+    def _refuse_to_wait_for_oneself(self) -> None:
+        within: Task | None = current_work.get()
+        while within is not None and not (isinstance(within, Work) and within.pool is self and within.state == RUNNING):
+            within = within.queue.parent
+        with self._lock:
+            own_thread = threading.current_thread() in self._threads
+        if within is not None or own_thread:
+            where = "a done-callback of a node" if within is None else f"node {within.name!r}"
+            raise RuntimeError(
+                f"close() was called from {where}, which runs in this adapter's own threads and would wait for "
+                "itself; call close() from the code that calls execute()"
+            )
 
     def _end_if_idle(self) -> None:
         """The last pending node of a pool that was shut down without waiting takes the threads with it."""

@@ -177,34 +177,36 @@ class NodeFuture(Future[Any]):
         """The node's function starts. By the pool, which lets nobody cancel the future from now on."""
         self._state = RUNNING_FUTURE
 
-    def resolve(self, result: Any, error: BaseException | None) -> None:
-        """By the pool, at the end of the node."""
-        if self._state in _DONE:
-            logger.error("the future of node %r was resolved by somebody else", self.work.name)
-            return
+    def keep(self, result: Any, error: BaseException | None) -> None:
+        """What it will be resolved with."""
         self._result = result
         self._exception = error
-        self._state = FINISHED
-        if self._watched:
-            with self._condition:
-                for waiter in self._waiters:
-                    if error is None:
-                        waiter.add_result(self)
-                    else:
-                        waiter.add_exception(self)
-                self._condition.notify_all()
-            self._call_back()
 
-    def cancel_now(self) -> None:
-        """Marks the future itself as cancelled. `cancel` takes the node out of the pool as well."""
-        if self._state == PENDING:
-            self._state = CANCELLED_AND_NOTIFIED
-            if self._watched:
-                with self._condition:
-                    for waiter in self._waiters:
-                        waiter.add_cancelled(self)
-                    self._condition.notify_all()
-                self._call_back()
+    def finish(self) -> None:
+        """Resolved from now on. By the pool, under its lock, so that whoever sees it done finds the node ended."""
+        if self._state in _DONE:
+            logger.error("the future of node %r was resolved by somebody else", self.work.name)
+        else:
+            self._state = FINISHED
+
+    def finish_cancelled(self) -> None:
+        """As `finish`, for a node that was cancelled."""
+        self._state = CANCELLED_AND_NOTIFIED
+
+    def tell(self) -> None:
+        """Wakes those who wait and calls those who asked to be called. After `finish`, without the pool's lock."""
+        if not self._watched:
+            return
+        with self._condition:
+            for waiter in self._waiters:
+                if self._state != FINISHED:
+                    waiter.add_cancelled(self)
+                elif self._exception is None:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            self._condition.notify_all()
+        self._call_back()
 
     def _call_back(self) -> None:
         try:

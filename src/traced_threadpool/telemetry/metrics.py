@@ -244,6 +244,8 @@ def bounds(name: str, values: Sequence[float] | None) -> Buckets:
     if values is None:
         return {}
     try:
+        if isinstance(values, (str, bytes)):
+            raise TypeError
         checked = tuple(float(value) for value in values)
     except (TypeError, ValueError):
         raise TypeError(f"bounds for {name} must be numbers of seconds, such as (0.1, 1, 10), not {values!r}") from None

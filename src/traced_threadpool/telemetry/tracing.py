@@ -117,26 +117,31 @@ class Tracing(Observer):
         span, run_trace.span = run_trace.span, None
         if span is None:
             return
-        if run_trace.recording:
-            attributes: Attributes = {
-                names.RUN_ID: run.id,
-                names.RUN_OUTPUTS: run.output_names,
-                names.RUN_INPUTS: run.input_names,
-                names.RUN_OVERRIDES: run.override_names,
-                names.RUN_OUTCOME: run.outcome or "success",
-                names.RUN_NODE_COUNT: run.node_count,
-                names.POOL_NAME: self._pool_name,
-                names.POOL_LIMIT: self._max_workers,
-            }
-            version = self._graph_version(run.graph) if run.graph is not None else None
-            if version is not None:
-                attributes[names.GRAPH_VERSION] = version
-            if run.outcome == "error" and run.error is not None:
-                attributes[names.ERROR_TYPE] = error_type(run.error)
-                span.set_status(Status(StatusCode.ERROR, error_type(run.error)))
-            span.set_attributes(attributes)
-        run.graph = None
-        span.end(run.ended_ns + run.unix_offset_ns)
+        try:
+            if run_trace.recording:
+                self._describe_run(span, run)
+        finally:
+            run.graph = None
+            span.end(run.ended_ns + run.unix_offset_ns)
+
+    def _describe_run(self, span: Span, run: RunRecord) -> None:
+        attributes: Attributes = {
+            names.RUN_ID: run.id,
+            names.RUN_OUTPUTS: run.output_names,
+            names.RUN_INPUTS: run.input_names,
+            names.RUN_OVERRIDES: run.override_names,
+            names.RUN_OUTCOME: run.outcome or "success",
+            names.RUN_NODE_COUNT: run.node_count,
+            names.POOL_NAME: self._pool_name,
+            names.POOL_LIMIT: self._max_workers,
+        }
+        if run.outcome == "error" and run.error is not None:
+            attributes[names.ERROR_TYPE] = error_type(run.error)
+            span.set_status(Status(StatusCode.ERROR, error_type(run.error)))
+        span.set_attributes(attributes)
+        version = self._graph_version(run.graph) if run.graph is not None else None
+        if version is not None:
+            span.set_attribute(names.GRAPH_VERSION, version)
 
     # Nodes
 
@@ -206,19 +211,21 @@ class Tracing(Observer):
         span, offset_ns = node.span
         node.span = None
         ended_unix_ns = node.ended_ns + offset_ns
-        if span.is_recording():
-            attributes: Attributes = {
-                names.NODE_OUTCOME: node.outcome or "success",
-                names.NODE_CPU: node.cpu_ns / 1e9,
-            }
-            error = node.error
-            if error is not None:
-                attributes[names.ERROR_TYPE] = error_type(error)
-                span.set_status(Status(StatusCode.ERROR, error_type(error)))
-                if self._record_exceptions:
-                    span.record_exception(error, timestamp=ended_unix_ns)
-            span.set_attributes(attributes)
-        span.end(ended_unix_ns)
+        try:
+            if span.is_recording():
+                self._describe_end(span, node, ended_unix_ns)
+        finally:  # whatever an exception's own text does
+            span.end(ended_unix_ns)
+
+    def _describe_end(self, span: Span, node: NodeRecord, ended_unix_ns: int) -> None:
+        attributes: Attributes = {names.NODE_OUTCOME: node.outcome or "success", names.NODE_CPU: node.cpu_ns / 1e9}
+        error = node.error
+        if error is not None:
+            attributes[names.ERROR_TYPE] = error_type(error)
+            span.set_status(Status(StatusCode.ERROR, error_type(error)))
+        span.set_attributes(attributes)
+        if error is not None and self._record_exceptions:
+            span.record_exception(error, timestamp=ended_unix_ns)
 
     def _record_unrun(self, unrun: _Unrun) -> None:
         """A span of no length for a node that never ran, linked to what stopped it."""
