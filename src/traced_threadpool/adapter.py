@@ -51,6 +51,9 @@ from traced_threadpool.work import (
 _EXPAND: Final = hamilton_node.NodeType.EXPAND
 _COLLECT: Final = hamilton_node.NodeType.COLLECT
 
+MAX_NEW_SOURCES: Final = 500
+"""Of how many functions not seen before the sources are read, for the version of a graph."""
+
 MAX_ANNOUNCED: Final = 4_096
 DEFAULT_NODE_LABELS: Final = 1_000
 
@@ -473,14 +476,34 @@ def _describe(node: Any) -> Definition:
     return Definition(tags=node.tags, function=functions[0] if functions else None)
 
 
-_graph_versions: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+_graph_versions: weakref.WeakKeyDictionary[Any, str | None] = weakref.WeakKeyDictionary()
+_function_versions: weakref.WeakKeyDictionary[Callable[..., Any], str | None] = weakref.WeakKeyDictionary()
 
 
 def _graph_version(graph: Any) -> str | None:
-    """Hamilton's version of a graph: a hash over its functions' sources, so it is worked out once a graph."""
-    version = _graph_versions.get(graph)
-    if version is None:
-        version = _graph_versions[graph] = str(graph_types.HamiltonGraph.from_graph(graph).version)
+    """Hamilton's version of a graph, a hash over the sources of its functions; None for one of very many.
+
+    Reading and parsing a function's source takes half a millisecond, so it is done once for each function.
+    """
+    try:
+        return _graph_versions[graph]
+    except KeyError:
+        pass
+    described = graph_types.HamiltonGraph.from_graph(graph)
+    known = _function_versions
+    first = {id(node): node.originating_functions[0] for node in described.nodes if node.originating_functions}
+    version: str | None = None
+    if len({function for function in first.values() if function not in known}) <= MAX_NEW_SOURCES:
+        for node in described.nodes:
+            function = first.get(id(node))
+            if function is None:
+                continue
+            if function in known:
+                vars(node)["version"] = known[function]  # where `cached_property` keeps what it has worked out
+            else:
+                known[function] = node.version
+        version = str(described.version)
+    _graph_versions[graph] = version
     return version
 
 

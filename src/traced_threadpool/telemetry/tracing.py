@@ -50,13 +50,14 @@ class Definition:
 class _RunTrace:
     """What tracing keeps of a run: contexts rather than the span, since a node may outlive the run's span."""
 
-    __slots__ = ("caller_context", "node_context", "recording", "span")
+    __slots__ = ("caller_context", "graph_version", "node_context", "recording", "span")
 
     def __init__(self, span: Span, caller_context: Context, *, recording: bool) -> None:
         self.span: Span | None = span
         self.caller_context = caller_context
         self.node_context = trace.set_span_in_context(span, caller_context)
         self.recording = recording
+        self.graph_version: str | None = None
 
 
 class Tracing(Observer):
@@ -107,6 +108,9 @@ class Tracing(Observer):
         if not (recording := span.is_recording()) and not span.get_span_context().is_valid:
             return  # no SDK
         run.telemetry = _RunTrace(span, caller_context, recording=recording)
+        if recording and run.graph is not None:
+            self._background.put(_GraphVersion(run.telemetry, run.graph))
+        run.graph = None
 
     def run_ended(self, run: RunRecord) -> None:
         if run.telemetry is not None:
@@ -121,7 +125,6 @@ class Tracing(Observer):
             if run_trace.recording:
                 self._describe_run(span, run)
         finally:
-            run.graph = None
             span.end(run.ended_ns + run.unix_offset_ns)
 
     def _describe_run(self, span: Span, run: RunRecord) -> None:
@@ -138,10 +141,9 @@ class Tracing(Observer):
         if run.outcome == "error" and run.error is not None:
             attributes[names.ERROR_TYPE] = error_type(run.error)
             span.set_status(Status(StatusCode.ERROR, error_type(run.error)))
+        if run.telemetry.graph_version is not None:
+            attributes[names.GRAPH_VERSION] = run.telemetry.graph_version
         span.set_attributes(attributes)
-        version = self._graph_version(run.graph) if run.graph is not None else None
-        if version is not None:
-            span.set_attribute(names.GRAPH_VERSION, version)
 
     # Nodes
 
@@ -198,14 +200,16 @@ class Tracing(Observer):
             return
         self._background.put(_Unrun(node, parent))
 
-    def _end(self, item: NodeRecord | _Unrun | RunRecord) -> None:
+    def _end(self, item: NodeRecord | _Unrun | RunRecord | _GraphVersion) -> None:
         """On the background thread."""
         if isinstance(item, NodeRecord):
             self._end_node(item)
         elif isinstance(item, RunRecord):
             self._end_run(item)
-        else:
+        elif isinstance(item, _Unrun):
             self._record_unrun(item)
+        else:  # while the run goes on: it may take as long as a short run
+            item.run_trace.graph_version = self._graph_version(item.graph)
 
     def _end_node(self, node: NodeRecord) -> None:
         span, offset_ns = node.span
@@ -279,6 +283,16 @@ class Tracing(Observer):
             self._statics.clear()
         self._statics[id(definition)] = (weakref.ref(definition), attributes)
         return attributes
+
+
+class _GraphVersion:
+    """The wish to know the version of a run's graph."""
+
+    __slots__ = ("graph", "run_trace")
+
+    def __init__(self, run_trace: _RunTrace, graph: Any) -> None:
+        self.run_trace = run_trace
+        self.graph = graph
 
 
 class _Unrun:
