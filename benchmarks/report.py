@@ -1,0 +1,178 @@
+"""Series and checks into tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks import makespan, memory, overhead, peers, telemetry_parts
+from benchmarks.samples import Results, Series, ratio
+from benchmarks.table import Table
+from benchmarks.targets import Check
+
+# Costs of a part of telemetry: the peers to add and to take away. An exemplar has no switch of its own: it is what
+# metrics cost more on spans that are sampled.
+PARTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "tracing, no SDK": ((peers.TRACING_NO_SDK,), (peers.UNTRACED,)),
+    "tracing, not sampled": ((peers.TRACING_UNSAMPLED,), (peers.UNTRACED,)),
+    "tracing, sampled": ((peers.TRACING_SAMPLED,), (peers.UNTRACED,)),
+    "metrics": ((peers.METRICS,), (peers.UNTRACED,)),
+    "metrics and tracing, no SDK (the default)": ((peers.DEFAULT,), (peers.UNTRACED,)),
+    "metrics and tracing, not sampled": ((peers.METRICS_UNSAMPLED,), (peers.UNTRACED,)),
+    "metrics and tracing, sampled": ((peers.TRACED,), (peers.UNTRACED,)),
+    "exemplars": ((peers.TRACED, peers.UNTRACED), (peers.TRACING_SAMPLED, peers.METRICS)),
+}
+
+
+def tables(results: Results, checks: Sequence[Check]) -> list[Table]:
+    """All that there is to show."""
+    found = [
+        _times(results, section, case)
+        for section in (overhead.SECTION, telemetry_parts.SECTION)
+        for case in results.cases(section)
+    ]
+    if len(sizes := results.cases(overhead.SIZES_SECTION)) > 1:
+        found.append(_growth(results, sizes))
+    found += [_parts(results, case) for case in results.cases(telemetry_parts.SECTION)]
+    found += [
+        _times(results, telemetry_parts.FIRST_RUN_SECTION, case)
+        for case in results.cases(telemetry_parts.FIRST_RUN_SECTION)
+    ]
+    if results.cases(makespan.SECTION):
+        found.append(_makespans(results))
+    found += [_memory(results, case) for case in results.cases(memory.SECTION)]
+    if checks:
+        found.append(_checks(checks))
+    return found
+
+
+def _times(results: Results, section: str, case: str) -> Table:
+    rows = []
+    for peer in results.peers(section, case):
+        row = [peer]
+        for measure in ("wall", "cpu"):
+            series = results.get(section, case, peer, measure)
+            base = results.get(section, case, peers.HAMILTON, measure)
+            row += [_number(series), _spread(series), _least(series), *_ratios(series, base)]
+        rows.append(row)
+    return Table(
+        title=f"{section}: {case}",
+        columns=(
+            "",
+            *("wall µs/node", "IQR", "least", "× Hamilton", "paired"),
+            *("CPU µs/node", "IQR", "least", "× Hamilton", "paired"),
+        ),
+        rows=rows,
+    )
+
+
+def _growth(results: Results, cases: Sequence[str]) -> Table:
+    rows = []
+    for peer in results.peers(overhead.SIZES_SECTION, cases[0]):
+        row = [peer]
+        for measure in ("wall", "cpu"):
+            each = [results.get(overhead.SIZES_SECTION, case, peer, measure) for case in cases]
+            row += [*(f"{_number(series)} ({_spread(series)})" for series in each), *_ratios(each[-1], each[0])]
+        rows.append(row)
+    return Table(
+        title="sizes: time per node, µs (IQR)",
+        columns=(
+            "",
+            *(f"wall, {case}" for case in cases),
+            *("last / first", "paired"),
+            *(f"CPU, {case}" for case in cases),
+            *("last / first", "paired"),
+        ),
+        rows=rows,
+    )
+
+
+def _parts(results: Results, case: str) -> Table:
+    rows = []
+    for part, (added, taken) in PARTS.items():
+        row = [part]
+        for measure in ("wall", "cpu"):
+            plus = [results.get(telemetry_parts.SECTION, case, peer, measure) for peer in added]
+            minus = [results.get(telemetry_parts.SECTION, case, peer, measure) for peer in taken]
+            cost = sum(each.median for each in plus if each) - sum(each.median for each in minus if each)
+            row.append(f"{cost:+.1f}")
+        rows.append(row)
+    return Table(
+        title=f"{telemetry_parts.SECTION}: what each adds", columns=("", "wall µs/node", "CPU µs/node"), rows=rows
+    )
+
+
+def _makespans(results: Results) -> Table:
+    columns = (*makespan.PEERS, makespan.FIFO, makespan.FORESIGHT)
+    rows = []
+    for case in results.cases(makespan.SECTION):
+        each = [results.get(makespan.SECTION, case, peer, makespan.MEASURE) for peer in columns]
+        rows.append([case, *(_number(series, 3) + _spread_if_any(series) for series in each)])
+    return Table(
+        title="makespan, × lower bound (IQR)",
+        columns=("", *columns),
+        rows=rows,
+        note="Simulated: no overhead; foreseeing: every duration known beforehand.",
+    )
+
+
+def _memory(results: Results, case: str) -> Table:
+    rows = []
+    for peer in results.peers(memory.SECTION, case):
+        row = [peer]
+        for measure in (memory.PEAK, memory.RSS):
+            series = results.get(memory.SECTION, case, peer, measure)
+            base = results.get(memory.SECTION, case, peers.HAMILTON, measure)
+            row += [_number(series, 0), _spread(series, 0), _ratios(series, base)[0]]
+        rows.append(row)
+    return Table(
+        title=f"{memory.SECTION}: {case}",
+        columns=("", "peak bytes/node", "IQR", "× Hamilton", "RSS bytes/node", "IQR", "× Hamilton"),
+        rows=rows,
+    )
+
+
+def _checks(checks: Sequence[Check]) -> Table:
+    return Table(
+        title="targets",
+        columns=("", "target", "case", "found", "paired", "limit", "numbers"),
+        rows=[
+            (
+                each.verdict,
+                each.target,
+                each.case,
+                f"{each.value:.3f}",
+                f"{each.paired:.3f}",
+                f"{each.limit:.2f}",
+                each.remark,
+            )
+            for each in checks
+        ],
+        text_columns=frozenset({0, 1, 2, 6}),
+        note="close: the middle half of the rounds lies on both sides of the limit.",
+    )
+
+
+def _number(series: Series | None, digits: int = 1) -> str:
+    return "–" if series is None else f"{series.median:,.{digits}f}"
+
+
+def _spread(series: Series | None, digits: int = 1) -> str:
+    if series is None:
+        return "–"
+    low, high = series.quartiles
+    return f"{high - low:,.{digits}f}"
+
+
+def _spread_if_any(series: Series | None) -> str:
+    return "" if series is None or len(series.values) < 2 else f" ({_spread(series, 3)})"
+
+
+def _least(series: Series | None) -> str:
+    return "–" if series is None else f"{min(series.values):,.1f}"
+
+
+def _ratios(series: Series | None, base: Series | None) -> tuple[str, str]:
+    if series is None or base is None or len(series.values) != len(base.values) or not min(base.values) > 0:
+        return "–", "–"
+    found = ratio(series.values, base.values)
+    return f"{found.of_medians:.2f}", f"{found.paired:.2f}"

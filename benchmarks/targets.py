@@ -1,0 +1,160 @@
+"""Results into what was to be reached, and whether it was.
+
+A ratio of medians decides. Where the middle half of the rounds' own ratios lies on both sides of the limit, the
+verdict is marked as close: another run may decide otherwise.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks import makespan, memory, overhead, peers
+from benchmarks.samples import Ratio, Results, quartiles, ratio
+
+NODE_LIMIT = 1.0
+TRACER_LIMIT = 0.5
+MAKESPAN_LIMIT = 1.10
+GROWTH_LIMIT = 1.3
+MEMORY_LIMIT = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One target in one case."""
+
+    target: str
+    case: str
+    value: float
+    paired: float
+    limit: float
+    close: bool
+    remark: str = ""
+
+    @property
+    def met(self) -> bool:
+        return self.value <= self.limit
+
+    @property
+    def verdict(self) -> str:
+        return ("met" if self.met else "missed") + (", close" if self.close else "")
+
+
+def check(results: Results) -> list[Check]:
+    """Every target that the sections measured can tell of."""
+    return [*_per_node(results), *_makespans(results), *_growth(results), *_memory(results)]
+
+
+def _per_node(results: Results) -> Iterator[Check]:
+    for case in results.cases(overhead.SECTION):
+        wall = {
+            peer: series.values
+            for peer in results.peers(overhead.SECTION, case)
+            if (series := results.get(overhead.SECTION, case, peer, "wall")) is not None
+        }
+        hamilton, traced = wall[peers.HAMILTON], wall[peers.TRACED]
+        with_floor = [sum(pair) for pair in zip(hamilton, wall[peers.FLOOR], strict=True)]
+        allowed = statistics.median(hamilton) + statistics.median(wall[peers.FLOOR])
+        yield _compared(
+            "untraced per node ≤ Hamilton's adapter",
+            case,
+            ratio(wall[peers.UNTRACED], hamilton),
+            NODE_LIMIT,
+            f"{_us(wall[peers.UNTRACED])} against {_us(hamilton)} µs",
+        )
+        yield _compared(
+            "traced per node ≤ Hamilton's adapter + SDK floor",
+            case,
+            Ratio(
+                of_medians=statistics.median(traced) / allowed,
+                paired=ratio(traced, with_floor).paired,
+                paired_quartiles=ratio(traced, with_floor).paired_quartiles,
+            ),
+            NODE_LIMIT,
+            f"{_us(traced)} against {_us(hamilton)} + {_us(wall[peers.FLOOR])} µs",
+        )
+        for tracer in (peers.HAMILTON_TRACED, peers.HAMILTON_TRACED_HASHED):
+            yield _compared(
+                f"traced per node ≤ 0.5 × {tracer}",
+                case,
+                ratio(traced, wall[tracer]),
+                TRACER_LIMIT,
+                f"{_us(traced)} against {_us(wall[tracer])} µs",
+            )
+
+
+def _makespans(results: Results) -> Iterator[Check]:
+    for case in results.cases(makespan.SECTION):
+        simulated = [
+            results.get(makespan.SECTION, case, name, makespan.MEASURE) for name in (makespan.FIFO, makespan.FORESIGHT)
+        ]
+        for peer in (peers.UNTRACED, peers.TRACED):
+            found = results.get(makespan.SECTION, case, peer, makespan.MEASURE)
+            if found is None:
+                continue
+            low, high = quartiles(found.values)
+            fifo, foreseeing = (0.0 if each is None else each.median for each in simulated)
+            yield Check(
+                target=f"makespan ≤ 1.10 × lower bound, {peer}",
+                case=case,
+                value=found.median,
+                paired=found.median,
+                limit=MAKESPAN_LIMIT,
+                close=low <= MAKESPAN_LIMIT < high,
+                remark=f"least {min(found.values):.3f}; simulated {fifo:.3f}, foreseeing {foreseeing:.3f}",
+            )
+
+
+def _growth(results: Results) -> Iterator[Check]:
+    cases = results.cases(overhead.SIZES_SECTION)
+    if len(cases) < 2:
+        return
+    small, large = cases[0], cases[-1]
+    for peer in (peers.UNTRACED, peers.DEFAULT, peers.TRACED):
+        few = results.get(overhead.SIZES_SECTION, small, peer, "wall")
+        many = results.get(overhead.SIZES_SECTION, large, peer, "wall")
+        if few is not None and many is not None:
+            yield _compared(
+                f"per node at {large} ≤ 1.3 × that at {small}, {peer}",
+                f"{large} / {small}",
+                ratio(many.values, few.values),
+                GROWTH_LIMIT,
+                f"{_us(many.values)} against {_us(few.values)} µs",
+            )
+
+
+def _memory(results: Results) -> Iterator[Check]:
+    for case in results.cases(memory.SECTION):
+        for peer, other in (
+            (peers.UNTRACED, peers.HAMILTON),
+            (peers.DEFAULT, peers.HAMILTON),
+            (peers.TRACED, peers.HAMILTON_TRACED_HASHED),
+        ):
+            found = results.get(memory.SECTION, case, peer, memory.PEAK)
+            against = results.get(memory.SECTION, case, other, memory.PEAK)
+            if found is not None and against is not None:
+                yield _compared(
+                    f"peak memory ≤ {other}, {peer}",
+                    case,
+                    ratio(found.values, against.values),
+                    MEMORY_LIMIT,
+                    f"{found.median:,.0f} against {against.median:,.0f} bytes",
+                )
+
+
+def _compared(target: str, case: str, found: Ratio, limit: float, remark: str) -> Check:
+    low, high = found.paired_quartiles
+    return Check(
+        target=target,
+        case=case,
+        value=found.of_medians,
+        paired=found.paired,
+        limit=limit,
+        close=low <= limit < high,
+        remark=remark,
+    )
+
+
+def _us(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.1f}"

@@ -1,0 +1,125 @@
+"""The benchmarks run, every peer gives the same results, and what is written can be read back."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("opentelemetry.sdk", reason="needs the extra [otlp]")
+
+from benchmarks import __main__ as command
+from benchmarks import bounds, dags, memory, peers, samples, targets, telemetry_parts
+from benchmarks.samples import Results, Series
+
+BENCHMARKS = Path(dags.__file__).parent
+
+
+def wall(section: str, case: str, peer: str, *values: float) -> Series:
+    return Series(section=section, case=case, peer=peer, measure="wall", unit="µs/node", values=values)
+
+
+@pytest.mark.slow
+def test_smoke_writes_every_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One round of a part, with its tables and its file. A peer with another result than the others would raise."""
+    path = tmp_path / "results.json"
+    command.main(["--smoke", "--only", "overhead,makespan", "--json", str(path)])
+    record = json.loads(path.read_text(encoding="utf-8"))
+    found = {(each["section"], each["case"], each["peer"]) for each in record["series"]}
+    installed = [peer for peer in command.overhead.PEERS if peers.is_installed(peer)]
+    assert found >= {("overhead", dag.name, peer) for dag in command.overhead.shapes(smoke=True) for peer in installed}
+    assert all(len(each["values"]) == 1 and each["median"] > 0 for each in record["series"])
+    assert {check["target"].split(" ≤")[0] for check in record["checks"]} == {
+        "untraced per node",
+        "traced per node",
+        "makespan",
+    }
+    assert record["versions"]["python"]
+    assert "overhead: wide" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_smoke_of_telemetry_parts() -> None:
+    """Each setting of our telemetry gives the right result, and as many spans as it should."""
+    settings = command.Settings(smoke=True)
+    found = telemetry_parts.measure(settings) + telemetry_parts.measure_first_run(settings)
+    assert {each.peer for each in found} == {*telemetry_parts.PEERS, *telemetry_parts.FIRST_RUN_PEERS}
+
+
+def test_memory_of_one_peer() -> None:
+    """A run's peak is some memory, by Python's own count."""
+    assert memory.peak_per_node(peers.UNTRACED, 4, layers=3)[memory.PEAK] > 0
+
+
+def test_wrong_result_is_an_error() -> None:
+    """A peer that does not do the work is not measured."""
+    with peers.open_peers([peers.GRAPHLIB], 2) as opened:
+        peer = opened[peers.GRAPHLIB]
+        dag = dags.chains(2, 2)
+        action = samples.timed(peer, peer.prepare(dag), dag.expected + 1)
+        with pytest.raises(RuntimeError, match=f"{dag.expected + 1} is right"):
+            action()
+
+
+def test_every_action_once_a_round() -> None:
+    """Actions take turns, and the round that warms up is not counted."""
+    calls: list[str] = []
+
+    def noted(name: str) -> samples.Action:
+        def action() -> dict[str, float]:
+            calls.append(name)
+            return {"wall": float(len(calls))}
+
+        return action
+
+    taken = samples.take_turns({name: noted(name) for name in "abc"}, rounds=2, choice=random.Random(1))
+    assert [sorted(calls[start : start + 3]) for start in (0, 3, 6)] == [["a", "b", "c"]] * 3
+    assert sorted(value for each in taken.values() for value in each["wall"]) == [4, 5, 6, 7, 8, 9]
+
+
+def test_bounds_hold_for_simulated_schedules() -> None:
+    """No schedule is shorter than the lower bound, and one worker takes the sum of all."""
+    for seed in range(20):
+        dag = dags.sleeping(dags.layered(4, 5, 3, seed=seed, vary=True), seed=seed)
+        for workers in (1, 3):
+            bound = bounds.lower_bound_seconds(dag, workers=workers)
+            for foreseeing in (False, True):
+                seconds = bounds.list_schedule_seconds(dag, workers=workers, foreseeing=foreseeing)
+                assert bound - 1e-9 <= seconds <= sum(dag.seconds.values()) + 1e-9
+
+
+def test_verdicts() -> None:
+    """A ratio of medians decides; where the rounds lie on both sides of the limit it is close."""
+    series = [
+        wall("overhead", "wide", peer, *values)
+        for peer, values in {
+            peers.UNTRACED: (9.0, 9.0, 13.0),
+            peers.TRACED: (60.0, 60.0, 60.0),
+            peers.HAMILTON: (10.0, 10.0, 10.0),
+            peers.FLOOR: (30.0, 30.0, 30.0),
+            peers.HAMILTON_TRACED: (200.0, 200.0, 200.0),
+            peers.HAMILTON_TRACED_HASHED: (100.0, 100.0, 100.0),
+        }.items()
+    ]
+    verdicts = [(check.verdict, check.value) for check in targets.check(Results(series))]
+    assert verdicts == [("met, close", 0.9), ("missed", 1.5), ("met", 0.3), ("missed", 0.6)]
+
+
+@pytest.mark.parametrize("arguments", [["--only", "speed"], ["--only", ""], ["--repeat", "0"], ["--repeat", "x"]])
+def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """An argument that cannot be meant is refused, with what was expected."""
+    with pytest.raises(SystemExit) as refused:
+        command.main(arguments)
+    assert refused.value.code == 2
+    assert "expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem != "__main__"))
+def test_examples_in_docstrings(name: str) -> None:
+    """The modules' own examples are true."""
+    result = doctest.testmod(importlib.import_module(f"benchmarks.{name}".removesuffix(".__init__")))
+    assert result.failed == 0
