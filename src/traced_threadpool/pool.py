@@ -245,12 +245,14 @@ class Pool:
             start = _LoopStart()
             try:
                 self.executor.submit_loop(self._loop, start)
-            except RuntimeError as error:  # shut down from outside, interpreter at exit, or no thread to be had
+            except BaseException as error:
                 with self._lock:
                     start.void = True
                     self._starting -= count - started
                     self._loops -= count - started
-                return error
+                if isinstance(error, RuntimeError):  # interpreter at exit, or no thread to be had
+                    return error
+                raise  # Ctrl-C
         return None
 
     def _start_loops_or_fail(self, count: int) -> None:
@@ -554,9 +556,12 @@ class Pool:
             if future.done():
                 return
             with self._lock:
+                self._park(slot, event)  # first: it may be the last worker that did not wait, and so take anything
                 work = self._scheduler.take(slot)
                 if work is None:
-                    self._park(slot, event)
+                    self._wake_helpers()  # for whom the same is true now
+                else:
+                    self._unpark(slot, event)
             if work is not None:
                 assert isinstance(work, Work)
                 self._run_helping(work, slot)
@@ -600,7 +605,6 @@ class Pool:
     def _park(self, slot: Work, event: threading.Event) -> None:
         self._parked.setdefault(slot, []).append(event)
         self._scheduler.park(slot)
-        self._wake_helpers()  # this may have been the last worker that did not wait
 
     def _unpark(self, slot: Work, event: threading.Event) -> None:
         events = self._parked.get(slot, [])

@@ -244,7 +244,7 @@ def bounds(name: str, values: Sequence[float] | None) -> Buckets:
     if values is None:
         return {}
     try:
-        if isinstance(values, (str, bytes)):
+        if isinstance(values, (str, bytes)) or any(isinstance(value, (str, bytes)) for value in values):
             raise TypeError
         checked = tuple(float(value) for value in values)
     except (TypeError, ValueError):

@@ -150,6 +150,8 @@ class Tracing(Observer):
     def node_started(self, node: NodeRecord) -> None:
         run = node.run
         if run is None:
+            if self._has_no_sdk():
+                return
             parent, recording = otel_context.get_current(), True
             offset_ns = unix_offset_ns()
         else:
@@ -180,6 +182,13 @@ class Tracing(Observer):
         node.span_context = span_context
         node.span = (span, offset_ns)
         node.token = otel_context.attach(trace.set_span_in_context(span, parent))
+
+    def _has_no_sdk(self) -> bool:
+        """For nodes outside of any run; a run's own span tells it for its nodes."""
+        tracer = self._tracer
+        if isinstance(tracer, trace.ProxyTracer):  # made before a provider was set, if one ever is
+            return isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+        return isinstance(tracer, trace.NoOpTracer)
 
     def node_ended(self, node: NodeRecord) -> None:
         if node.span is not None:
