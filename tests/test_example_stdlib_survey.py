@@ -22,6 +22,10 @@ import pytest
 from hamilton.lifecycle import LifecycleAdapter
 from hamilton.plugins.h_threadpool import FutureAdapter as HamiltonFutureAdapter
 from prometheus_client import CollectorRegistry
+
+pytest.importorskip("rich", reason="the example needs the extra [demo]")
+pytest.importorskip("opentelemetry.sdk", reason="the example needs the extra [demo]")
+
 from rich.console import Console, RenderableType
 
 from examples.stdlib_survey import complexity, imports, run_summary, trace_lines

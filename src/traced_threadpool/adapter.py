@@ -15,7 +15,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 from hamilton import graph_types, lifecycle
 from hamilton import node as hamilton_node
@@ -50,6 +50,8 @@ from traced_threadpool.work import (
 # Looking a member up costs more than the comparison that it is for.
 _EXPAND: Final = hamilton_node.NodeType.EXPAND
 _COLLECT: Final = hamilton_node.NodeType.COLLECT
+
+_Adapter = TypeVar("_Adapter", bound="FutureAdapter")
 
 MAX_NEW_SOURCES: Final = 500
 """Of how many functions not seen before the sources are read, for the version of a graph."""
@@ -399,7 +401,7 @@ class FutureAdapter(
             self._tracing.flush()
         self._source.closed = True
 
-    def __enter__(self) -> FutureAdapter:
+    def __enter__(self: _Adapter) -> _Adapter:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -1,0 +1,29 @@
+"""Fixtures for tests that run nodes on threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.dags import PATIENCE, Stage
+
+
+@pytest.fixture
+def no_thread_left() -> Iterator[None]:
+    """Fails a test which leaves behind a thread that would keep the process alive."""
+    before = set(threading.enumerate())
+    yield
+    left = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    for thread in left:
+        thread.join(PATIENCE)
+    assert not [thread for thread in left if thread.is_alive()]
+
+
+@pytest.fixture
+def stage(no_thread_left: None) -> Iterator[Stage]:
+    """Events and adapters that are let go and closed at the end of the test, whatever happened."""
+    stage = Stage()
+    yield stage
+    stage.end()
