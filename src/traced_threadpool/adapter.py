@@ -240,6 +240,7 @@ class FutureAdapter(
         if node is None:
             node = keywords.get("__node_")
         role = None if node is None else node.node_role
+        collected = node.collect_dependency if node is not None and role is _COLLECT else None
         work = Work(
             _function_name(execute_lifecycle_for_node) if node is None else node.name,
             execute_lifecycle_for_node,
@@ -250,7 +251,7 @@ class FutureAdapter(
             run_id=run_id,
             task_id=keywords.get("__task_id"),
             definition=node,
-            collected=node.collect_dependency if role is _COLLECT else None,  # type: ignore[union-attr]
+            collected=collected,
         )
         future = self._pool.submit(work)
         if role is _EXPAND:

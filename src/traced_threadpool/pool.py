@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from traced_threadpool.observers import Observers
@@ -206,7 +207,7 @@ class Pool:
     def _listen(self, outside: Outside) -> None:
         """Hears of the end of futures that are not this pool's, once those who wait for them are known."""
         for task, future in outside.values():
-            future.add_done_callback(lambda done, task=task: self._outside_done(task, done))  # type: ignore[misc]
+            future.add_done_callback(partial(self._outside_done, task))
 
     def _outside_done(self, task: Task, future: Future[Any]) -> None:
         if isinstance(future, NodeFuture):  # a node of another adapter: not ours to run, but upstream all the same
