@@ -26,6 +26,9 @@ import traced_threadpool
 PATIENCE = 20.0
 """Seconds that a test waits for what must come. It is not reached when the test passes."""
 
+PROCESS_PATIENCE = 45.0
+"""The same for a process, which takes a second to start on an idle machine."""
+
 REFUTATION = 0.3
 """Seconds that a test waits for what cannot come, however long it waits."""
 
@@ -161,7 +164,7 @@ def run_process(script: str) -> tuple[int, list[str], str]:
     """Runs the script to its end: exit code, lines that it said, standard error. Killed when it hangs."""
     with start_process(script) as process:
         try:
-            said, errors = process.communicate(timeout=PATIENCE)
+            said, errors = process.communicate(timeout=PROCESS_PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             said, errors = process.communicate()

@@ -1382,7 +1382,9 @@ def test_an_interrupt_concerns_the_run_that_is_waited_for(stage: Stage, press_ct
         pytest.param(FutureAdapter, ["first"], id="ours"),
     ],
 )
-def test_an_interrupt_during_submission(stage: Stage, adapter_class: type[Any], expected: list[str]) -> None:
+def test_an_interrupt_during_submission(
+    stage: Stage, press_ctrl_c: Callable[[], None], adapter_class: type[Any], expected: list[str]
+) -> None:
     """What was submitted already does not start either."""
     ran, held = list[str](), Held(stage)
 
@@ -1390,7 +1392,7 @@ def test_an_interrupt_during_submission(stage: Stage, adapter_class: type[Any], 
         def do_remote_execute(self, **arguments: Any) -> Any:
             if arguments["node"].name == "third":
                 wait_for(held.started)
-                signal.raise_signal(signal.SIGINT)
+                press_ctrl_c()
             return super().do_remote_execute(**arguments)
 
     def first() -> str:

@@ -355,6 +355,8 @@ def sent_and_noticed(process: subprocess.Popen[str], answer: Future[Any]) -> boo
 def test_sigint_ends_a_script() -> None:
     """Ctrl-C in the terminal: running nodes end, nothing else starts, and `KeyboardInterrupt` is what it dies of."""
     script = """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background is told to ignore it
+
 class Announcing(FutureAdapter):
     def build_result(self, **outputs):
         say("waiting")
