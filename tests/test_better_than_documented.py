@@ -511,6 +511,26 @@ def test_a_node_waits_with_a_time_limit(stage: Stage) -> None:
     assert within_patience(lambda: runs.execute(["outer"])) == {"outer": "there"}
 
 
+def test_a_nested_driver_waits_for_a_foreign_future(stage: Stage) -> None:
+    """Asked for as an output before the nested node that resolves it; one worker."""
+    adapter, foreign = stage.adapter(FutureAdapter(1)), Future[Any]()
+
+    def resolver() -> int:
+        foreign.set_result("resolved")
+        return 1
+
+    def outer() -> dict[str, Any]:
+        inside = driver_of(adapter, resolver, asks)
+        result: dict[str, Any] = inside.execute(["given", "resolver"], inputs={"given": foreign})
+        return result
+
+    def asks(given: Any) -> Any:
+        return given
+
+    runs = driver_of(adapter, outer)
+    assert within_patience(lambda: runs.execute(["outer"])) == {"outer": {"given": "resolved", "resolver": 1}}
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_parallelizable_nested_in_a_node(stage: Stage, remote_executor: TaskExecutor, workers: int) -> None:
     """The node's own driver expands and collects."""
@@ -1327,6 +1347,36 @@ def test_an_interrupt_while_waiting_for_results(
     held.release.set()
     adapter.executor.shutdown()
     assert ran == expected
+
+
+@posix_only
+@pytest.mark.parametrize("in_run", [True, False], ids=["raw_execute", "do_remote_execute"])
+def test_an_interrupt_while_building_results_by_hand(
+    stage: Stage, press_ctrl_c: Callable[[], None], *, in_run: bool
+) -> None:
+    """What was submitted before, in a run or outside of any, and has not started, never does."""
+    ran, building, held = list[str](), stage.event(), Held(stage)
+
+    def first() -> str:
+        ran.append("first")
+        wait_for(building)
+        press_ctrl_c()
+        return held()
+
+    def queued() -> None:
+        ran.append("queued")
+
+    adapter = stage.adapter(announcing(FutureAdapter, building)(1))
+    if in_run:
+        futures = driver_of(adapter, first, queued).raw_execute(["first", "queued"])
+    else:
+        futures = {"first": submit(adapter, first), "queued": submit(adapter, queued)}
+    with pytest.raises(KeyboardInterrupt):
+        adapter.build_result(**futures)
+    assert futures["queued"].cancelled()
+    held.release.set()
+    adapter.close()
+    assert ran == ["first"]
 
 
 @posix_only

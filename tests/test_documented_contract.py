@@ -655,6 +655,14 @@ def test_as_many_nodes_as_workers_run_at_once(make_adapter: MakeAdapter) -> None
     assert sorted(future.result(PATIENCE) for future in futures) == [0, 0, 1, 1, 2, 2]
 
 
+def test_nodes_below_one_node_run_at_once(make_adapter: MakeAdapter) -> None:
+    """Three that become ready together meet at a barrier, on three workers."""
+    adapter, barrier = make_adapter(3), threading.Barrier(3)
+    above = submit(adapter, identity, x=1)
+    futures = [submit(adapter, lambda x: barrier.wait(PATIENCE), x=above) for _ in range(3)]
+    assert sorted(future.result(PATIENCE) for future in futures) == [0, 1, 2]
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_never_more_nodes_than_workers(make_adapter: MakeAdapter, workers: int) -> None:
     """The most that ever ran at once, in a DAG that is wide and deep, is the number of workers."""
