@@ -390,6 +390,14 @@ class _NoTracers(trace.NoOpTracerProvider):
         return _NoTracer()
 
 
+WAIT_ATTRIBUTES = ("hamilton.node.wait.", "hamilton.run.wait.", "hamilton.run.cpu.", "hamilton.attribution.")
+"""Where the time went: which of these a span has depends on what happened."""
+
+
+def without_waits(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attributes.items() if not key.startswith(WAIT_ATTRIBUTES)}
+
+
 # Programs
 
 

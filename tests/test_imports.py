@@ -19,9 +19,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scheduler": {"runs"},
     "observers": {"runs"},
     "work": {"scheduler", "runs"},
+    "waits": {"runs", "observers"},
     "pool": {"work", "scheduler", "runs", "observers"},
     "telemetry": {"_version", "runs", "observers"},
-    "adapter": {"pool", "work", "runs", "observers", "telemetry"},
+    "adapter": {"pool", "work", "runs", "observers", "telemetry", "waits"},
     "__init__": {"_version", "adapter", "pool", "telemetry"},
 }
 HAMILTON_IS_KNOWN_IN = {"adapter.py"}

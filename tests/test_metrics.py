@@ -43,6 +43,7 @@ from tests.telemetry_helpers import (
     until,
 )
 from traced_threadpool import FutureAdapter
+from traced_threadpool.runs import STATES
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -304,7 +305,7 @@ def test_states_sum_to_the_duration_exactly(registry: CollectorRegistry, adapter
 
 
 def test_cpu_time_is_the_threads_own(registry: CollectorRegistry, adapter: FutureAdapter) -> None:
-    """A node that computes has its time under `cpu`, one that waits under `other`."""
+    """A node that computes has its time under `cpu`, one that waits elsewhere, and no state is a guess."""
     gate = Gate()
     waiting = submit(adapter, gate)
     gate.wait_for()
@@ -313,12 +314,11 @@ def test_cpu_time_is_the_threads_own(registry: CollectorRegistry, adapter: Futur
     gate.open()
     waiting.result(timeout=LIMIT_SECONDS)
     adapter.close()
-    assert samples(registry, "hamilton_node_time_seconds_total") == {
-        ("burns", "default", "cpu"): Between(0.03, LIMIT_SECONDS),
-        ("burns", "default", "other"): Between(0.0, LIMIT_SECONDS),
-        ("Gate", "default", "cpu"): Between(0.0, 0.05),
-        ("Gate", "default", "other"): Between(0.05, LIMIT_SECONDS),
-    }
+    states = samples(registry, "hamilton_node_time_seconds_total")
+    assert states["burns", "default", "cpu"] > 0.03
+    assert states["Gate", "default", "cpu"] < 0.05
+    waited = [states.get(("Gate", "default", state), 0.0) for state in STATES[1:]]
+    assert sum(waited) > 0.05
 
 
 # Runs
@@ -777,7 +777,10 @@ def test_no_id_and_no_value_is_a_label(registry: CollectorRegistry) -> None:
     ]
     assert found == []
     assert 'node="complain"' in text
-    assert set(re.findall(r'(\w+)="', text)) == {"pool", "node", "outcome", "run", "state", "le"}
+    assert set(re.findall(r'(\w+)="', text)) == {
+        *("pool", "node", "outcome", "run", "state", "le"),
+        *("method", "reason"),
+    }
 
 
 # Buckets

@@ -37,6 +37,9 @@ from traced_threadpool.telemetry.metrics import (
     collector_of,
 )
 from traced_threadpool.telemetry.tracing import Definition, Tracing
+from traced_threadpool.waits.meter import CpuMeter, WaitsMeter
+from traced_threadpool.waits.service import DEFAULT_BUDGET
+from traced_threadpool.waits.service import service as waits
 from traced_threadpool.work import (
     NO_PICKLE,
     NodeFuture,
@@ -92,6 +95,10 @@ class FutureAdapter(
         node_duration_buckets: Bounds of `hamilton_node_duration_seconds`, in seconds.
         queue_wait_buckets: Bounds of `hamilton_threadpool_queue_wait_seconds`, in seconds.
         run_duration_buckets: Bounds of `hamilton_run_duration_seconds`, in seconds.
+        attribution: Whether to find out where a node's time goes: the interpreter lock, a processor, the network, a
+            disk, a lock, sleep. Without, processor time alone.
+        attribution_budget: The share of one processor that this may use, above 0 and at most 1. Of several adapters'
+            budgets the least counts.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -116,6 +123,8 @@ class FutureAdapter(
         node_duration_buckets: Sequence[float] | None = None,
         queue_wait_buckets: Sequence[float] | None = None,
         run_duration_buckets: Sequence[float] | None = None,
+        attribution: bool = True,
+        attribution_budget: float = DEFAULT_BUDGET,
     ) -> None:
         max_workers = _checked_workers(max_workers)
         if not isinstance(thread_name_prefix, str):
@@ -167,7 +176,16 @@ class FutureAdapter(
                     max_node_labels=max_node_labels,
                 )
             )
-        self._pool = Pool(max_workers, thread_name_prefix, Observers(observers, self._errors))
+        _checked_share("attribution_budget", attribution_budget)
+        meter = CpuMeter()
+        self._measures_waits = _checked_bool("attribution", attribution) and bool(observers)
+        if self._measures_waits:
+            meter = WaitsMeter(waits, self._errors)
+            observers.insert(0, meter)
+            waits.join(self, attribution_budget)
+            if collector is not None:
+                collector.show_waits(waits)
+        self._pool = Pool(max_workers, thread_name_prefix, Observers(observers, self._errors), meter)
         self._source = _GaugeSource(self.name, self.run_name, self._pool)
         if collector is not None:
             collector.add_source(self._source)
@@ -400,6 +418,8 @@ class FutureAdapter(
         self._pool.close(cancel_pending=_checked_bool("cancel_pending", cancel_pending))
         if self._tracing is not None:
             self._tracing.flush()
+        if self._measures_waits:
+            waits.leave(self)
         self._source.closed = True
 
     def __enter__(self: _Adapter) -> _Adapter:
@@ -536,6 +556,15 @@ def _checked_count(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if value < 0:
         raise ValueError(f"{name} must be 0 or more, not {value}")
+    return value
+
+
+def _checked_share(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a share of one processor, such as 0.01, not {value!r}")
+    if not 0 < value <= 1:
+        hint = "; for no attribution at all give attribution=False" if value == 0 else ""
+        raise ValueError(f"{name} must be above 0 and at most 1, such as 0.01, not {value!r}{hint}")
     return value
 
 

@@ -20,9 +20,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from traced_threadpool.observers import Observers
+from traced_threadpool.runs import NodeRecord
 from traced_threadpool.scheduler import ENDED, RUNNING, RunQueue, Scheduler, Task
 from traced_threadpool.work import NodeFuture, Run, Work, closed_error, current_work
 
@@ -85,6 +86,21 @@ class PoolSnapshot:
     active_runs: int
 
 
+class Meter(Protocol):
+    """Reads clocks at a node's start and end, on its worker, and says where its time went. Must not raise."""
+
+    def start(self, node: NodeRecord) -> None:
+        """Sets `started_ns`."""
+
+    def end(self, node: NodeRecord) -> None:
+        """Sets `ended_ns`, `cpu_ns` and what else it knows."""
+
+    def leave(self, node: NodeRecord) -> None:
+        """The worker turns from the node to what runs within it, until `come_back`."""
+
+    def come_back(self, node: NodeRecord) -> None: ...
+
+
 class Pool:
     """Runs submitted work on at most `max_workers` threads, each piece once all its inputs are there."""
 
@@ -93,10 +109,12 @@ class Pool:
         max_workers: int,
         thread_name_prefix: str,
         observers: Observers,
+        meter: Meter,
         *,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._clock = clock
+        self._meter = meter
         self._observers = observers
         self._observed = observers.any
         self._thread_name_prefix = thread_name_prefix
@@ -338,10 +356,9 @@ class Pool:
                 raise
             finally:
                 work.ended_ns = self._clock()
-        observers = self._observers
+        observers, meter = self._observers, self._meter
         work.thread = threading.current_thread()
-        work.started_ns = self._clock()
-        cpu_ns = time.thread_time_ns()
+        meter.start(work)
         observers.node_started(work)
         try:
             result = function(**work.arguments)
@@ -353,10 +370,7 @@ class Pool:
             work.outcome = "success"
             return result
         finally:
-            cpu_ns = time.thread_time_ns() - cpu_ns - work.helped_cpu_ns
-            work.ended_ns = ended_ns = self._clock()
-            # Two clocks: kept within the node's duration, so that the parts of its time add up to it.
-            work.cpu_ns = min(max(0, cpu_ns), ended_ns - work.started_ns)
+            meter.end(work)
             observers.node_ended(work)
 
     def _resolve(self, work: Work) -> Sequence[tuple[str, Future[Any]]]:
@@ -550,6 +564,16 @@ class Pool:
 
     def help(self, slot: Work, future: Future[Any], deadline: float | None) -> None:
         """Waits for a future inside `slot`, a running node of this pool, and runs what is nested in it meanwhile."""
+        if slot.thread is not threading.current_thread():  # not observed, or a thread of the node's own
+            self._help(slot, future, deadline)
+            return
+        self._meter.leave(slot)
+        try:
+            self._help(slot, future, deadline)
+        finally:
+            self._meter.come_back(slot)
+
+    def _help(self, slot: Work, future: Future[Any], deadline: float | None) -> None:
         event = threading.Event()
         future.add_done_callback(lambda _: event.set())
         while True:
@@ -565,7 +589,7 @@ class Pool:
                     self._unpark(slot, event)
             if work is not None:
                 assert isinstance(work, Work)
-                self._run_helping(work, slot)
+                self._run_helping(work)
                 continue
             try:
                 woken = event.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -575,11 +599,9 @@ class Pool:
             if not woken:
                 return
 
-    def _run_helping(self, work: Work, slot: Work) -> None:
-        cpu_ns = time.thread_time_ns()
+    def _run_helping(self, work: Work) -> None:
         scheduler = self._scheduler
         ended = self._run(work)
-        slot.helped_cpu_ns += time.thread_time_ns() - cpu_ns
         if not ended or scheduler is not self._scheduler:
             return
         run = work.queue

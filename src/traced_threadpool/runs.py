@@ -13,9 +13,11 @@ A node's life is three stretches without a gap::
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 Outcome = Literal["success", "error", "upstream_error", "cancelled"]
@@ -25,13 +27,35 @@ RunOutcome = Literal["success", "error", "cancelled"]
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("success", "error", "upstream_error", "cancelled")
 
+State = Literal["cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "other"]
+"""What a running node does with its time: runs; wants to run, and waits for the interpreter lock or for a processor;
+waits for a socket, a file, another thread, a point in time, or something else."""
+
+STATES: Final[tuple[State, ...]] = ("cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "other")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitFacts:
+    """What is known of the waits of a run's nodes beyond their states.
+
+    `method` is how states were found out: `process`, or `none`; `reason` a word for what is missing, if anything is.
+    `gil_holders` are who held the interpreter lock while nodes of the run waited for it, and the nanoseconds of waiting
+    caused. `steal_ratio` is the share of processor time that a hypervisor took away meanwhile.
+    """
+
+    method: str
+    reason: str | None = None
+    gil_holders: Mapping[str, int] = field(default_factory=dict)
+    steal_ratio: float = 0.0
+
 
 class RunRecord:
     """One `execute`: what was asked for, and how it went.
 
     `unix_offset_ns` makes Unix time of the monotonic clock: one offset for all of a run, and for what is nested in
     it, so that its times are in the order in which things happened.
-    `telemetry` is a place for observers to keep what they need (the run's span); nobody else reads it.
+    `telemetry` is a place for observers to keep what they need (the run's span); nobody else reads it. `number` tells
+    runs apart in the waits' sampler; `wait_facts` gives what that knows, once the run has ended, and may take a moment.
     """
 
     __slots__ = (
@@ -42,12 +66,14 @@ class RunRecord:
         "input_names",
         "name",
         "node_count",
+        "number",
         "outcome",
         "output_names",
         "override_names",
         "started_ns",
         "telemetry",
         "unix_offset_ns",
+        "wait_facts",
     )
 
     def __init__(
@@ -75,6 +101,8 @@ class RunRecord:
         self.outcome: RunOutcome | None = None
         self.error: BaseException | None = None
         self.telemetry: Any = None
+        self.number = 0
+        self.wait_facts: Callable[[], WaitFacts] | None = None
 
     @property
     def duration_ns(self) -> int:
@@ -86,11 +114,17 @@ class NodeRecord:
 
     `inputs[i]` is the upstream node whose value comes in by `parameters[i]`; one without a name is a future of
     somebody else's. `cause` is the node whose function raised (or that was cancelled), for a node that never ran
-    because of it. `thread` is the worker. `span`, `span_context` and `token` belong to the tracing observer.
+    because of it. `thread` is the worker. `span`, `span_context` and `token` belong to the tracing observer, `reading`
+    to the meter.
+
+    `state_ns` divides the duration among `STATES`; None where only `cpu_ns` is known. It rests on `samples` looks at
+    the worker while it waited. `counted_ns` is what counters add: right in the sum over many executions.
     """
 
     __slots__ = (
+        "aside_ns",
         "cause",
+        "counted_ns",
         "cpu_ns",
         "definition",
         "ended_ns",
@@ -99,12 +133,15 @@ class NodeRecord:
         "name",
         "outcome",
         "parameters",
+        "reading",
         "ready_ns",
         "run",
         "run_id",
+        "samples",
         "span",
         "span_context",
         "started_ns",
+        "state_ns",
         "submitted_ns",
         "task_id",
         "thread",
@@ -137,6 +174,11 @@ class NodeRecord:
         self.inputs: Sequence[NodeRecord] = ()
         self.parameters: Sequence[str] = ()
         self.thread: threading.Thread | None = None
+        self.reading: Any = None
+        self.aside_ns = 0  # spent on other nodes, which ran within this one
+        self.state_ns: tuple[int, ...] | None = None
+        self.counted_ns: tuple[int, ...] | None = None
+        self.samples = 0
         self.span: Any = None
         self.span_context: Any = None
         self.token: Any = None
@@ -152,6 +194,12 @@ class NodeRecord:
     @property
     def duration_ns(self) -> int:
         return self.ended_ns - self.started_ns
+
+
+def processors() -> int:
+    """How many this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def unix_offset_ns() -> int:

@@ -88,7 +88,7 @@ class Run(RunQueue):
 class Work(Task):
     """One node function to call, with its arguments, some of which are futures."""
 
-    __slots__ = ("arguments", "collected", "context", "function", "future", "helped_cpu_ns", "pool")
+    __slots__ = ("arguments", "collected", "context", "function", "future", "pool")
 
     queue: Run
 
@@ -119,14 +119,14 @@ class Work(Task):
         self.task_id = task_id
         self.definition = definition
         self.future: NodeFuture | None = None  # None again once resolved: a cycle would keep results alive
-        self.helped_cpu_ns = 0
         self.state = NEW
         self.failed = False
         self.dependents = self.cause = self.outcome = self.error = self.thread = None
-        self.span = self.span_context = self.token = None
+        self.span = self.span_context = self.token = self.reading = self.state_ns = self.counted_ns = None
         self.inputs = ()
         self.parameters = ()
         self.submitted_ns = self.ready_ns = self.started_ns = self.ended_ns = self.cpu_ns = self.remaining = 0
+        self.aside_ns = self.samples = 0
 
 
 _DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))

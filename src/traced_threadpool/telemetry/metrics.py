@@ -23,6 +23,7 @@ from prometheus_client.core import (
 )
 
 from traced_threadpool.observers import Observer
+from traced_threadpool.runs import STATES, State
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.tally import HistogramCell, PoolTally
 
@@ -67,6 +68,26 @@ class Source(Protocol):
     def snapshot(self) -> PoolSnapshot: ...
 
 
+class Method(Protocol):
+    """How the states of a node's time are found out."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def reason(self) -> str | None: ...
+
+
+class Waits(Protocol):
+    """What is known of waits in the whole process."""
+
+    @property
+    def method(self) -> Method: ...
+
+    @property
+    def gil_wait_seconds(self) -> float: ...
+
+
 class Collector:
     """The metrics of one registry. Does not keep adapters alive."""
 
@@ -76,6 +97,11 @@ class Collector:
         self._sources: weakref.WeakSet[Source] = weakref.WeakSet()
         self._tallies: dict[str, PoolTally] = {}
         self._errors: Counter[str] = Counter()
+        self._waits: Waits | None = None
+
+    def show_waits(self, waits: Waits) -> None:
+        """Shows what is known of waits in the whole process."""
+        self._waits = waits
 
     def add_source(self, source: Source) -> None:
         with self._lock:
@@ -105,20 +131,26 @@ class Collector:
         counted = {metric: _family(metric) for metric in names.METRICS if metric not in _GAUGES}
         for pool, tally in tallies:
             _add_histogram(counted[names.QUEUE_WAIT], (pool,), tally.copy_queue_wait())
-            times: dict[tuple[str, str], int] = {}
+            times: dict[tuple[str, State], int] = {}
             for (node, outcome), cell in tally.copy_nodes():
                 counted[names.NODES].add_metric((pool, node, outcome), cell.count)
                 if any(cell.duration.counts):
                     _add_histogram(counted[names.NODE_DURATION], (pool, node, outcome), cell.duration)
-                    other_ns = cell.duration.sum_ns - cell.cpu_ns
-                    for state, state_ns in (("cpu", cell.cpu_ns), ("other", other_ns)):
-                        times[node, state] = times.get((node, state), 0) + state_ns
-            for (node, state), state_ns in times.items():
-                counted[names.NODE_TIME].add_metric((pool, node, state), state_ns / 1e9)
+                    state_ns = [*cell.state_ns, cell.duration.sum_ns - sum(cell.state_ns)]
+                    for state, one_ns in zip(STATES, state_ns, strict=True):
+                        if one_ns or state in ("cpu", "other"):
+                            times[node, state] = times.get((node, state), 0) + one_ns
+            for (node, state), one_ns in times.items():
+                counted[names.NODE_TIME].add_metric((pool, node, state), one_ns / 1e9)
             for (run, outcome), histogram in tally.copy_runs():
                 _add_histogram(counted[names.RUN_DURATION], (pool, run, outcome), histogram)
             for run, timestamp in list(tally.last_success.items()):
                 counted[names.RUN_LAST_SUCCESS].add_metric((pool, run), timestamp)
+        waits = self._waits
+        if waits is not None:
+            method = waits.method
+            counted[names.GIL_WAIT].add_metric((), waits.gil_wait_seconds)
+            counted[names.ATTRIBUTION].add_metric((method.method, method.reason or ""), 1)
         for component, count in errors:
             counted[names.TELEMETRY_ERRORS].add_metric((component,), count)
         yield from counted.values()
@@ -228,7 +260,7 @@ class Metrics(Observer):
             span_context = node.span_context
             cell.duration.observe(node.ended_ns - node.started_ns, span_context)
             tally.queue_wait.observe(node.started_ns - node.ready_ns, span_context)
-            cell.cpu_ns += node.cpu_ns
+            cell.add_states(node.cpu_ns, node.counted_ns)
 
 
 def bounds(name: str, values: Sequence[float] | None) -> Buckets:

@@ -27,6 +27,14 @@ RUN_NODE_COUNT: Final = "hamilton.run.node.count"
 POOL_NAME: Final = "hamilton.threadpool.name"
 POOL_LIMIT: Final = "hamilton.threadpool.workers.limit"
 GRAPH_VERSION: Final = "hamilton.graph.version"
+RUN_CPU: Final = "hamilton.run.cpu.duration"
+RUN_GIL_HOLDERS: Final = "hamilton.run.gil.holders"
+RUN_GIL_HOLDER_SECONDS: Final = "hamilton.run.gil.holder.durations"
+RUN_STEAL: Final = "hamilton.run.steal.ratio"
+ATTRIBUTION_METHOD: Final = "hamilton.attribution.method"
+ATTRIBUTION_REASON: Final = "hamilton.attribution.reason"
+PROCESSORS_LIMIT: Final = "hamilton.processors.limit"
+CRITICAL_PATH: Final = "hamilton.run.critical_path"
 
 # Node span
 NODE_NAME: Final = "hamilton.node.name"
@@ -36,6 +44,7 @@ NODE_FAILED_UPSTREAM: Final = "hamilton.node.failed_upstream"
 NODE_DEPENDENCY: Final = "hamilton.node.dependency.duration"
 NODE_QUEUE: Final = "hamilton.node.queue.duration"
 NODE_CPU: Final = "hamilton.node.cpu.duration"
+NODE_SAMPLES: Final = "hamilton.node.wait.samples"
 NODE_TAG_PREFIX: Final = "hamilton.node.tag."
 TASK_ID: Final = "hamilton.task.id"
 LINK_PARAMETER: Final = "hamilton.link.parameter"
@@ -47,6 +56,21 @@ CODE_FUNCTION: Final = "code.function.name"
 CODE_FILE: Final = "code.file.path"
 CODE_LINE: Final = "code.line.number"
 ERROR_TYPE: Final = "error.type"
+
+
+def node_wait(state: str) -> str:
+    """The attribute of a node's time in a state other than `cpu`.
+
+    >>> node_wait("gil")
+    'hamilton.node.wait.gil.duration'
+    """
+    return f"hamilton.node.wait.{state}.duration"
+
+
+def run_wait(state: str) -> str:
+    """The same summed over a run's nodes, on its span."""
+    return f"hamilton.run.wait.{state}.duration"
+
 
 OTHER_NODES: Final = "_other"
 """The `node` label of every node beyond `max_node_labels`."""
@@ -180,6 +204,19 @@ RUN_LAST_SUCCESS: Final = Metric(
     unit="s",
     description="Unix time of the end of the last successful run",
 )
+GIL_WAIT: Final = Metric(
+    otel="hamilton.gil.wait",
+    kind="counter",
+    labels=(),
+    unit="s",
+    description="Time that a probe waited for the interpreter lock; it asks 20 times a second while nodes run",
+)
+ATTRIBUTION: Final = Metric(
+    otel="hamilton.attribution.info",
+    kind="gauge",
+    labels=("method", "reason"),
+    description="1 for the way in which the states of a node's time are found out, and for what it lacks",
+)
 TELEMETRY_ERRORS: Final = Metric(
     otel="hamilton.telemetry.errors",
     kind="counter",
@@ -202,5 +239,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     RUN_DURATION,
     RUNS_ACTIVE,
     RUN_LAST_SUCCESS,
+    GIL_WAIT,
+    ATTRIBUTION,
     TELEMETRY_ERRORS,
 )

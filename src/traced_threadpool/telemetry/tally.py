@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from traced_threadpool.runs import STATES
 from traced_threadpool.telemetry import names
 
 Exemplar = tuple[Any, int, float]
@@ -57,20 +58,29 @@ class HistogramCell:
 
 
 class NodeCell:
-    """One node with one outcome."""
+    """One node with one outcome. What is not in `state_ns`, in the order of `STATES`, is `other`."""
 
-    __slots__ = ("count", "cpu_ns", "duration")
+    __slots__ = ("count", "duration", "state_ns")
 
     def __init__(self, bounds_ns: Sequence[int]) -> None:
         self.count = 0
         self.duration = HistogramCell(bounds_ns)
-        self.cpu_ns = 0
+        self.state_ns = [0] * (len(STATES) - 1)
+
+    def add_states(self, cpu_ns: int, counted_ns: Sequence[int] | None) -> None:
+        """The time of one execution: all its states, where they are known."""
+        states = self.state_ns
+        states[0] += cpu_ns
+        if counted_ns is not None:
+            for index in range(1, len(states)):
+                if counted_ns[index]:
+                    states[index] += counted_ns[index]
 
     def copy(self) -> NodeCell:
         copied = NodeCell(self.duration.bounds_ns)
         copied.count = self.count
         copied.duration = self.duration.copy()
-        copied.cpu_ns = self.cpu_ns
+        copied.state_ns = list(self.state_ns)
         return copied
 
 

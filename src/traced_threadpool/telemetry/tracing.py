@@ -22,7 +22,7 @@ from opentelemetry.trace import Link, Span, Status, StatusCode
 
 from traced_threadpool._version import __version__
 from traced_threadpool.observers import ErrorLog, Observer
-from traced_threadpool.runs import NodeRecord, RunRecord, unix_offset_ns
+from traced_threadpool.runs import STATES, NodeRecord, RunRecord, WaitFacts, processors, unix_offset_ns
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.background import Background
 
@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 FLUSH_SECONDS: Final = 1.0
 """How long `execute` waits for the run's spans to be ended, once its result is there."""
 
+STEAL_WORTH_TELLING: Final = 0.01
+
 MAX_STATICS: Final = 10_000
 """How many nodes' unchanging attributes are kept."""
 
-AttributeValue = str | bool | int | float | Sequence[str]
+AttributeValue = str | bool | int | float | Sequence[str] | Sequence[float]
 Attributes = dict[str, AttributeValue]
 
 
@@ -50,7 +52,7 @@ class Definition:
 class _RunTrace:
     """What tracing keeps of a run: contexts rather than the span, since a node may outlive the run's span."""
 
-    __slots__ = ("caller_context", "graph_version", "node_context", "recording", "span")
+    __slots__ = ("caller_context", "graph_version", "node_context", "recording", "span", "state_ns")
 
     def __init__(self, span: Span, caller_context: Context, *, recording: bool) -> None:
         self.span: Span | None = span
@@ -58,6 +60,7 @@ class _RunTrace:
         self.node_context = trace.set_span_in_context(span, caller_context)
         self.recording = recording
         self.graph_version: str | None = None
+        self.state_ns = [0] * len(STATES)  # of all its nodes; by the background thread alone
 
 
 class Tracing(Observer):
@@ -137,10 +140,15 @@ class Tracing(Observer):
             names.RUN_NODE_COUNT: run.node_count,
             names.POOL_NAME: self._pool_name,
             names.POOL_LIMIT: self._max_workers,
+            names.PROCESSORS_LIMIT: processors(),
         }
         if run.outcome == "error" and run.error is not None:
             attributes[names.ERROR_TYPE] = error_type(run.error)
             span.set_status(Status(StatusCode.ERROR, error_type(run.error)))
+        if run.wait_facts is not None:
+            attributes[names.RUN_CPU] = run.telemetry.state_ns[0] / 1e9
+            attributes.update(_wait_attributes(run.telemetry.state_ns, names.run_wait))
+            attributes.update(_fact_attributes(run.wait_facts()))
         if run.telemetry.graph_version is not None:
             attributes[names.GRAPH_VERSION] = run.telemetry.graph_version
         span.set_attributes(attributes)
@@ -223,6 +231,10 @@ class Tracing(Observer):
     def _end_node(self, node: NodeRecord) -> None:
         span, offset_ns = node.span
         node.span = None
+        if node.state_ns is not None and node.run is not None and node.run.telemetry is not None:
+            sums = node.run.telemetry.state_ns
+            for index, state_ns in enumerate(node.state_ns):
+                sums[index] += state_ns
         ended_unix_ns = node.ended_ns + offset_ns
         try:
             if span.is_recording():
@@ -232,6 +244,10 @@ class Tracing(Observer):
 
     def _describe_end(self, span: Span, node: NodeRecord, ended_unix_ns: int) -> None:
         attributes: Attributes = {names.NODE_OUTCOME: node.outcome or "success", names.NODE_CPU: node.cpu_ns / 1e9}
+        if node.state_ns is not None:
+            attributes.update(_wait_attributes(node.state_ns, names.node_wait))
+            if node.state_ns is not node.counted_ns:  # there was something to divide
+                attributes[names.NODE_SAMPLES] = node.samples
         error = node.error
         if error is not None:
             attributes[names.ERROR_TYPE] = error_type(error)
@@ -292,6 +308,27 @@ class Tracing(Observer):
             self._statics.clear()
         self._statics[id(definition)] = (weakref.ref(definition), attributes)
         return attributes
+
+
+def _wait_attributes(state_ns: Sequence[int], name_of: Callable[[str], str]) -> Attributes:
+    """What is not 0 of the states other than `cpu`."""
+    return {
+        name_of(state): one_ns / 1e9
+        for state, one_ns in zip(STATES, state_ns, strict=True)
+        if one_ns and state != "cpu"
+    }
+
+
+def _fact_attributes(facts: WaitFacts) -> Attributes:
+    attributes: Attributes = {names.ATTRIBUTION_METHOD: facts.method}
+    if facts.reason is not None:
+        attributes[names.ATTRIBUTION_REASON] = facts.reason
+    if facts.gil_holders:
+        attributes[names.RUN_GIL_HOLDERS] = list(facts.gil_holders)
+        attributes[names.RUN_GIL_HOLDER_SECONDS] = [caused_ns / 1e9 for caused_ns in facts.gil_holders.values()]
+    if facts.steal_ratio > STEAL_WORTH_TELLING:
+        attributes[names.RUN_STEAL] = facts.steal_ratio
+    return attributes
 
 
 class _GraphVersion:

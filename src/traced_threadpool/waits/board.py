@@ -1,0 +1,80 @@
+"""The memory that workers and the sampler share: rows of 64-bit words. Each word has one writer, so there is no lock.
+
+Row 0 is the sampler's own. A worker's row has in its first half what the worker says of itself, in its second what
+the sampler has seen of it: how often it looked, and for each kind the nanoseconds that its looks stand for. These only
+grow, so that the difference of two readings tells of the time between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+
+ROW = 16
+MAX_WORKERS = 1024
+SIZE = ROW * 8 * (1 + MAX_WORKERS)
+
+# Words of row 0. The service writes the first two.
+BUDGET_PPM = 0  # of one processor, in millionths
+ROWS = 1  # how many have ever been used
+PHASE = 2
+ROUNDS = 3
+CPU_NS = 4  # that the sampler has used
+INTERVAL_NS = 5  # between rounds, at present
+STEAL = 6  # of all processors, in ticks, as /proc/stat has it
+TICKS = 7
+
+STARTING, SAMPLING, PARKED = range(3)
+"""Phases of the sampler."""
+
+# Words of a worker's row. The worker writes the first half.
+THREAD = 0  # its native id, 0 when the row is free
+GENERATION = 1  # how many workers have had this row
+DEPTH = 2  # nodes that it is in: more than one where it helps
+NODE = 3  # run number and name number, see `packed`
+STATE = 4  # address of the interpreter's thread state
+LOOKS = 8
+SEEN = 9  # the first of seven sums, in the order of the classifier's kinds
+KINDS = 7
+
+NAME_BITS = 24
+
+
+def packed(run_number: int, name_number: int) -> int:
+    """Both in one word, so that a reader never has the one of before and the other of now.
+
+    >>> unpacked(packed(7, 3))
+    (7, 3)
+    """
+    return run_number << NAME_BITS | name_number
+
+
+def unpacked(word: int) -> tuple[int, int]:
+    """A run number and a name number."""
+    return word >> NAME_BITS, word & ((1 << NAME_BITS) - 1)
+
+
+class Board:
+    """The shared memory as a sequence of words. Without a descriptor, memory of this process alone."""
+
+    def __init__(self, descriptor: int = -1) -> None:
+        self._memory = mmap.mmap(descriptor, SIZE)
+        self._bytes = memoryview(self._memory)
+        self.words = self._bytes.cast("Q")
+
+    def close(self) -> None:
+        """Whoever uses it after that gets a ValueError."""
+        self.words.release()
+        self._bytes.release()
+        with contextlib.suppress(BufferError):  # a thread is in the middle of a reading: closed when that is over
+            self._memory.close()
+
+
+def make_memory() -> int:
+    """The descriptor of fresh memory for a board, all zero; -1 where memory cannot be shared by one."""
+    if not hasattr(os, "memfd_create"):
+        return -1
+    descriptor = os.memfd_create("traced-threadpool-waits", os.MFD_CLOEXEC)
+    os.ftruncate(descriptor, SIZE)
+    return descriptor

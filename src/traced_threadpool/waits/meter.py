@@ -1,0 +1,264 @@
+"""A node's start and end into readings, and these into where its time went.
+
+The order of the readings matters: the thread's processor time, the clock, the run-queue delay, the board. A preemption
+that is due comes when a system call returns; with the delay read before the clock, the slice of time it takes would be
+in one and not in the other.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from traced_threadpool.observers import ErrorLog, Observer
+from traced_threadpool.runs import NodeRecord, RunRecord, WaitFacts
+from traced_threadpool.waits import board as b
+from traced_threadpool.waits.classify import RUNNING
+from traced_threadpool.waits.estimate import Account
+from traced_threadpool.waits.service import Seat, Service
+
+NOISE_NS: Final = 20_000
+"""Less than this, neither run nor looked at, is the clocks' own and is not divided."""
+
+FRESH_NS: Final = 50_000
+"""How old a reading of the run-queue delay may be to count for a node's start: the end of the node before, mostly."""
+
+MAX_ACCOUNTS: Final = 10_000
+
+
+class CpuMeter:
+    """Reads the clock and the thread's processor time; says nothing of the rest."""
+
+    def start(self, node: NodeRecord) -> None:
+        node.reading = time.thread_time_ns()
+        node.started_ns = time.monotonic_ns()
+
+    def end(self, node: NodeRecord) -> None:
+        cpu_ns = time.thread_time_ns() - node.reading
+        node.ended_ns = ended_ns = time.monotonic_ns()
+        # Two clocks: kept within the node's duration, so that the parts of its time add up to it.
+        node.cpu_ns = min(max(0, cpu_ns), ended_ns - node.started_ns)
+
+    def leave(self, node: NodeRecord) -> None:
+        node.reading -= time.thread_time_ns()
+
+    def come_back(self, node: NodeRecord) -> None:
+        node.reading += time.thread_time_ns()
+
+
+class _Reading:
+    """What a worker had used up when its node started. Time spent on nodes within it is added, so as not to count."""
+
+    __slots__ = ("before", "cpu_ns", "delay_ns", "left_at_ns", "looks", "seat", "seen")
+
+    def __init__(self, seat: Seat | None, before: int, cpu_ns: int, delay_ns: int, looks: int, seen: list[int]) -> None:
+        self.seat = seat
+        self.before = before  # the node that the worker was in, on the board
+        self.cpu_ns = cpu_ns
+        self.delay_ns = delay_ns
+        self.looks = looks
+        self.seen = seen
+        self.left_at_ns = 0
+
+
+class WaitsMeter(CpuMeter, Observer):
+    """Divides a node's time among all states. As an observer it gives each run its number.
+
+    Args:
+        service: The process's.
+        errors: Where failures are counted: such a node has its processor time and no more.
+    """
+
+    component = "attribution"
+
+    def __init__(self, service: Service, errors: ErrorLog) -> None:
+        self._service = service
+        self._errors = errors
+        self._lock = threading.Lock()
+        self._accounts: dict[str, Account] = {}
+        _meters.add(self)
+
+    def run_started(self, run: RunRecord) -> None:
+        run.number = self._service.next_run_number()
+        run.wait_facts = _once(partial(_facts_of, self._service, run.number, self._service.stolen()))
+
+    def start(self, node: NodeRecord) -> None:
+        try:
+            self._start(node)
+        except Exception as error:
+            self._errors.record(self.component, error)
+            node.reading = _Reading(None, 0, time.thread_time_ns(), 0, 0, [])
+            node.started_ns = time.monotonic_ns()
+
+    def _start(self, node: NodeRecord) -> None:
+        service = self._service
+        seat = service.seat()
+        if seat is None:
+            node.reading = _Reading(None, 0, time.thread_time_ns(), 0, 0, [])
+            node.started_ns = time.monotonic_ns()
+            return
+        run = node.run
+        words, row = seat.words, seat.row
+        before = words[row + b.NODE]
+        words[row + b.NODE] = b.packed(0 if run is None else run.number, service.number_of(node.name))
+        words[row + b.DEPTH] += 1
+        if words[b.PHASE] == b.PARKED:
+            service.wake_sampler()
+        if service.keeper_sleeps:
+            service.wake_keeper()
+        cpu_ns = time.thread_time_ns()
+        node.started_ns = now_ns = time.monotonic_ns()
+        if now_ns - seat.delay_at_ns > FRESH_NS:
+            _read_delay(seat, now_ns)
+        looks = words[row + b.LOOKS]
+        if looks != seat.looks:
+            _read_seen(seat, looks)
+        node.reading = _Reading(seat, before, cpu_ns, seat.delay_ns, looks, seat.seen)
+
+    def end(self, node: NodeRecord) -> None:
+        reading: _Reading = node.reading
+        node.reading = None
+        cpu_ns = time.thread_time_ns()
+        node.ended_ns = ended_ns = time.monotonic_ns()
+        node.cpu_ns = min(max(0, cpu_ns - reading.cpu_ns), ended_ns - node.started_ns)
+        try:
+            self._divide(node, reading)
+        except Exception as error:
+            self._errors.record(self.component, error)
+
+    def _divide(self, node: NodeRecord, reading: _Reading) -> None:
+        cpu_ns = node.cpu_ns
+        waited_ns = node.ended_ns - node.started_ns - cpu_ns
+        aside_ns = min(node.aside_ns, waited_ns)
+        waited_ns -= aside_ns
+        delay_ns = looks = 0
+        seat = reading.seat
+        if seat is not None and seat.epoch == self._service.epoch:
+            words, row = seat.words, seat.row
+            words[row + b.DEPTH] -= 1
+            words[row + b.NODE] = reading.before
+            if waited_ns > NOISE_NS:
+                _read_delay(seat, node.ended_ns)
+                delay_ns = min(max(0, seat.delay_ns - reading.delay_ns), waited_ns)
+            looks = words[row + b.LOOKS]
+            if looks != seat.looks:
+                _read_seen(seat, looks)
+            looks -= reading.looks
+        off_ns = waited_ns - delay_ns
+        if not looks and off_ns <= NOISE_NS:
+            node.state_ns = node.counted_ns = (cpu_ns, 0, delay_ns, 0, 0, 0, 0, off_ns + aside_ns)
+            return
+        seen = [0] * 6
+        if looks:
+            assert seat is not None
+            all_seen = [now - then for now, then in zip(seat.seen, reading.seen, strict=True)]
+            seen = all_seen[RUNNING + 1 :]
+            total_ns = sum(all_seen)
+            if seat.delay is None and total_ns:
+                # Nobody counts what it waited for a processor. It is what looks found running beyond the processor
+                # time, but that is a guess: `other`.
+                found_ns = (node.ended_ns - node.started_ns - aside_ns) * all_seen[RUNNING] // total_ns
+                unknown_ns = min(off_ns, max(0, found_ns - cpu_ns))
+                aside_ns += unknown_ns
+                off_ns -= unknown_ns
+            looks = round(looks * sum(seen) / total_ns) if total_ns else 0
+        account = self._accounts.get(node.name) or self._new_account(node.name)
+        with self._lock:
+            gil, network, disk, lock, sleep, other = account.estimate(off_ns, seen, looks=looks)
+            counted = account.settle(off_ns, seen, looks=looks)
+        node.samples = looks
+        node.state_ns = (cpu_ns, gil, delay_ns, network, disk, lock, sleep, other + aside_ns)
+        gil, network, disk, lock, sleep, other = counted
+        node.counted_ns = (cpu_ns, gil, delay_ns, network, disk, lock, sleep, other + aside_ns)
+
+    def _new_account(self, name: str) -> Account:
+        with self._lock:
+            if len(self._accounts) >= MAX_ACCOUNTS:
+                name = ""  # all further ones together
+            return self._accounts.setdefault(name, Account())
+
+    def leave(self, node: NodeRecord) -> None:
+        reading: _Reading = node.reading
+        reading.cpu_ns -= time.thread_time_ns()
+        reading.left_at_ns = now_ns = time.monotonic_ns()
+        seat = reading.seat
+        if seat is not None:
+            self._shift(reading, seat, now_ns, -1)
+
+    def come_back(self, node: NodeRecord) -> None:
+        reading: _Reading = node.reading
+        reading.cpu_ns += time.thread_time_ns()
+        now_ns = time.monotonic_ns()
+        node.aside_ns += now_ns - reading.left_at_ns
+        seat = reading.seat
+        if seat is not None:
+            self._shift(reading, seat, now_ns, 1)
+
+    def _shift(self, reading: _Reading, seat: Seat, now_ns: int, sign: int) -> None:
+        try:
+            _read_delay(seat, now_ns)
+            reading.delay_ns += sign * seat.delay_ns
+            _read_seen(seat, seat.words[seat.row + b.LOOKS])
+            reading.looks += sign * seat.looks
+            reading.seen = [then + sign * now for then, now in zip(reading.seen, seat.seen, strict=True)]
+        except Exception as error:
+            self._errors.record(self.component, error)
+            reading.seat = None
+
+    def reset_after_fork(self) -> None:
+        """For a forked child, in which the thread that held the lock does not exist."""
+        self._lock = threading.Lock()
+
+
+def _read_delay(seat: Seat, now_ns: int) -> None:
+    if seat.delay is not None:
+        seat.delay_ns = seat.delay.read_ns()
+        seat.delay_at_ns = now_ns
+
+
+def _read_seen(seat: Seat, looks: int) -> None:
+    start = seat.row + b.SEEN
+    seat.seen = seat.words[start : start + b.KINDS].tolist()
+    seat.looks = looks
+
+
+def _facts_of(service: Service, run_number: int, stolen_before: tuple[int, int]) -> WaitFacts:
+    method = service.method
+    stolen, ticks = (now - then for now, then in zip(service.stolen(), stolen_before, strict=True))
+    return WaitFacts(
+        method=method.method,
+        reason=method.reason,
+        gil_holders=service.holders(run_number),
+        steal_ratio=stolen / ticks if ticks > 0 and stolen > 0 else 0.0,
+    )
+
+
+def _once(find_out: Callable[[], WaitFacts]) -> Callable[[], WaitFacts]:
+    """What the first call found out: the sampler tells it once."""
+    known: list[WaitFacts] = []
+    lock = threading.Lock()
+
+    def facts() -> WaitFacts:
+        with lock:
+            if not known:
+                known.append(find_out())
+            return known[0]
+
+    return facts
+
+
+_meters: weakref.WeakSet[WaitsMeter] = weakref.WeakSet()
+
+
+def _reset_after_fork() -> None:
+    for meter in list(_meters):
+        meter.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)
