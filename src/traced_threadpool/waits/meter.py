@@ -11,9 +11,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from traced_threadpool.observers import ErrorLog, Observer
 from traced_threadpool.runs import NodeRecord, RunRecord, WaitFacts
@@ -51,19 +51,15 @@ class CpuMeter:
         node.reading += time.thread_time_ns()
 
 
-class _Reading:
-    """What a worker had used up when its node started. Time spent on nodes within it is added, so as not to count."""
+class _Reading(NamedTuple):
+    """What a worker had used up at one moment. Made for every node: a plain tuple is what costs least."""
 
-    __slots__ = ("before", "cpu_ns", "delay_ns", "left_at_ns", "looks", "seat", "seen")
-
-    def __init__(self, seat: Seat | None, before: int, cpu_ns: int, delay_ns: int, looks: int, seen: list[int]) -> None:
-        self.seat = seat
-        self.before = before  # the node that the worker was in, on the board
-        self.cpu_ns = cpu_ns
-        self.delay_ns = delay_ns
-        self.looks = looks
-        self.seen = seen
-        self.left_at_ns = 0
+    seat: Seat | None
+    before: int  # the node that the worker was in, on the board
+    cpu_ns: int
+    delay_ns: int
+    looks: int
+    seen: Sequence[int]
 
 
 class WaitsMeter(CpuMeter, Observer):
@@ -81,31 +77,29 @@ class WaitsMeter(CpuMeter, Observer):
         self._errors = errors
         self._lock = threading.Lock()
         self._accounts: dict[str, Account] = {}
+        self._saw_gil: set[int] = set()  # numbers of runs that a look found waiting for the interpreter lock
         _meters.add(self)
 
     def run_started(self, run: RunRecord) -> None:
         run.number = self._service.next_run_number()
-        run.wait_facts = _once(partial(_facts_of, self._service, run.number, self._service.stolen()))
+        run.wait_facts = _once(partial(self._facts, run.number, self._service.stolen()))
 
     def start(self, node: NodeRecord) -> None:
         try:
             self._start(node)
         except Exception as error:
             self._errors.record(self.component, error)
-            node.reading = _Reading(None, 0, time.thread_time_ns(), 0, 0, [])
-            node.started_ns = time.monotonic_ns()
+            self._start_unseen(node)
 
     def _start(self, node: NodeRecord) -> None:
-        service = self._service
+        service, run = self._service, node.run
         seat = service.seat()
         if seat is None:
-            node.reading = _Reading(None, 0, time.thread_time_ns(), 0, 0, [])
-            node.started_ns = time.monotonic_ns()
+            self._start_unseen(node)
             return
-        run = node.run
         words, row = seat.words, seat.row
         before = words[row + b.NODE]
-        words[row + b.NODE] = b.packed(0 if run is None else run.number, service.number_of(node.name))
+        words[row + b.NODE] = (0 if run is None else run.number << b.NAME_BITS) | service.number_of(node.name)
         words[row + b.DEPTH] += 1
         if words[b.PHASE] == b.PARKED:
             service.wake_sampler()
@@ -118,7 +112,11 @@ class WaitsMeter(CpuMeter, Observer):
         looks = words[row + b.LOOKS]
         if looks != seat.looks:
             _read_seen(seat, looks)
-        node.reading = _Reading(seat, before, cpu_ns, seat.delay_ns, looks, seat.seen)
+        node.reading = tuple.__new__(_Reading, (seat, before, cpu_ns, seat.delay_ns, looks, seat.seen))
+
+    def _start_unseen(self, node: NodeRecord) -> None:
+        node.reading = _Reading(None, 0, time.thread_time_ns(), 0, 0, ())
+        node.started_ns = time.monotonic_ns()
 
     def end(self, node: NodeRecord) -> None:
         reading: _Reading = node.reading
@@ -158,6 +156,8 @@ class WaitsMeter(CpuMeter, Observer):
             assert seat is not None
             all_seen = [now - then for now, then in zip(seat.seen, reading.seen, strict=True)]
             seen = all_seen[RUNNING + 1 :]
+            if seen[0] and node.run is not None:
+                self._saw_gil.add(node.run.number)
             total_ns = sum(all_seen)
             if seat.delay is None and total_ns:
                 # Nobody counts what it waited for a processor. It is what looks found running beyond the processor
@@ -183,32 +183,47 @@ class WaitsMeter(CpuMeter, Observer):
             return self._accounts.setdefault(name, Account())
 
     def leave(self, node: NodeRecord) -> None:
-        reading: _Reading = node.reading
-        reading.cpu_ns -= time.thread_time_ns()
-        reading.left_at_ns = now_ns = time.monotonic_ns()
-        seat = reading.seat
-        if seat is not None:
-            self._shift(reading, seat, now_ns, -1)
+        now = self._now(node.reading)
+        node.reading = node.reading, now, time.monotonic_ns()
 
     def come_back(self, node: NodeRecord) -> None:
-        reading: _Reading = node.reading
-        reading.cpu_ns += time.thread_time_ns()
-        now_ns = time.monotonic_ns()
-        node.aside_ns += now_ns - reading.left_at_ns
-        seat = reading.seat
-        if seat is not None:
-            self._shift(reading, seat, now_ns, 1)
+        start, left, left_at_ns = node.reading
+        node.aside_ns += time.monotonic_ns() - left_at_ns
+        now = self._now(start)
+        node.reading = _Reading(
+            now.seat if left.seat is start.seat else None,
+            start.before,
+            start.cpu_ns + now.cpu_ns - left.cpu_ns,
+            start.delay_ns + now.delay_ns - left.delay_ns,
+            start.looks + now.looks - left.looks,
+            [sum(each) for each in zip(start.seen, now.seen, (-one for one in left.seen), strict=True)],
+        )
 
-    def _shift(self, reading: _Reading, seat: Seat, now_ns: int, sign: int) -> None:
-        try:
-            _read_delay(seat, now_ns)
-            reading.delay_ns += sign * seat.delay_ns
-            _read_seen(seat, seat.words[seat.row + b.LOOKS])
-            reading.looks += sign * seat.looks
-            reading.seen = [then + sign * now for then, now in zip(reading.seen, seat.seen, strict=True)]
-        except Exception as error:
-            self._errors.record(self.component, error)
-            reading.seat = None
+    def _now(self, start: _Reading) -> _Reading:
+        cpu_ns, now_ns = time.thread_time_ns(), time.monotonic_ns()
+        seat = start.seat
+        if seat is not None:
+            try:
+                _read_delay(seat, now_ns)
+                _read_seen(seat, seat.words[seat.row + b.LOOKS])
+                return _Reading(seat, 0, cpu_ns, seat.delay_ns, seat.looks, seat.seen)
+            except Exception as error:
+                self._errors.record(self.component, error)
+        return _Reading(None, 0, cpu_ns, start.delay_ns, start.looks, start.seen)
+
+    def _facts(self, run_number: int, stolen_before: tuple[int, int]) -> WaitFacts:
+        service = self._service
+        method = service.method
+        stolen, ticks = (now - then for now, then in zip(service.stolen(), stolen_before, strict=True))
+        # Only a run that waited has anybody to name: for thousands of short ones, answers would cost all the budget.
+        holders = service.holders(run_number) if run_number in self._saw_gil else {}
+        self._saw_gil.discard(run_number)
+        return WaitFacts(
+            method=method.method,
+            reason=method.reason,
+            gil_holders=holders,
+            steal_ratio=stolen / ticks if ticks > 0 and stolen > 0 else 0.0,
+        )
 
     def reset_after_fork(self) -> None:
         """For a forked child, in which the thread that held the lock does not exist."""
@@ -225,17 +240,6 @@ def _read_seen(seat: Seat, looks: int) -> None:
     start = seat.row + b.SEEN
     seat.seen = seat.words[start : start + b.KINDS].tolist()
     seat.looks = looks
-
-
-def _facts_of(service: Service, run_number: int, stolen_before: tuple[int, int]) -> WaitFacts:
-    method = service.method
-    stolen, ticks = (now - then for now, then in zip(service.stolen(), stolen_before, strict=True))
-    return WaitFacts(
-        method=method.method,
-        reason=method.reason,
-        gil_holders=service.holders(run_number),
-        steal_ratio=stolen / ticks if ticks > 0 and stolen > 0 else 0.0,
-    )
 
 
 def _once(find_out: Callable[[], WaitFacts]) -> Callable[[], WaitFacts]:

@@ -242,10 +242,12 @@ def serve(sampler: Sampler, words: memoryview[int], channel: int, parent: int) -
     while os.getppid() == parent:
         # Evenly spread over half to one and a half intervals, so as not to beat with the work; the clock's last
         # digits are chance enough.
-        jittered_ns = interval_ns * (500 + before_ns % 1_000) // 1_000
-        if not _answer(sampler, channel, jittered_ns / 1e9):
-            return
-        now_ns = time.monotonic_ns()
+        due_ns = before_ns + interval_ns * (500 + before_ns % 1_000) // 1_000
+        now_ns = before_ns
+        while now_ns < due_ns:  # a question neither puts the next look off nor brings it on: it comes at a run's end
+            if not _answer(sampler, channel, max(0, due_ns - time.monotonic_ns()) / 1e9):
+                return
+            now_ns = time.monotonic_ns()
         rows = sampler.active_rows()
         if rows:
             active_ns = now_ns

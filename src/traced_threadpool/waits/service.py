@@ -178,12 +178,15 @@ class Service:
 
     def seat(self) -> Seat | None:
         """The calling thread's; None for one too many."""
-        seat: Seat | None = getattr(self._seats, "seat", None)
-        if seat is not None and seat.epoch == self.epoch:
-            return seat
+        try:
+            seat: Seat = self._seats.seat
+            if seat.epoch == self.epoch:
+                return seat
+        except AttributeError:  # none yet, or none to be had
+            pass
         with self._lock:
-            self._seats.seat = seat = self._new_seat()
-        return seat
+            self._seats.seat = new = self._new_seat()
+        return new
 
     def _new_seat(self) -> Seat | None:
         if self._keeper is None and not self._start_keeper():
