@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from benchmarks import machine, makespan, memory, overhead, report, table, targets, telemetry_parts
+from benchmarks import attribution, machine, makespan, memory, overhead, report, table, targets, telemetry_parts
 from benchmarks.samples import Results, Series
 from benchmarks.settings import Settings, say
 from benchmarks.targets import Check
@@ -21,6 +21,7 @@ SECTIONS: Mapping[str, Callable[[Settings], list[Series]]] = {
     "sizes": overhead.measure_sizes,
     "telemetry": telemetry_parts.measure,
     "first-run": telemetry_parts.measure_first_run,
+    "attribution": attribution.measure,
     "makespan": makespan.measure,
     "memory": memory.measure,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks import makespan, memory, overhead, peers, telemetry_parts
+from benchmarks import attribution, makespan, memory, overhead, peers, telemetry_parts
 from benchmarks.samples import Results, Series, ratio
 from benchmarks.table import Table
 from benchmarks.targets import Check
@@ -37,6 +37,8 @@ def tables(results: Results, checks: Sequence[Check]) -> list[Table]:
         _times(results, telemetry_parts.FIRST_RUN_SECTION, case)
         for case in results.cases(telemetry_parts.FIRST_RUN_SECTION)
     ]
+    if results.cases(attribution.SECTION):
+        found.append(_attribution(results))
     if results.cases(makespan.SECTION):
         found.append(_makespans(results))
     found += [_memory(results, case) for case in results.cases(memory.SECTION)]
@@ -61,6 +63,26 @@ def _times(results: Results, section: str, case: str) -> Table:
             *("wall µs/node", "IQR", "least", "× Hamilton", "paired"),
             *("CPU µs/node", "IQR", "least", "× Hamilton", "paired"),
         ),
+        rows=rows,
+    )
+
+
+def _attribution(results: Results) -> Table:
+    rows = []
+    for case in results.cases(attribution.SECTION):
+        row = [case]
+        for measure in ("wall", "cpu"):
+            on = results.get(attribution.SECTION, case, attribution.ON, measure)
+            off = results.get(attribution.SECTION, case, attribution.OFF, measure)
+            assert on is not None
+            assert off is not None
+            compared = ratio(on.values, off.values)
+            low, high = compared.paired_quartiles
+            row += [f"{compared.of_medians:.3f}", f"{compared.paired:.3f}", f"{low:.3f} to {high:.3f}"]
+        rows.append(row)
+    return Table(
+        title="attribution: time with it over time without",
+        columns=("", "wall: of medians", "of pairs", "middle half", "cpu: of medians", "of pairs", "middle half"),
         rows=rows,
     )
 

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks import makespan, memory, overhead, peers
+from benchmarks import attribution, makespan, memory, overhead, peers
 from benchmarks.samples import Ratio, Results, quartiles, ratio
 
 NODE_LIMIT = 1.0
@@ -18,6 +18,7 @@ TRACER_LIMIT = 0.5
 MAKESPAN_LIMIT = 1.10
 GROWTH_LIMIT = 1.3
 MEMORY_LIMIT = 1.0
+ATTRIBUTION_LIMIT = 1.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class Check:
 
 def check(results: Results) -> list[Check]:
     """Every target that the sections measured can tell of."""
-    return [*_per_node(results), *_makespans(results), *_growth(results), *_memory(results)]
+    return [*_per_node(results), *_attribution(results), *_makespans(results), *_growth(results), *_memory(results)]
 
 
 def _per_node(results: Results) -> Iterator[Check]:
@@ -103,6 +104,25 @@ def _makespans(results: Results) -> Iterator[Check]:
                 limit=MAKESPAN_LIMIT,
                 close=low <= MAKESPAN_LIMIT < high,
                 remark=f"least {min(found.values):.3f}; simulated {fifo:.3f}, foreseeing {foreseeing:.3f}",
+            )
+
+
+def _attribution(results: Results) -> Iterator[Check]:
+    """By the pairs: the two take turns, and the machine's speed changes more between rounds than they differ."""
+    for case in results.cases(attribution.SECTION):
+        on = results.get(attribution.SECTION, case, attribution.ON, "wall")
+        off = results.get(attribution.SECTION, case, attribution.OFF, "wall")
+        if on is not None and off is not None:
+            found = ratio(on.values, off.values)
+            low, high = found.paired_quartiles
+            yield Check(
+                target="attribution costs ≤ 1 % of throughput",
+                case=case,
+                value=found.paired,
+                paired=found.paired,
+                limit=ATTRIBUTION_LIMIT,
+                close=low <= ATTRIBUTION_LIMIT < high,
+                remark=f"{_us(on.values)} against {_us(off.values)} µs",
             )
 
 

@@ -20,9 +20,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "observers": {"runs"},
     "work": {"scheduler", "runs"},
     "waits": {"runs", "observers"},
+    # The critical path is worked out while the program runs, with the same code as from a file.
+    "analysis": {"runs", "scheduler", "observers"},
     "pool": {"work", "scheduler", "runs", "observers"},
     "telemetry": {"_version", "runs", "observers"},
-    "adapter": {"pool", "work", "runs", "observers", "telemetry", "waits"},
+    "adapter": {"pool", "work", "runs", "observers", "telemetry", "waits", "analysis"},
+    "report": {"analysis", "runs", "_version"},
+    "cli": {"analysis", "report", "demo", "runs", "_version"},
+    "demo": {"adapter", "analysis", "report", "telemetry"},
+    "__main__": {"cli"},
     "__init__": {"_version", "adapter", "pool", "telemetry"},
 }
 HAMILTON_IS_KNOWN_IN = {"adapter.py"}

@@ -43,6 +43,13 @@ CONTRACT = [
         "hamilton.run.last.success.timestamp",
         "s",
     ),
+    Row(
+        "hamilton_run_critical_path_seconds_total",
+        "counter",
+        ("pool", "run", "node"),
+        "hamilton.run.critical.path",
+        "s",
+    ),
     Row("hamilton_gil_wait_seconds_total", "counter", (), "hamilton.gil.wait", "s"),
     Row("hamilton_attribution_info", "gauge", ("method", "reason"), "hamilton.attribution.info", ""),
     Row("hamilton_telemetry_errors_total", "counter", ("component",), "hamilton.telemetry.errors", ""),
@@ -98,7 +105,6 @@ NOT_IN_EVERY_RUN = {
     "hamilton.run.gil.holders",
     "hamilton.run.gil.holder.durations",
     "hamilton.run.steal.ratio",
-    "hamilton.run.critical_path",
 }
 
 

@@ -152,6 +152,7 @@ def test_run_span_has_the_documented_attributes(traces: Traces) -> None:
         "hamilton.threadpool.name": "etl",
         "hamilton.threadpool.workers.limit": 3,
         "hamilton.graph.version": HamiltonGraph.from_graph(dr.graph).version,
+        "hamilton.run.critical_path": ("load", "left", "joined"),
         "hamilton.processors.limit": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
     }
 

@@ -24,6 +24,8 @@ from opentelemetry import context as otel_context
 from opentelemetry.trace import TracerProvider
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from traced_threadpool.analysis.record import RecordedRun
+from traced_threadpool.analysis.recorder import DEFAULT_RUNS, Recorder, Recording
 from traced_threadpool.observers import ErrorLog, Observer, Observers
 from traced_threadpool.pool import Pool, PoolSnapshot, default_max_workers
 from traced_threadpool.runs import RunRecord, unix_offset_ns
@@ -95,6 +97,7 @@ class FutureAdapter(
         node_duration_buckets: Bounds of `hamilton_node_duration_seconds`, in seconds.
         queue_wait_buckets: Bounds of `hamilton_threadpool_queue_wait_seconds`, in seconds.
         run_duration_buckets: Bounds of `hamilton_run_duration_seconds`, in seconds.
+        record: Whether to keep the last runs for `recorded_runs`: `True` keeps 10, a number that many.
         attribution: Whether to find out where a node's time goes: the interpreter lock, a processor, the network, a
             disk, a lock, sleep. Without, processor time alone.
         attribution_budget: The share of one processor that this may use, above 0 and at most 1. Of several adapters'
@@ -123,6 +126,7 @@ class FutureAdapter(
         node_duration_buckets: Sequence[float] | None = None,
         queue_wait_buckets: Sequence[float] | None = None,
         run_duration_buckets: Sequence[float] | None = None,
+        record: bool | int = False,
         attribution: bool = True,
         attribution_budget: float = DEFAULT_BUDGET,
     ) -> None:
@@ -178,13 +182,20 @@ class FutureAdapter(
             )
         _checked_share("attribution_budget", attribution_budget)
         meter = CpuMeter()
-        self._measures_waits = _checked_bool("attribution", attribution) and bool(observers)
+        self._keeps = _checked_count(
+            "record", DEFAULT_RUNS if record is True else int(record) if record is False else record
+        )
+        observed = bool(observers) or self._keeps > 0
+        self._measures_waits = _checked_bool("attribution", attribution) and observed
         if self._measures_waits:
             meter = WaitsMeter(waits, self._errors)
             observers.insert(0, meter)
             waits.join(self, attribution_budget)
             if collector is not None:
                 collector.show_waits(waits)
+        self._recorder = Recorder(pool_name=self.name, max_workers=max_workers, keep=self._keeps, on_end=_tell_path)
+        if observed:
+            observers.append(self._recorder)  # the last observer hears first of a run's end: the others want its path
         self._pool = Pool(max_workers, thread_name_prefix, Observers(observers, self._errors), meter)
         self._source = _GaugeSource(self.name, self.run_name, self._pool)
         if collector is not None:
@@ -433,6 +444,17 @@ class FutureAdapter(
         return self._pool.snapshot()
 
     @property
+    def recorded_runs(self) -> list[RecordedRun]:
+        """The last runs that have ended, the latest last, for `traced_threadpool.analysis`; see the argument `record`.
+
+        Raises:
+            RuntimeError: This adapter does not record.
+        """
+        if not self._keeps:
+            raise RuntimeError("this adapter records no runs; make it with FutureAdapter(..., record=True)")
+        return self._recorder.runs
+
+    @property
     def telemetry_errors(self) -> dict[str, int]:
         """Failures inside telemetry so far, by component, as in `hamilton_telemetry_errors_total`."""
         return self._errors.counts
@@ -456,6 +478,10 @@ class _GaugeSource:
 
     def snapshot(self) -> PoolSnapshot:
         return self._pool.snapshot()
+
+
+def _tell_path(run: RunRecord, recording: Recording) -> None:
+    run.critical_path = lambda: recording.path
 
 
 def _wait_for_all_or_failure(futures: list[Future[Any]]) -> None:

@@ -49,6 +49,18 @@ class WaitFacts:
     steal_ratio: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathFacts:
+    """The critical path of a run as telemetry tells it.
+
+    `names` are its nodes from first to last; of a very long path the longest ones. `seconds` is how much of the path
+    each node's name takes, and the waits between nodes under names that start with an underscore: the whole run.
+    """
+
+    names: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
 class RunRecord:
     """One `execute`: what was asked for, and how it went.
 
@@ -56,9 +68,11 @@ class RunRecord:
     it, so that its times are in the order in which things happened.
     `telemetry` is a place for observers to keep what they need (the run's span); nobody else reads it. `number` tells
     runs apart in the waits' sampler; `wait_facts` gives what that knows, once the run has ended, and may take a moment.
+    `critical_path` gives the chain of nodes that fills the run, then too.
     """
 
     __slots__ = (
+        "critical_path",
         "ended_ns",
         "error",
         "graph",
@@ -103,6 +117,7 @@ class RunRecord:
         self.telemetry: Any = None
         self.number = 0
         self.wait_facts: Callable[[], WaitFacts] | None = None
+        self.critical_path: Callable[[], PathFacts] | None = None
 
     @property
     def duration_ns(self) -> int:

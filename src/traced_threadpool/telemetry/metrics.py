@@ -144,6 +144,8 @@ class Collector:
                 counted[names.NODE_TIME].add_metric((pool, node, state), one_ns / 1e9)
             for (run, outcome), histogram in tally.copy_runs():
                 _add_histogram(counted[names.RUN_DURATION], (pool, run, outcome), histogram)
+            for (run, node), seconds in tally.copy_critical_seconds():
+                counted[names.CRITICAL_PATH_TIME].add_metric((pool, run, node), seconds)
             for run, timestamp in list(tally.last_success.items()):
                 counted[names.RUN_LAST_SUCCESS].add_metric((pool, run), timestamp)
         waits = self._waits
@@ -244,8 +246,11 @@ class Metrics(Observer):
         outcome = run.outcome or "success"
         span = getattr(run.telemetry, "span", None)
         span_context = None if span is None else span.get_span_context()
+        path = run.critical_path().seconds if run.critical_path is not None else None
         with self._tally.lock:
             self._tally.run_cell(self._run_name, outcome).observe(run.duration_ns, span_context)
+            if path:
+                self._tally.add_critical_seconds(self._run_name, path, self._max_node_labels)
             if outcome == "success":
                 self._tally.last_success[self._run_name] = time.time()
 

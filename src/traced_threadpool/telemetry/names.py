@@ -197,6 +197,13 @@ RUNS_ACTIVE: Final = Metric(
     labels=("pool", "run"),
     description="Runs that have started and not ended",
 )
+CRITICAL_PATH_TIME: Final = Metric(
+    otel="hamilton.run.critical.path",
+    kind="counter",
+    labels=("pool", "run", "node"),
+    unit="s",
+    description="How long each node governed its runs' duration; waits between nodes start with an underscore",
+)
 RUN_LAST_SUCCESS: Final = Metric(
     otel="hamilton.run.last.success.timestamp",
     kind="gauge",
@@ -239,6 +246,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     RUN_DURATION,
     RUNS_ACTIVE,
     RUN_LAST_SUCCESS,
+    CRITICAL_PATH_TIME,
     GIL_WAIT,
     ATTRIBUTION,
     TELEMETRY_ERRORS,

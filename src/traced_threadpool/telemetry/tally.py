@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from traced_threadpool.runs import STATES
@@ -93,18 +93,23 @@ class PoolTally:
         self.nodes: dict[tuple[str, str], NodeCell] = {}
         self.runs: dict[tuple[str, str], HistogramCell] = {}
         self.last_success: dict[str, float] = {}
+        self.critical_seconds: dict[tuple[str, str], float] = {}  # by run's and node's name
         self._node_bounds_ns: Final = _in_ns(buckets[names.NODE_DURATION.prometheus])
         self._run_bounds_ns: Final = _in_ns(buckets[names.RUN_DURATION.prometheus])
         self._node_labels: set[str] = set()
         _tallies.add(self)
 
-    def new_node_cell(self, name: str, outcome: str, max_node_labels: int) -> NodeCell:
-        """A cell for a node seen first; that of `_other` once `max_node_labels` nodes have one. Under the lock."""
+    def node_label(self, name: str, max_node_labels: int) -> str:
+        """The label of a node: its name, or `_other` once `max_node_labels` nodes have one. Under the lock."""
         if name not in self._node_labels:
-            if len(self._node_labels) < max_node_labels:
-                self._node_labels.add(name)
-            else:
-                name = names.OTHER_NODES
+            if len(self._node_labels) >= max_node_labels:
+                return names.OTHER_NODES
+            self._node_labels.add(name)
+        return name
+
+    def new_node_cell(self, name: str, outcome: str, max_node_labels: int) -> NodeCell:
+        """A cell for a node seen first. Under the lock."""
+        name = self.node_label(name, max_node_labels)
         cell = self.nodes.get((name, outcome))
         if cell is None:
             cell = self.nodes[name, outcome] = NodeCell(self._node_bounds_ns)
@@ -117,6 +122,13 @@ class PoolTally:
             cell = self.runs[run_name, outcome] = HistogramCell(self._run_bounds_ns)
         return cell
 
+    def add_critical_seconds(self, run_name: str, seconds: Mapping[str, float], max_node_labels: int) -> None:
+        """Under the lock. Names that start with an underscore are ours and need no place among the nodes."""
+        for name, more in seconds.items():
+            label = name if name.startswith("_") else self.node_label(name, max_node_labels)
+            key = run_name, label
+            self.critical_seconds[key] = self.critical_seconds.get(key, 0.0) + more
+
     def copy_nodes(self) -> Iterator[tuple[tuple[str, str], NodeCell]]:
         """A consistent copy of each cell; the lock is held for one at a time, so that a scrape stops no worker."""
         with self.lock:
@@ -125,6 +137,10 @@ class PoolTally:
             with self.lock:
                 copied = self.nodes[label].copy()
             yield label, copied
+
+    def copy_critical_seconds(self) -> list[tuple[tuple[str, str], float]]:
+        with self.lock:
+            return list(self.critical_seconds.items())
 
     def copy_queue_wait(self) -> HistogramCell:
         with self.lock:

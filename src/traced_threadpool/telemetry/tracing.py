@@ -149,6 +149,8 @@ class Tracing(Observer):
             attributes[names.RUN_CPU] = run.telemetry.state_ns[0] / 1e9
             attributes.update(_wait_attributes(run.telemetry.state_ns, names.run_wait))
             attributes.update(_fact_attributes(run.wait_facts()))
+        if run.critical_path is not None:
+            attributes[names.CRITICAL_PATH] = run.critical_path().names
         if run.telemetry.graph_version is not None:
             attributes[names.GRAPH_VERSION] = run.telemetry.graph_version
         span.set_attributes(attributes)

@@ -64,10 +64,10 @@ class Board:
         self.words = self._bytes.cast("Q")
 
     def close(self) -> None:
-        """Whoever uses it after that gets a ValueError."""
-        self.words.release()
-        self._bytes.release()
-        with contextlib.suppress(BufferError):  # a thread is in the middle of a reading: closed when that is over
+        """At once, and not with the last reference. Whoever uses it after that gets a ValueError."""
+        with contextlib.suppress(BufferError):  # somebody is in the middle of a reading
+            self.words.release()
+            self._bytes.release()
             self._memory.close()
 
 
@@ -76,5 +76,9 @@ def make_memory() -> int:
     if not hasattr(os, "memfd_create"):
         return -1
     descriptor = os.memfd_create("traced-threadpool-waits", os.MFD_CLOEXEC)
-    os.ftruncate(descriptor, SIZE)
+    try:
+        os.ftruncate(descriptor, SIZE)
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor

@@ -11,8 +11,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from traced_threadpool.observers import ErrorLog, Observer
@@ -75,14 +74,13 @@ class WaitsMeter(CpuMeter, Observer):
     def __init__(self, service: Service, errors: ErrorLog) -> None:
         self._service = service
         self._errors = errors
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a garbage collection under it may run anything
         self._accounts: dict[str, Account] = {}
-        self._saw_gil: set[int] = set()  # numbers of runs that a look found waiting for the interpreter lock
         _meters.add(self)
 
     def run_started(self, run: RunRecord) -> None:
         run.number = self._service.next_run_number()
-        run.wait_facts = _once(partial(self._facts, run.number, self._service.stolen()))
+        run.wait_facts = _Facts(self._service, run.number)
 
     def start(self, node: NodeRecord) -> None:
         try:
@@ -156,8 +154,8 @@ class WaitsMeter(CpuMeter, Observer):
             assert seat is not None
             all_seen = [now - then for now, then in zip(seat.seen, reading.seen, strict=True)]
             seen = all_seen[RUNNING + 1 :]
-            if seen[0] and node.run is not None:
-                self._saw_gil.add(node.run.number)
+            if seen[0] and node.run is not None and isinstance(node.run.wait_facts, _Facts):
+                node.run.wait_facts.saw_gil = True
             total_ns = sum(all_seen)
             if seat.delay is None and total_ns:
                 # Nobody counts what it waited for a processor. It is what looks found running beyond the processor
@@ -202,7 +200,7 @@ class WaitsMeter(CpuMeter, Observer):
     def _now(self, start: _Reading) -> _Reading:
         cpu_ns, now_ns = time.thread_time_ns(), time.monotonic_ns()
         seat = start.seat
-        if seat is not None:
+        if seat is not None and seat.epoch == self._service.epoch:
             try:
                 _read_delay(seat, now_ns)
                 _read_seen(seat, seat.words[seat.row + b.LOOKS])
@@ -211,23 +209,43 @@ class WaitsMeter(CpuMeter, Observer):
                 self._errors.record(self.component, error)
         return _Reading(None, 0, cpu_ns, start.delay_ns, start.looks, start.seen)
 
-    def _facts(self, run_number: int, stolen_before: tuple[int, int]) -> WaitFacts:
+    def reset_after_fork(self) -> None:
+        """For a forked child, in which the thread that held the lock does not exist."""
+        self._lock = threading.RLock()
+
+
+class _Facts:
+    """What is known of one run's waits: found out at the first call, for the sampler tells it once."""
+
+    __slots__ = ("_known", "_lock", "_run_number", "_service", "_stolen", "saw_gil")
+
+    def __init__(self, service: Service, run_number: int) -> None:
+        self._service = service
+        self._run_number = run_number
+        self._stolen = service.stolen()
+        self._known: WaitFacts | None = None
+        self._lock = threading.Lock()
+        self.saw_gil = False
+        """Whether a look found a node of the run waiting for the interpreter lock."""
+
+    def __call__(self) -> WaitFacts:
+        with self._lock:
+            if self._known is None:
+                self._known = self._find_out()
+            return self._known
+
+    def _find_out(self) -> WaitFacts:
         service = self._service
         method = service.method
-        stolen, ticks = (now - then for now, then in zip(service.stolen(), stolen_before, strict=True))
-        # Only a run that waited has anybody to name: for thousands of short ones, answers would cost all the budget.
-        holders = service.holders(run_number) if run_number in self._saw_gil else {}
-        self._saw_gil.discard(run_number)
+        stolen, ticks = (now - then for now, then in zip(service.stolen(), self._stolen, strict=True))
+        known_before = self._stolen[1] > 0
         return WaitFacts(
             method=method.method,
             reason=method.reason,
-            gil_holders=holders,
-            steal_ratio=stolen / ticks if ticks > 0 and stolen > 0 else 0.0,
+            # Only such a run has anybody to name. For thousands of short ones, answers would cost all the budget.
+            gil_holders=service.holders(self._run_number) if self.saw_gil else {},
+            steal_ratio=stolen / ticks if known_before and ticks > 0 and stolen > 0 else 0.0,
         )
-
-    def reset_after_fork(self) -> None:
-        """For a forked child, in which the thread that held the lock does not exist."""
-        self._lock = threading.Lock()
 
 
 def _read_delay(seat: Seat, now_ns: int) -> None:
@@ -240,20 +258,6 @@ def _read_seen(seat: Seat, looks: int) -> None:
     start = seat.row + b.SEEN
     seat.seen = seat.words[start : start + b.KINDS].tolist()
     seat.looks = looks
-
-
-def _once(find_out: Callable[[], WaitFacts]) -> Callable[[], WaitFacts]:
-    """What the first call found out: the sampler tells it once."""
-    known: list[WaitFacts] = []
-    lock = threading.Lock()
-
-    def facts() -> WaitFacts:
-        with lock:
-            if not known:
-                known.append(find_out())
-            return known[0]
-
-    return facts
 
 
 _meters: weakref.WeakSet[WaitsMeter] = weakref.WeakSet()

@@ -25,7 +25,8 @@ class RunQueueDelay:
         self._descriptor = -1
         self._read, self._buffer = _keeping_read()
         self._descriptor = os.open(proc / "self" / "task" / str(thread) / "schedstat", os.O_RDONLY | os.O_CLOEXEC)
-        if not self.read_ns() and not self._buffer.value:
+        self.read_ns()
+        if self._buffer.value.partition(b" ")[0] in (b"", b"0"):  # this thread has run, or it would not be here
             self.close()
             raise OSError("schedstat is empty")
 

@@ -19,31 +19,31 @@ import sys
 import time
 
 from traced_threadpool.waits import board as b
-from traced_threadpool.waits.classify import GIL, Classifier, UnknownArchitecture, table_for
+from traced_threadpool.waits.classify import GIL, Classifier, table_for
 
 LEAST_NS = 2_000_000
 MOST_NS = 1_000_000_000
-SAVINGS_NS = 20_000_000
+SAVINGS_NS = 5_000_000
 """How much processor time can be saved up, to be spent on closer looks."""
 
 LINGER_NS = 100_000_000
 """How long it goes on looking for work when no node runs, before it parks."""
 
 FRESH_NS = 1_000_000_000
-"""How long the kind of a descriptor, and the processor time stolen, are taken as known."""
+"""How long the processor time stolen is taken as known."""
 
 MAX_READINGS = 4_096
 MAX_RUNS = 1_000
 MAX_HOLDERS = 50
 ORPHAN_SECONDS = 2.0
 
-MEMORY, CHANNEL = 200, 201
-"""The descriptors that the process is started with."""
+MEMORY, CHANNEL = 3, 4
+"""The descriptors that the process is started with, beside the usual three."""
 
 # What is said over the channel, a socket that keeps messages apart. By the service:
 WAKE, HOLDERS, AGAIN = b"w", b"h", b"a"
 # and by the sampler, once it has been told whom to look at; later it answers with a run's holders.
-READY, REFUSED, NO_TABLE = b"y", b"r", b"t"
+READY, REFUSED = b"y", b"r"
 
 
 class Pace:
@@ -97,7 +97,6 @@ class Sampler:
         self._memory: int | None = None  # its descriptor, -1 where it cannot be read
         self._files: dict[int, tuple[int, int]] = {}  # by row: generation and descriptor, -1 for a thread that is gone
         self._readings: dict[bytes, int] = {}
-        self._links: dict[int, str] = {}
         self._fresh_until_ns = 0
         self._holders: dict[int, dict[str, int]] = {}
         self.classifier: Classifier
@@ -145,15 +144,11 @@ class Sampler:
         return sorted(caused.items(), key=lambda item: -item[1])[:MAX_HOLDERS]
 
     def descriptor(self, number: int) -> str:
-        """What a file descriptor of the process is."""
-        link = self._links.get(number)
-        if link is None:
-            try:
-                link = os.readlink(f"{self._proc}/fd/{number}")  # noqa: PTH115  # as above
-            except OSError:
-                link = ""
-            self._links[number] = link
-        return link
+        """What a file descriptor of the process is at this moment: the next file to be opened gets its number."""
+        try:
+            return os.readlink(f"{self._proc}/fd/{number}")  # noqa: PTH115  # pathlib is slow to import
+        except OSError:
+            return ""
 
     def _read(self, row: int) -> bytes | None:
         words = self._words
@@ -182,9 +177,8 @@ class Sampler:
 
     def _refresh(self, now_ns: int) -> None:
         self._fresh_until_ns = now_ns + FRESH_NS
-        self._links.clear()
         try:
-            with open("/proc/stat", "rb") as file:  # noqa: PTH123  # pathlib is slow to import
+            with open("/proc/stat", "rb") as file:  # noqa: PTH123  # as above
                 ticks = [int(field) for field in file.readline().split()[1:9]]
         except (OSError, ValueError):
             return
@@ -299,21 +293,20 @@ def refusal(proc: str, thread: int) -> str | None:
 
 def main() -> None:
     """What the helper process does."""
+    import resource  # not on Windows
+
     os.chdir("/")
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # pathlib is slow to import
-        if int(name) > 2 and int(name) not in (MEMORY, CHANNEL):
+        if int(name) > CHANNEL:
             with contextlib.suppress(OSError):
                 os.close(int(name))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one for each worker
     told = os.read(CHANNEL, 4_096).decode().split("\n", 6)
     if len(told) < 7:
         return
     parent, pointer_bytes, address, holder_address, ident_offset = map(int, told[:5])
     proc = f"{told[6]}/{parent}"
-    try:
-        table = table_for(told[5], pointer_bytes)
-    except UnknownArchitecture as error:
-        os.write(CHANNEL, NO_TABLE + str(error).encode())
-        return
     while (reason := refusal(proc, parent)) is not None:
         os.write(CHANNEL, REFUSED + reason.encode())
         if os.read(CHANNEL, 64) != AGAIN:
@@ -326,7 +319,7 @@ def main() -> None:
         ident_offset=None if ident_offset < 0 else ident_offset,
     )
     sampler.classifier = Classifier(
-        table,
+        table_for(told[5], pointer_bytes),
         gil_address=None if address < 0 else address,
         descriptor=sampler.descriptor,
         memory=sampler.memory,

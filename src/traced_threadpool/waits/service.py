@@ -27,6 +27,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from typing import Any, Final
 from traced_threadpool.waits import board as b
 from traced_threadpool.waits import sampler
 from traced_threadpool.waits.calibrate import Lock, NoCalibration, calibrate, thread_state_address
+from traced_threadpool.waits.classify import UnknownArchitecture, table_for
 from traced_threadpool.waits.runqueue import RunQueueDelay
 
 logger = logging.getLogger("traced_threadpool")
@@ -64,9 +66,14 @@ REASONS: Final = {
     "no_interpreter": "the path of a Python interpreter to run the sampler with is not known",
     "proc_unreadable": "the kernel does not let one process see the system calls of another here",
     "gil_not_found": "the interpreter lock could not be told from other locks, so time waiting for any is in `other`",
+    "runqueue_unknown": "how long each worker waited for a processor is not to be had, so it is in `other`",
+    "too_many_workers": "there are more workers than can be looked at; the waits of the others are in `other`",
     "free_threaded": "this interpreter has no global lock, so nothing waits for it",
     "sampler_failed": "the sampler could not be started, or has ended",
 }
+
+# A program in which a pipe that breaks is deadly must not die of a sampler that has ended.
+_SEND_FLAGS: Final = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 
 _NO_LOCK: Final = Lock(address=-1)
 _ABSENT_LOCK: Final = Lock(address=0)  # an address that nobody waits at
@@ -74,7 +81,10 @@ _ABSENT_LOCK: Final = Lock(address=0)  # an address that nobody waits at
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """How the states of a node's time are found out: `process`, or `none`; and what is missing, by `REASONS`."""
+    """How the states of a node's time are found out: `process`, or `none`; and what is missing, by `REASONS`.
+
+    Of several reasons the gravest is first, with commas between them.
+    """
 
     method: str
     reason: str | None = None
@@ -101,17 +111,20 @@ class Seat:
         self.delay_ns = self.delay_at_ns = 0  # as last read, and when
         self.looks = -1  # as last read, with `seen`
         self.seen: list[int] = []
-        self._free = free
+        self._free: Callable[[int], None] | None = free
 
     def close(self) -> None:
+        """Lets go of the board, without a word on it: in a forked child it is the parent's."""
+        self._free = None
         if self.delay is not None:
             self.delay.close()
 
     def __del__(self) -> None:  # with the thread, whose local it is
-        with contextlib.suppress(Exception):
-            self.words[self.row + b.THREAD] = 0
-            self.words[self.row + b.DEPTH] = 0
-            self._free(self.row)
+        if self._free is not None:
+            with contextlib.suppress(ValueError):  # the board is closed
+                self.words[self.row + b.THREAD] = 0
+                self.words[self.row + b.DEPTH] = 0
+                self._free(self.row)
 
 
 class Service:
@@ -119,16 +132,27 @@ class Service:
 
     Args:
         proc: Where the kernel's `proc` is mounted.
+        idle_seconds: How long it stays ready when no node runs.
+        closed_seconds: The same once nobody has an open adapter.
     """
 
-    def __init__(self, *, proc: Path = Path("/proc")) -> None:
+    def __init__(
+        self,
+        *,
+        proc: Path = Path("/proc"),
+        idle_seconds: float = IDLE_SECONDS,
+        closed_seconds: float = CLOSED_SECONDS,
+    ) -> None:
         self._proc = proc
+        self._idle_seconds = idle_seconds
+        self._closed_seconds = closed_seconds
         self._users: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
         self._names: list[str] = [""]
         self._numbers: dict[str, int] = {}
         self._run_numbers = itertools.count(1)
         self._gil_wait_ns = 0
         self._said: set[str] = set()
+        self._unsaid: deque[tuple[str, object]] = deque()
         self.epoch = 0
         self._reset()
 
@@ -142,11 +166,14 @@ class Service:
         self._stopping = False
         self._gil: Lock | None = None
         self._failed_at: float | None = None
-        self.method = _method_here()
+        self._keeper_failed_at: float | None = None
+        self._why_none = _why_none_here()  # a reason, empty while the sampler works
         self._forget()
 
     def _forget(self) -> None:
         """As before the first node."""
+        self._why_none = self._why_none or "warming_up"
+        self._lacks: dict[str, None] = {}
         self._seats = threading.local()
         self._all_seats: weakref.WeakSet[Seat] = weakref.WeakSet()
         self._free_rows: list[int] = []
@@ -154,6 +181,16 @@ class Service:
         self._memory = -1
         self._channel: socket.socket | None = None
         self._process: _Process | None = None
+        self._unanswered = False
+
+    @property
+    def method(self) -> Method:
+        """At this moment."""
+        reasons = [self._why_none] if self._why_none else []
+        if not _has_gil():
+            reasons.append("free_threaded")
+        reasons.extend(self._lacks)
+        return Method(method="none" if self._why_none else "process", reason=",".join(reasons) or None)
 
     # Who uses it
 
@@ -186,6 +223,7 @@ class Service:
             pass
         with self._lock:
             self._seats.seat = new = self._new_seat()
+        self._say_what_is_new()
         return new
 
     def _new_seat(self) -> Seat | None:
@@ -199,6 +237,7 @@ class Service:
             words[b.ROWS] += 1
             row = b.ROW * words[b.ROWS]
         else:
+            self._lack("too_many_workers")
             return None
         thread = threading.get_native_id()
         words[row + b.GENERATION] += 1
@@ -206,6 +245,8 @@ class Service:
         words[row + b.STATE] = _thread_state()
         words[row + b.THREAD] = thread
         delay = self._delay_of(thread) if len(self._all_seats) < MAX_DELAY_FILES else None
+        if delay is None and self._why_none != "unsupported_platform":
+            self._lack("runqueue_unknown")
         seat = Seat(words, row, epoch=self.epoch, delay=delay, free=self._free_rows.append)
         self._all_seats.add(seat)
         return seat
@@ -221,7 +262,7 @@ class Service:
         channel = self._channel
         if channel is not None:
             with contextlib.suppress(OSError):
-                channel.send(sampler.WAKE, socket.MSG_DONTWAIT)
+                channel.send(sampler.WAKE, _SEND_FLAGS)
 
     def wake_keeper(self) -> None:
         """It sleeps, and a node starts."""
@@ -288,12 +329,16 @@ class Service:
         if channel is None:
             return []
         try:
-            channel.send(sampler.HOLDERS + str(run_number).encode(), socket.MSG_DONTWAIT)
-            deadline = time.monotonic() + ANSWER_SECONDS
-            while select.select([channel], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            channel.send(sampler.HOLDERS + str(run_number).encode(), _SEND_FLAGS)
+            # One that has not answered before, because it was stopped, holds up no further run until it does.
+            deadline = time.monotonic() + (0.0 if self._unanswered else ANSWER_SECONDS)
+            while _has_word(channel, deadline - time.monotonic()):
+                self._unanswered = False
                 number, *held = channel.recv(65_536).decode().split()
-                if number == str(run_number):  # else the answer to a question that was given up
+                if number == str(run_number):
                     return held
+                deadline = time.monotonic() + ANSWER_SECONDS  # that was the answer to a question given up
+            self._unanswered = True
         except (OSError, ValueError):  # it has gone
             pass
         return []
@@ -301,56 +346,73 @@ class Service:
     # The keeper
 
     def _start_keeper(self) -> bool:
-        if self._stopping:
+        if self._stopping or _is_recent(self._keeper_failed_at):
             return False
+        if self._why_none not in ("warming_up", "sampler_failed"):
+            self._unsaid.append((self._why_none, None))
+        if not _has_gil():
+            self._unsaid.append(("free_threaded", None))
         try:
             self._memory = b.make_memory()
             self._board = b.Board(self._memory)
-        except OSError as error:
-            self._say("sampler_failed", error)
-            return False
-        self._set_budget()
-        self._woken.clear()
-        self._keeper = threading.Thread(target=self._keep, name="traced-threadpool-waits", daemon=True)
-        try:
+            self._set_budget()
+            self._woken.clear()
+            self._keeper = threading.Thread(target=self._keep, name="traced-threadpool-waits", daemon=True)
             self._keeper.start()
-        except RuntimeError:  # at exit, or no thread to be had
+        except (OSError, RuntimeError) as error:  # no descriptor or no thread to be had
             self._close()
+            self._keeper_failed_at = time.monotonic()
+            self._fail("sampler_failed", error)
             return False
+        self._keeper_failed_at = None
         return True
 
     def _keep(self) -> None:
+        try:
+            process = self._watch()
+        except Exception as error:  # nodes go on without
+            with self._lock:
+                process = self._close()
+                self._fail("sampler_failed", error)
+            self._say_what_is_new()
+        if process is not None:
+            process.end()
+
+    def _watch(self) -> _Process | None:
+        """Until nothing has been left to do for long enough; returns the sampler that is to end."""
         delay = self._delay_of(threading.get_native_id())
         active_seconds, idle_since = 0.0, time.monotonic()
         active = True  # somebody is about to start a node, or we would not be here
         while True:
+            self._say_what_is_new()
+            if self._stopping:
+                with self._lock:
+                    return self._close()
             if active or self._is_active():
                 before = time.monotonic()
                 self._probe(delay)
                 active, idle_since = False, time.monotonic()
-                active_seconds += idle_since - before
+                if self._is_active():
+                    active_seconds += idle_since - before
                 if self._process is not None and self._process.has_ended():
                     self._lose_sampler()
                 elif self._process is None and active_seconds >= WARM_UP_SECONDS and self._is_active():
                     self._start_sampler()
                 continue
             idle = time.monotonic() - idle_since
-            limit = IDLE_SECONDS if self._users else CLOSED_SECONDS
-            if self._stopping or idle >= limit:
+            limit = self._idle_seconds if self._users else self._closed_seconds
+            if idle >= limit:
                 with self._lock:
-                    if self._stopping or not self._is_active():
-                        process = self._close()
-                        break
-            if idle < 2 * PROBE_SECONDS and not self._stopping:
+                    if not self._is_active():
+                        return self._close()
+            if idle < 2 * PROBE_SECONDS:
                 time.sleep(PROBE_SECONDS)  # the next node is often near, and to wake us would cost it
                 continue
             self.keeper_sleeps = True
-            if not self._is_active():
-                self._woken.wait(limit - idle)
+            if not self._is_active() and not self._stopping:
+                self._woken.wait(max(0.0, limit - idle))
             self.keeper_sleeps = False
             self._woken.clear()
-        if process is not None:
-            process.end()
 
     def _is_active(self) -> bool:
         assert self._board is not None
@@ -365,37 +427,42 @@ class Service:
         late_ns = time.monotonic_ns() - before_ns - int(PROBE_SECONDS * 1e9) - PROBE_SLACK_NS
         if delay:
             late_ns -= delay.read_ns() - delay_ns
-        if late_ns > 0 and self.method.reason != "free_threaded":
+        if late_ns > 0 and _has_gil():
             self._gil_wait_ns += late_ns
 
     def _start_sampler(self) -> None:
-        if self.method.reason not in ("warming_up", "sampler_failed"):
-            return
-        if self._failed_at is not None and time.monotonic() - self._failed_at < RESTART_SECONDS:
+        if self._why_none not in ("warming_up", "sampler_failed") or _is_recent(self._failed_at):
             return
         interpreter = _interpreter()
         if interpreter is None:
-            self._say("no_interpreter")
+            self._fail("no_interpreter")
+            return
+        machine, pointer_bytes = platform.machine(), struct.calcsize("P")
+        try:
+            table_for(machine, pointer_bytes)
+        except UnknownArchitecture as error:
+            self._fail("unknown_architecture", error)
             return
         try:
             process, channel = _spawn(interpreter, self._memory)
-        except OSError as error:
-            self._say("sampler_failed", error)
+        except (OSError, NotImplementedError, AttributeError) as error:  # as the C library has `posix_spawn`
+            self._fail("sampler_failed", error)
             return
-        gil, reason = self._find_gil()  # while the other process comes up
+        gil, not_found = self._find_gil()  # while the other process comes up
         try:
             channel.send(
                 "\n".join(
                     (
                         str(os.getpid()),
-                        str(struct.calcsize("P")),
+                        str(pointer_bytes),
                         str(gil.address),
                         str(-1 if gil.holder_address is None else gil.holder_address),
                         str(-1 if gil.ident_offset is None else gil.ident_offset),
-                        platform.machine(),
+                        machine,
                         str(self._proc),
                     )
-                ).encode()
+                ).encode(),
+                socket.MSG_NOSIGNAL,
             )
             refused = _greeted(channel, process.pid)
         except OSError as error:
@@ -403,62 +470,72 @@ class Service:
         if refused is not None:
             channel.close()
             process.end()
-            self._say(*refused)
+            self._fail(*refused)
             return
         with self._lock:
             self._channel, self._process = channel, process
-            self._failed_at = None
-            self.method = Method(method="process", reason=reason)
-        if reason is not None:
-            self._log(reason)
+            self._why_none, self._failed_at = "", None
+            self._unanswered = False
+            self._lacks.pop("gil_not_found", None)
+            if not_found is not None:
+                self._lack("gil_not_found", not_found)
 
     def _find_gil(self) -> tuple[Lock, str | None]:
-        """Where the interpreter lock is, and what is to be said of it. Found out once for a process."""
-        if not getattr(sys, "_is_gil_enabled", lambda: True)():
-            return _ABSENT_LOCK, "free_threaded"
+        """Where the interpreter lock is, or why that is not known. Once found, it stays there."""
+        if not _has_gil():
+            return _ABSENT_LOCK, None
         if self._gil is None:
             try:
                 self._gil = calibrate(proc=self._proc)
-            except NoCalibration as error:
-                self._gil = _NO_LOCK
-                self._log("gil_not_found", error)
-        return self._gil, "gil_not_found" if self._gil is _NO_LOCK else None
+            except (NoCalibration, RuntimeError) as error:  # no second thread to be had
+                return _NO_LOCK, str(error)
+        return self._gil, None
 
     def _lose_sampler(self) -> None:
         with self._asking, self._lock:
             if self._channel is not None:
                 self._channel.close()
             self._channel = self._process = None
-        self._say("sampler_failed")
+        self._fail("sampler_failed")
 
-    def _say(self, reason: str, error: object = None) -> None:
+    def _fail(self, reason: str, error: object = None) -> None:
         """From now on states are not sampled, because of this."""
         if reason == "sampler_failed":
             self._failed_at = time.monotonic()
-        self.method = Method(method="none", reason=reason)
-        self._log(reason, error)
+        self._why_none = reason
+        self._unsaid.append((reason, error))
 
-    def _log(self, reason: str, error: object = None) -> None:
-        if reason not in self._said:
-            self._said.add(reason)
-            detail = "" if error is None else f" ({error})"
-            logger.info("where nodes wait is not fully known: %s%s", REASONS[reason], detail)
+    def _lack(self, reason: str, error: object = None) -> None:
+        """States are sampled, but not all, or not of all."""
+        if reason not in self._lacks:
+            self._lacks[reason] = None
+            self._unsaid.append((reason, error))
+
+    def _say_what_is_new(self) -> None:
+        """Outside of the lock: a log's handlers may do anything."""
+        while self._unsaid:
+            try:
+                reason, error = self._unsaid.popleft()
+            except IndexError:  # somebody else says it
+                return
+            if reason not in self._said:
+                self._said.add(reason)
+                detail = "" if error is None else f" ({error})"
+                logger.info("where nodes wait is not fully known: %s%s", REASONS[reason], detail)
 
     def _close(self) -> _Process | None:
-        """Lets go of everything; returns the sampler, which ends now that its channel is closed. Under the lock."""
-        process, channel, board, memory = self._process, self._channel, self._board, self._memory
+        """Lets go of everything; returns the sampler, which ends now that its channel is closed. Under the lock.
+
+        The board goes with the last seat: a worker may be about to write on it.
+        """
+        process, channel, memory = self._process, self._channel, self._memory
         self.epoch += 1
-        seats = list(self._all_seats)
+        for seat in list(self._all_seats):
+            seat.close()
         self._forget()
         self._keeper = None
-        if self.method.method == "process":
-            self.method = _method_here()
-        for seat in seats:
-            seat.close()
         if channel is not None:
             channel.close()
-        if board is not None:
-            board.close()
         if memory >= 0:
             os.close(memory)
         return process
@@ -473,17 +550,26 @@ class Service:
 
     def reset_after_fork(self) -> None:
         """For a forked child, which has neither the keeper nor a sampler, and must not write on its parent's board."""
-        with contextlib.suppress(OSError, ValueError):
+        board = self._board
+        with contextlib.suppress(OSError):
             self._close()
+        if board is not None:
+            board.close()  # threads that do not exist here may hold it
         self._reset()
 
 
-def _method_here() -> Method:
+def _why_none_here() -> str:
     if not sys.platform.startswith("linux") or not hasattr(os, "memfd_create"):
-        return Method(method="none", reason="unsupported_platform")
-    if _in_subinterpreter():
-        return Method(method="none", reason="subinterpreter")
-    return Method(method="none", reason="warming_up")
+        return "unsupported_platform"
+    return "subinterpreter" if _in_subinterpreter() else "warming_up"
+
+
+def _is_recent(failed_at: float | None) -> bool:
+    return failed_at is not None and time.monotonic() - failed_at < RESTART_SECONDS
+
+
+def _has_gil() -> bool:
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 def _in_subinterpreter() -> bool:
@@ -516,9 +602,15 @@ def _spawn(interpreter: str, memory: int) -> tuple[_Process, socket.socket]:
 
     In few steps, for each that lets go of the interpreter lock can wait long to get it back. `posix_spawn` keeps it.
     """
+    import fcntl  # not on Windows
+
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    copies: list[int] = []
     try:
         with theirs:
+            # Above the numbers that they get there, else one could take the other's place.
+            for each in (memory, theirs.fileno()):
+                copies += [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, sampler.CHANNEL + 1)]
             pid = os.posix_spawn(
                 interpreter,
                 [interpreter, "-I", "-S", "-c", _PROGRAM],
@@ -527,8 +619,8 @@ def _spawn(interpreter: str, memory: int) -> tuple[_Process, socket.socket]:
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
                     (os.POSIX_SPAWN_DUP2, 0, 1),
                     (os.POSIX_SPAWN_DUP2, 0, 2),
-                    (os.POSIX_SPAWN_DUP2, memory, sampler.MEMORY),
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), sampler.CHANNEL),
+                    (os.POSIX_SPAWN_DUP2, copies[0], sampler.MEMORY),
+                    (os.POSIX_SPAWN_DUP2, copies[1], sampler.CHANNEL),
                 ],
                 setsid=True,  # Ctrl-C is not meant for it
                 setsigmask=(),
@@ -537,6 +629,9 @@ def _spawn(interpreter: str, memory: int) -> tuple[_Process, socket.socket]:
     except BaseException:
         ours.close()
         raise
+    finally:
+        for descriptor in copies:
+            os.close(descriptor)
     return _Process(pid), ours
 
 
@@ -566,20 +661,25 @@ class _Process:
 def _greeted(channel: socket.socket, pid: int) -> tuple[str, str] | None:
     """Waits for the sampler's first words. Returns why it cannot work, if it cannot."""
     asked_again = False
-    while select.select([channel], [], [], START_SECONDS)[0]:
+    while _has_word(channel, START_SECONDS):
         said = channel.recv(1024)
         if said[:1] == sampler.READY:
             return None
         detail = said[1:].decode(errors="replace")
-        if said[:1] == sampler.NO_TABLE:
-            return "unknown_architecture", detail
         if said[:1] != sampler.REFUSED:
             return "sampler_failed", "it ended at once"
         if asked_again or not _let_trace(pid):
             return "proc_unreadable", detail
         asked_again = True
-        channel.send(sampler.AGAIN)
+        channel.send(sampler.AGAIN, socket.MSG_NOSIGNAL)
     return "sampler_failed", f"it did not answer for {START_SECONDS:.0f} s"
+
+
+def _has_word(channel: socket.socket, seconds: float) -> bool:
+    """Whether something is said within that time. Not by `select`, which knows no descriptor above 1,023."""
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    return bool(poll.poll(max(0.0, seconds * 1000)))
 
 
 def _let_trace(pid: int) -> bool:

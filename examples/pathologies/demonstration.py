@@ -1,0 +1,102 @@
+"""Options into one run of a pathology, and the run into what is printed of it."""
+
+import importlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from hamilton import driver
+from rich.console import Console
+from rich.markup import escape
+
+from traced_threadpool import FutureAdapter, TelemetrySetup, setup_telemetry
+from traced_threadpool.analysis.trace_file import TraceFileError, read_runs
+
+from .options import Options
+from .pathology import Amount, Pathology
+from .says import what_the_tool_says
+from .service import ServiceError
+
+
+class DemonstrationError(Exception):
+    """Something that the user can mend. The message is one line."""
+
+
+class TraceFileRefused(DemonstrationError):
+    """The file of `--trace` cannot be written."""
+
+
+def demonstrate(name: str, options: Options, console: Console) -> None:
+    """Run the pathology once; print what is wrong with it, and what was recorded of it.
+
+    Raises:
+        DemonstrationError: the options, or this machine, do not allow it.
+    """
+    module = importlib.import_module(f"{__package__}.{name}")
+    pathology: Pathology = module.PATHOLOGY
+    console.print(f"[bold]{name}[/bold]: {escape((module.__doc__ or '').strip())}\n", soft_wrap=True)
+    with ExitStack() as stack:
+        if pathology.processors is not None:
+            _confine_to(pathology.processors)
+        thrown_away = stack.enter_context(tempfile.TemporaryDirectory(prefix="pathologies-"))
+        trace = options.trace or Path(thrown_away) / "trace.jsonl"
+        telemetry = stack.enter_context(_telemetry(trace))
+        workers = options.workers or pathology.workers
+        adapter = stack.enter_context(_closing(FutureAdapter(workers, name, run_name=name)))
+        try:
+            inputs = stack.enter_context(pathology.inputs(Amount(scale=options.scale, seed=options.seed)))
+            build_driver(module, adapter).execute([pathology.output], inputs=dict(inputs))
+        except (ServiceError, OSError) as error:
+            raise DemonstrationError(f"the run failed: {error}") from error
+        telemetry.flush()
+        try:
+            _print_run(trace, console)
+        except TraceFileError as error:
+            raise DemonstrationError(str(error)) from error
+        if options.trace is not None:
+            console.print(f"Trace, as OTLP/JSON lines: {escape(str(options.trace.absolute()))}", soft_wrap=True)
+
+
+def build_driver(pipeline: ModuleType, adapter: FutureAdapter) -> driver.Driver:
+    """A Hamilton driver for the pipeline, on this adapter."""
+    return driver.Builder().with_modules(pipeline).with_adapters(adapter).build()  # type: ignore[no-untyped-call]
+
+
+def _print_run(trace: Path, console: Console) -> None:
+    if not trace.exists() or not trace.stat().st_size:
+        console.print("No span was recorded: OTEL_SDK_DISABLED or OTEL_TRACES_SAMPLER may have switched them off")
+        return
+    for said in what_the_tool_says(read_runs(trace)[-1]):
+        console.print(said)
+
+
+def _confine_to(processors: int) -> None:
+    """Let this program, and all threads that it will start, use so many processors and no more."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:processors])
+
+
+@contextmanager
+def _closing(adapter: FutureAdapter) -> Iterator[FutureAdapter]:
+    """When something went wrong, only those nodes finish that are running."""
+    try:
+        yield adapter
+    except BaseException:
+        adapter.close(cancel_pending=True)
+        raise
+    adapter.close()
+
+
+@contextmanager
+def _telemetry(trace: Path) -> Iterator[TelemetrySetup]:
+    try:
+        telemetry = setup_telemetry(service_name="pathologies", file=trace)
+    except OSError as error:
+        raise TraceFileRefused((error.strerror or str(error)).replace("file=", "--trace ")) from error
+    except (ValueError, ImportError, RuntimeError) as error:
+        raise DemonstrationError(str(error)) from error
+    with telemetry:
+        yield telemetry

@@ -1,0 +1,28 @@
+"""`python -m traced_threadpool`, and the command `traced-threadpool`."""
+
+from __future__ import annotations
+
+import sys
+
+NEEDED = {"click", "rich"}
+EXTRA_MISSING = 5
+
+
+def main() -> None:
+    """Run the command line, or say how to install what it needs."""
+    try:
+        from traced_threadpool import cli
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in NEEDED:
+            raise
+        print(
+            f"traced-threadpool: {error.name} is not installed; the command line needs the extra "
+            "'report': pip install 'traced_threadpool[report]'",
+            file=sys.stderr,
+        )
+        sys.exit(EXTRA_MISSING)
+    sys.exit(cli.main())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""What the leaves of the diagnosis ask of a record more than once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Final
+
+from traced_threadpool.analysis.critical_path import CriticalPath, critical_path
+from traced_threadpool.analysis.path_states import BETWEEN_NODES, PathState, path_states, states_of
+from traced_threadpool.analysis.record import NodeExecution, RecordedRun
+from traced_threadpool.analysis.what_if import MOST_WORKERS, Replayed, Scaling, replay, scale
+from traced_threadpool.analysis.words import seconds, share
+from traced_threadpool.runs import State
+
+MANY_NODES: Final = 2_000
+"""Of larger runs not every number of workers is replayed."""
+
+_BOUNDLESS: Final = 1e6
+"""How many times faster a node becomes that did nothing but what it does no more."""
+
+
+class Look:
+    """A record, with what follows from it at hand."""
+
+    def __init__(self, run: RecordedRun) -> None:
+        self.run = run
+        self.duration_ns = run.duration_ns
+        outer = {node.parent for node in run.nodes if node.parent is not None}
+        # As in a replay: a node of a run nested in another node is part of what that one does.
+        self.nodes = [node for node in run.nodes if node.ran and (node.parent is None or node.parent not in run.by_key)]
+        self.states = {node.key: states_of(run, node, nests=node.key in outer) for node in self.nodes}
+        self.busy_ns = sum(node.duration_ns for node in self.nodes)
+
+    @cached_property
+    def path(self) -> CriticalPath:
+        return critical_path(self.run)
+
+    @cached_property
+    def on_path(self) -> Mapping[PathState, float]:
+        """What the critical path's time went to."""
+        return path_states(self.run, self.path)
+
+    @cached_property
+    def in_path_nodes_ns(self) -> float:
+        """How much of the critical path is nodes."""
+        return sum(part_ns for state, part_ns in self.on_path.items() if state not in BETWEEN_NODES)
+
+    @cached_property
+    def as_recorded(self) -> Replayed | None:
+        """The replay with nothing changed; None where nothing can be replayed."""
+        if self.duration_ns <= 0:
+            return None
+        try:
+            return replay(self.run)
+        except ValueError:
+            return None
+
+    @cached_property
+    def more_workers(self) -> Scaling | None:
+        """From the recorded number of workers on."""
+        if self.as_recorded is None:
+            return None
+        now = self.as_recorded.workers
+        step = 1 if len(self.nodes) <= MANY_NODES else now
+        return scale(self.run, range(now, max(MOST_WORKERS, 2 * now) + 1, step))
+
+    @property
+    def most_at_once(self) -> int:
+        return 0 if self.as_recorded is None else self.as_recorded.most_busy
+
+    @property
+    def at_once(self) -> float:
+        """How many nodes ran at once, on average."""
+        return self.busy_ns / self.duration_ns
+
+    @property
+    def processors_used(self) -> float | None:
+        """Which part of all processors' time the nodes computed."""
+        processors = self.run.processors
+        return min(1.0, self.total_ns("cpu") / (self.duration_ns * processors)) if processors else None
+
+    @property
+    def is_held_from_outside(self) -> bool:
+        """Whether it is mostly not nodes that held the interpreter lock while nodes waited for it."""
+        outside_ns = sum(ns for name, ns in self.run.gil_holders.items() if name.startswith(OUTSIDE_OF_NODES))
+        return outside_ns > sum(self.run.gil_holders.values()) / 2
+
+    def total_ns(self, *states: PathState) -> float:
+        """Over all nodes."""
+        return sum(parts.get(state, 0) for parts in self.states.values() for state in states)
+
+    def by_name(self, *states: PathState) -> dict[str, float]:
+        """The same by the nodes' names, the most first."""
+        sums: dict[str, float] = {}
+        for node in self.nodes:
+            part_ns = sum(self.states[node.key].get(state, 0) for state in states)
+            if part_ns > 0:
+                sums[node.name] = sums.get(node.name, 0) + part_ns
+        return most_first(sums)
+
+    def own_ns(self, node: NodeExecution) -> float:
+        """What a node takes by itself. Contention lengthens it, and whom it meets is chance."""
+        return node.duration_ns - sum(self.states[node.key].get(state, 0) for state in ("gil", "runqueue", "lock"))
+
+    def gain_ns(self, other: Replayed | Scaling) -> float:
+        """How much shorter the run would be."""
+        if self.as_recorded is None:
+            return 0.0
+        return min(max(0, self.as_recorded.makespan_ns - _makespan_ns(other)), self.duration_ns)
+
+    def without(self, state: State, part: float = 1.0) -> Replayed:
+        """The run with this part of all waits of one kind taken off."""
+        whole_ns: dict[str, float] = {}
+        for node in self.nodes:
+            whole_ns[node.name] = whole_ns.get(node.name, 0) + node.duration_ns
+        return replay(
+            self.run,
+            faster={
+                name: faster_by(whole_ns[name], whole_ns[name] - part * wait_ns)
+                for name, wait_ns in self.by_name(state).items()
+            },
+        )
+
+    def of_run(self, part_ns: float) -> str:
+        """A length of time, and which part of the run that is."""
+        return f"{seconds(part_ns)}, {share(part_ns / self.duration_ns)} of the run"
+
+    def of_nodes(self, part_ns: float) -> str:
+        """The same of all nodes' time."""
+        return f"{seconds(part_ns)}, {share(part_ns / self.busy_ns)} of the nodes' time"
+
+    def instead(self, other: Replayed | Scaling) -> str:
+        """What the run would take and what it did."""
+        return f"{seconds(_makespan_ns(other))} instead of {seconds(self.duration_ns)}"
+
+
+OUTSIDE_OF_NODES: Final = "thread:"
+"""How those begin who hold the interpreter lock and are no nodes."""
+
+
+def faster_by(before_ns: float, after_ns: float) -> float:
+    """As many times, within what a replay can be asked."""
+    return min(_BOUNDLESS, before_ns / max(before_ns / _BOUNDLESS, after_ns)) if before_ns > 0 else 1.0
+
+
+def most_first(ns_by_name: Mapping[str, float]) -> dict[str, float]:
+    """Those with the same time by their name, so that the order does not hang on the record's."""
+    return dict(sorted(ns_by_name.items(), key=lambda item: (-item[1], item[0])))
+
+
+def names_of(nodes: Iterable[NodeExecution]) -> tuple[str, ...]:
+    """Each once."""
+    return tuple(dict.fromkeys(node.name for node in nodes))
+
+
+def _makespan_ns(found: Replayed | Scaling) -> int:
+    return found.makespan_ns if isinstance(found, Replayed) else found.makespan_ns[found.enough_workers]

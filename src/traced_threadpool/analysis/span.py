@@ -1,0 +1,153 @@
+"""A span as the analysis sees it, whatever file format it came in; what the formats have in common."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from sys import intern
+from typing import Any, Final
+
+from traced_threadpool.telemetry import names
+
+Attributes = Mapping[str, Any]
+
+_OF_OURS: Final = "hamilton."
+_OF_OTHERS: Final = frozenset({names.THREAD_NAME, names.THREAD_ID, names.ERROR_TYPE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """One span. `id`, `parent_id` and `links` name a span by its trace id and span id together.
+
+    `links` are those of the span that name a parameter, or all of them where the format does not tell.
+    `attributes` are those of Hamilton nodes and runs, and what else a record needs; not a node's tags, nor others'.
+    Times are Unix time, exact to `resolution_ns`.
+    """
+
+    id: str
+    name: str
+    started_ns: int
+    ended_ns: int
+    parent_id: str | None = None
+    parent_is_remote: bool = False
+    links: tuple[str, ...] = ()
+    dropped_links: int = 0
+    attributes: Attributes = field(default_factory=dict)
+    resolution_ns: int = 1
+
+    @property
+    def is_run(self) -> bool:
+        return names.RUN_OUTCOME in self.attributes or names.RUN_NODE_COUNT in self.attributes
+
+    @property
+    def is_node(self) -> bool:
+        return names.NODE_NAME in self.attributes or names.NODE_OUTCOME in self.attributes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """What stands in the place of a span without ids or times."""
+
+
+Found = Iterator[tuple[str, "Span | Unreadable"]]
+"""Spans, each with the identity of the process that it says it came from."""
+
+
+def span_id(trace: object, span: object) -> str | None:
+    """Both ids as one, from hex or base64; None where either is missing or neither.
+
+    >>> span_id("5B8EFFF798038103D269B633813FC60C", "eee19b7ec3c1b173")
+    '5b8efff798038103d269b633813fc60ceee19b7ec3c1b173'
+    >>> span_id("W47/95gDgQPSabYzgT/GDA==", "7uGbfsPBsXM=")
+    '5b8efff798038103d269b633813fc60ceee19b7ec3c1b173'
+    >>> span_id("1f", "7"), span_id("", "07"), span_id("0" * 32, "zz")
+    ('0000000000000000000000000000001f0000000000000007', None, None)
+    """
+    if not isinstance(trace, str) or not isinstance(span, str):
+        return None
+    trace_hex, span_hex = _hex(trace, 32), _hex(span, 16)
+    return None if trace_hex is None or span_hex is None else trace_hex + span_hex
+
+
+def _hex(text: str, digits: int) -> str | None:
+    try:
+        number = int.from_bytes(b64decode(text, validate=True), "big") if text.endswith("=") else int(text, 16)
+    except ValueError:
+        return None
+    return f"{number:0{digits}x}" if 0 < number < 16**digits else None
+
+
+def unix_ns(value: object, unit_ns: int = 1) -> int | None:
+    """A point in time, in units of `unit_ns`; None for what cannot be one."""
+    number = whole(value)
+    return None if number is None or not 0 < number < 2**63 // unit_ns else number * unit_ns
+
+
+def whole(value: object) -> int | None:
+    """A whole number, also one written as a string, as JSON has it for 64 bits.
+
+    >>> whole("12"), whole(3.0), whole("later"), whole(None)
+    (12, 3, None, None)
+    """
+    if isinstance(value, (int, str, float)):
+        try:
+            return int(value)
+        except (ValueError, OverflowError):
+            pass
+    return None
+
+
+def attributes_of(pairs: object, value_of: Callable[[Mapping[str, Any]], Any]) -> dict[str, Any]:
+    """The attributes that a record needs, of a list of objects that have a `key`."""
+    attributes: dict[str, Any] = {}
+    for pair in pairs if isinstance(pairs, list) else ():
+        key = pair.get("key") if isinstance(pair, dict) else None
+        if isinstance(key, str) and _is_wanted(key):
+            value = value_of(pair)
+            attributes[intern(key)] = intern(value) if type(value) is str else value
+    return attributes
+
+
+@lru_cache(maxsize=1_000)  # a file has few different keys
+def _is_wanted(key: str) -> bool:
+    return key in _OF_OTHERS or (key.startswith(_OF_OURS) and not key.startswith(names.NODE_TAG_PREFIX))
+
+
+def texts(value: object) -> tuple[str, ...]:
+    """A list of strings, also one that was flattened into JSON text, as Jaeger has it.
+
+    >>> texts(["a", "b"]), texts('["a","b"]'), texts("a"), texts(None)
+    (('a', 'b'), ('a', 'b'), ('a',), ())
+    """
+    return tuple(intern(str(each)) for each in _items(value))
+
+
+def numbers(value: object) -> tuple[float, ...]:
+    """A list of numbers, likewise."""
+    return tuple(number for number in map(number_of, _items(value)) if number is not None)
+
+
+def number_of(value: object) -> float | None:
+    """A finite number, also one written as a string."""
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            return None
+        if abs(number) < float("inf"):
+            return number
+    return None
+
+
+def _items(value: object) -> Sequence[Any]:
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return (value,)
+    if isinstance(value, list):
+        return value
+    return () if value is None or value == "" else (value,)

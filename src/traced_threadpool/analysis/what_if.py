@@ -1,0 +1,377 @@
+"""A record and other settings into the run to expect, through the live scheduler in virtual time.
+
+The same `Scheduler` that ran the record is told of the same nodes at the same moments, and asked for the next one
+whenever a worker is free. What a node does meanwhile is played twice on a virtual machine (see `machine`), with
+the recorded settings and with those asked for: what differs is how long it waits there for the interpreter lock or
+a processor. The recorded waits for these are changed by that, and nodes of the durations that follow are
+scheduled. So a replay with nothing changed gives back the record, whatever the model misses.
+
+>>> from traced_threadpool.analysis.record import NodeExecution
+>>> nodes = tuple(
+...     NodeExecution(key=name, name=name, submitted_ns=0, ready_ns=0, started_ns=start, ended_ns=start + 100)
+...     for name, start in (("a", 0), ("b", 0), ("c", 100))
+... )
+>>> run = RecordedRun(id="1", name="doc", pool="p", started_ns=0, ended_ns=200, nodes=nodes, max_workers=2)
+>>> replay(run).makespan_ns, replay(run, workers=3).makespan_ns, replay(run, faster={"a": 2, "c": 2}).makespan_ns
+(200, 100, 100)
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from traced_threadpool.analysis.demand import demands
+from traced_threadpool.analysis.machine import Demand
+from traced_threadpool.analysis.record import RecordedRun
+from traced_threadpool.analysis.virtual_pool import VirtualPool, most_at_once
+
+HELPS: Final = 0.02
+"""More workers help if they take at least this part off the makespan."""
+
+SATURATED: Final = 0.9
+"""A resource that is busy for this part of the makespan is what limits it."""
+
+TELLING_LOCK_SHARE: Final = 0.05
+"""Waiting for locks is worth a word from this part of the nodes' time on."""
+
+MOST_WORKERS: Final = 64
+
+Limit = Literal["gil", "processors", "critical_path", "nodes", "none"]
+"""Why more workers stop helping: the interpreter lock is always held; all processors are busy; the longest chain of
+nodes is reached; no more nodes are ever ready at once; they have not stopped helping."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayedNode:
+    """When an execution starts and ends, on the record's clock."""
+
+    key: str
+    name: str
+    started_ns: int
+    ended_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """The run to expect.
+
+    `nodes` are those that ran, in the order of the record, without those taken out. The shares are of the makespan:
+    of all workers' time, how much they have a node; how long the interpreter lock is held; of all processors' time,
+    how much nodes compute (0 when nobody knows how many there are). `assumptions` are sentences for people.
+    """
+
+    makespan_ns: int
+    workers: int
+    nodes: tuple[ReplayedNode, ...]
+    busy_share: float
+    gil_share: float
+    processor_share: float
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def makespan_seconds(self) -> float:
+        return self.makespan_ns / 1e9
+
+    @property
+    def most_busy(self) -> int:
+        """The most workers that have a node at once."""
+        return most_at_once(
+            [(node.started_ns, node.ended_ns) for node in self.nodes if node.ended_ns > node.started_ns]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """Makespan by workers, in the order of the workers.
+
+    `enough_workers` is the least number beyond which no number asked about is faster by 2 % or more, and `limit`
+    says why; `reason` is that in a sentence. `floor_ns` is the makespan with as many workers and processors as
+    anybody could want and no interpreter lock: the longest chain of nodes.
+    """
+
+    makespan_ns: Mapping[int, int]
+    recorded_workers: int
+    enough_workers: int
+    limit: Limit
+    reason: str
+    floor_ns: int
+    assumptions: tuple[str, ...] = ()
+
+
+def replay(
+    run: RecordedRun,
+    *,
+    workers: int | None = None,
+    faster: Mapping[str, float] | None = None,
+    without: Collection[str] = (),
+    processors: int | None = None,
+    gil: bool = True,
+) -> Replayed:
+    """The run to expect with other settings; what is not given stays as recorded.
+
+    Args:
+        run: The record. Only nodes that ran are replayed.
+        workers: How many nodes run at once.
+        faster: By name of a node, how many times faster each of its executions becomes, waits included.
+        without: Names of nodes that take no time and no worker any more.
+        processors: How many the machine has.
+        gil: False: nothing ever waits for the interpreter lock, as in a free-threaded Python.
+
+    Raises:
+        ValueError: The record has no node that ran, or links that form a circle; or a setting makes no sense.
+    """
+    settings = _settings(run, workers, faster or {}, without, processors, gil)
+    return _Plan(run).replay(settings)
+
+
+def scale(
+    run: RecordedRun,
+    workers: Iterable[int] = range(1, MOST_WORKERS + 1),
+    *,
+    faster: Mapping[str, float] | None = None,
+    without: Collection[str] = (),
+    processors: int | None = None,
+    gil: bool = True,
+) -> Scaling:
+    """How the makespan goes with the number of workers. Arguments and errors are those of `replay`."""
+    counts = sorted(set(workers))
+    if not counts:
+        raise ValueError("workers is empty; give the numbers of workers to try, for example range(1, 17)")
+    plan = _Plan(run)
+    found: dict[int, Replayed] = {}
+    for count in counts:
+        settings = _settings(run, count, faster or {}, without, processors, gil)
+        last = next(reversed(found.values()), None)
+        # With workers to spare, more of them change nothing.
+        found[count] = last if last is not None and last.most_busy < last.workers else plan.replay(settings)
+    makespan_ns = {count: replayed.makespan_ns for count, replayed in found.items()}
+    enough = _enough(makespan_ns)
+    free = replace(settings, workers=len(plan.nodes), processors=None, gil=False)
+    floor_ns = plan.replay(free).makespan_ns
+    limit = _limit(found[enough], floor_ns, is_last=enough == counts[-1], nodes=len(plan.nodes))
+    return Scaling(
+        makespan_ns=makespan_ns,
+        recorded_workers=plan.workers,
+        enough_workers=enough,
+        limit=limit,
+        reason=_reason(limit, found[enough], floor_ns),
+        floor_ns=floor_ns,
+        assumptions=found[enough].assumptions,
+    )
+
+
+def _enough(makespan_ns: Mapping[int, int]) -> int:
+    """The least number of workers that nothing beyond beats by `HELPS`.
+
+    >>> _enough({1: 400, 2: 200, 4: 199, 8: 100, 16: 99})
+    8
+    """
+    best_ns = math.inf
+    enough = max(makespan_ns)
+    for count in sorted(makespan_ns, reverse=True):
+        best_ns = min(best_ns, makespan_ns[count])
+        if makespan_ns[count] * (1 - HELPS) < best_ns or makespan_ns[count] == best_ns:
+            enough = count
+    return enough
+
+
+def _limit(replayed: Replayed, floor_ns: int, *, is_last: bool, nodes: int) -> Limit:
+    if replayed.gil_share >= SATURATED:
+        return "gil"
+    if replayed.processor_share >= SATURATED:
+        return "processors"
+    if replayed.makespan_ns * (1 - HELPS) <= floor_ns:
+        return "nodes" if replayed.workers >= nodes else "critical_path"
+    if is_last and replayed.most_busy >= replayed.workers:
+        return "none"
+    shares: dict[Limit, float] = {"gil": replayed.gil_share, "processors": replayed.processor_share}
+    most = max(shares, key=lambda limit: shares[limit])
+    return most if shares[most] >= SATURATED / 2 else "nodes"
+
+
+def _reason(limit: Limit, replayed: Replayed, floor_ns: int) -> str:
+    if limit == "gil":
+        return f"the interpreter lock is held for {replayed.gil_share:.0%} of the run: its computing is serial"
+    if limit == "processors":
+        return f"nodes compute for {replayed.processor_share:.0%} of the processors' time"
+    if limit == "critical_path":
+        return f"the longest chain of nodes takes {floor_ns / 1e9:.3g} s, however many workers there are"
+    if limit == "nodes":
+        return f"no more than {replayed.most_busy} nodes have something to do at once"
+    return f"{replayed.workers} workers are the most that were tried, and they are all used"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Settings:
+    workers: int | None
+    faster: Mapping[str, float]
+    without: frozenset[str]
+    processors: int | None
+    gil: bool
+
+
+def _settings(
+    run: RecordedRun,
+    workers: int | None,
+    faster: Mapping[str, float],
+    without: Collection[str],
+    processors: int | None,
+    gil: bool,
+) -> _Settings:
+    """The settings, if they make sense for this run."""
+    for what, count in (("workers", workers), ("processors", processors)):
+        if count is not None and (type(count) is not int or count < 1):
+            raise ValueError(f"{what} is {count!r}; it must be a whole number from 1 on, or None for what was recorded")
+    if isinstance(without, str):
+        raise ValueError(f"without is the string {without!r}; give a collection of names, such as ({without!r},)")
+    for name, factor in faster.items():
+        if type(factor) not in (int, float) or not 0 < factor < math.inf:
+            raise ValueError(
+                f"faster[{name!r}] is {factor!r}; it must be a number above 0, such as 2 for twice as fast"
+            )
+    names = {node.name for node in run.nodes}
+    for name in (*faster, *without):
+        if name not in names:
+            raise ValueError(_unknown(name, names))
+    return _Settings(
+        workers=workers, faster=faster, without=frozenset(without), processors=processors or run.processors, gil=gil
+    )
+
+
+def _unknown(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=3)
+    if near:
+        return f"no node {name!r} in the record; did you mean {' or '.join(repr(each) for each in near)}?"
+    shown = sorted(names)[:10]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return f"no node {name!r} in the record; it has {', '.join(repr(each) for each in shown)}{more}"
+
+
+class _Plan:
+    """What of a record stays the same in all its replays."""
+
+    def __init__(self, run: RecordedRun) -> None:
+        # A node of a run nested in another node is part of what that one does.
+        self.nodes = tuple(
+            node for node in run.nodes if node.ran and (node.parent is None or node.parent not in run.by_key)
+        )
+        if not self.nodes:
+            raise ValueError(f"run {run.name!r} has no node that ran, of {len(run.nodes)}; there is nothing to replay")
+        self.run = run
+        self.pool = VirtualPool(self.nodes, run.started_ns)
+        self.workers = run.max_workers or max(
+            1, most_at_once([(node.started_ns, node.ended_ns) for node in self.nodes])
+        )
+        self.demands = demands(self.nodes)
+        quiet_ns = sorted(self.pool.hand_over_ns)[len(self.nodes) // 4]
+        self.quiet_ns = [min(ns, quiet_ns) for ns in self.pool.hand_over_ns]
+        self.tail_ns = max(0, run.ended_ns - max(node.ended_ns for node in self.nodes))
+        self.contention_ns = self._contention(self.demands.each, (), self.workers, run.processors)
+
+    def replay(self, settings: _Settings) -> Replayed:
+        workers = settings.workers or self.workers
+        factors = [1 / settings.faster.get(node.name, 1) for node in self.nodes]
+        wanted = [demand.times(factor) for demand, factor in zip(self.demands.each, factors, strict=True)]
+        if not settings.gil:
+            wanted = [demand.without_lock() for demand in wanted]
+        contention_ns = self._contention(wanted, settings.without, workers, settings.processors)
+        # What the virtual machine misses of the recorded contention goes with all of it. Where it sees none in the
+        # record, that came from outside of the run, and stays.
+        before_ns = sum(self.contention_ns)
+        kept = min(1.0, sum(contention_ns) / before_ns) if before_ns else 1.0
+        lasting = []
+        for index, (node, factor) in enumerate(zip(self.nodes, factors, strict=True)):
+            missed_ns = node.duration_ns - self.demands.each[index].alone_ns - self.contention_ns[index]
+            waits_ns = max(0.0, contention_ns[index] + missed_ns * kept * min(1.0, factor))
+            lasting.append(Demand(wait_ns=round(wanted[index].alone_ns + waits_ns)))
+        # So does what a hand-over takes beyond the usual: a worker just woken up must get the lock first.
+        hand_over_ns = [
+            quiet_ns + round((ns - quiet_ns) * kept)
+            for ns, quiet_ns in zip(self.pool.hand_over_ns, self.quiet_ns, strict=True)
+        ]
+        times = self.pool.play(lasting, hand_over_ns, workers=workers, processors=None, without=settings.without)
+        started_ns = self.run.started_ns
+        nodes = tuple(
+            ReplayedNode(
+                key=node.key,
+                name=node.name,
+                started_ns=started_ns + round(when.started_ns),
+                ended_ns=started_ns + round(when.ended_ns),
+            )
+            for node, when in zip(self.nodes, times, strict=True)
+            if when is not None
+        )
+        makespan_ns = max((node.ended_ns for node in nodes), default=started_ns) - started_ns + self.tail_ns
+        served = [demand for demand, when in zip(wanted, times, strict=True) if when is not None]
+        held_ns = sum(demand.held_ns for demand in served)
+        return Replayed(
+            makespan_ns=makespan_ns,
+            workers=workers,
+            nodes=nodes,
+            busy_share=_share(sum(node.ended_ns - node.started_ns for node in nodes), makespan_ns * workers),
+            gil_share=_share(held_ns, makespan_ns),
+            processor_share=_share(
+                held_ns + sum(demand.free_ns for demand in served), makespan_ns * (settings.processors or 0)
+            ),
+            assumptions=self._assumptions(settings),
+        )
+
+    def _contention(
+        self, wanted: Sequence[Demand], without: Collection[str], workers: int, processors: int | None
+    ) -> list[float]:
+        """For each node, how long others keep it from computing on the virtual machine."""
+        if not any(demand.held_ns or (demand.free_ns and processors) for demand in wanted):
+            return [0.0] * len(wanted)
+        times = self.pool.play(wanted, self.quiet_ns, workers=workers, processors=processors, without=without)
+        return [
+            0.0 if when is None else max(0.0, when.ended_ns - when.started_ns - demand.alone_ns)
+            for when, demand in zip(times, wanted, strict=True)
+        ]
+
+    def _assumptions(self, settings: _Settings) -> tuple[str, ...]:
+        """What is taken for granted and may be wrong, for this record and these settings."""
+        run, nodes = self.run, self.nodes
+        said = []
+        if run.max_workers is None:
+            said.append(
+                f"the record does not say how many workers there were; at most {self.workers} had a node at once"
+            )
+        nested = sum(node.ran for node in run.nodes) - len(nodes)
+        if nested:
+            said.append(f"{nested} nodes of nested runs are part of the nodes that ran them")
+        missing = (run.expected_nodes or 0) - len(run.nodes)
+        if missing > 0:
+            said.append(f"{missing} nodes are missing in the record, and in the replay")
+        unknown = sum(not node.states for node in nodes)
+        if unknown:
+            said.append(f"of {unknown} nodes it is not known what they did; they are taken to have waited, freely")
+        if any(node.states.get("cpu") for node in nodes):
+            if run.attribution == "none":
+                said.append(
+                    "waiting for the interpreter lock was not measured; computing that overlapped is judged by its "
+                    "duration alone"
+                )
+            elif settings.gil and self.demands.unknown:
+                said.append(
+                    f"{_names(self.demands.unknown)} met nothing that would tell whether computing holds the "
+                    "interpreter lock; it is taken to hold it, as plain Python does"
+                )
+            if settings.processors is None:
+                said.append("the record does not say how many processors there were; there are taken to be enough")
+        lock_ns = sum(node.states.get("lock", 0) for node in nodes)
+        if lock_ns > TELLING_LOCK_SHARE * sum(node.duration_ns for node in nodes):
+            said.append("waiting for locks stays as it was, though it may come of other nodes of the run")
+        return tuple(said)
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

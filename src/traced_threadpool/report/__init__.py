@@ -1,0 +1,1 @@
+"""Answers about a recorded run into text, JSON and a page."""

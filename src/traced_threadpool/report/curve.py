@@ -1,0 +1,105 @@
+"""A run into its length by number of workers, by replay: what more workers would give, and where they stop helping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from traced_threadpool.analysis.record import RecordedRun
+from traced_threadpool.analysis.what_if import MOST_WORKERS, Limit, Scaling, scale
+from traced_threadpool.report.quantities import change, count, duration
+
+LIMITS: Final[dict[Limit, str]] = {
+    "gil": "the interpreter lock",
+    "processors": "the processors",
+    "critical_path": "the longest chain of nodes",
+    "nodes": "too few nodes at once",
+    "none": "the number of workers",
+}
+"""What keeps a run from being shorter, in words that follow "limited by"."""
+
+WORKERS_LIMIT: Final = "the number of workers"
+
+MAX_REPLAYED: Final = 10_000
+"""Nodes. A replay takes about 0.1 ms a node: of a larger run only `what-if` makes some, for those who ask."""
+
+_FEW_NODES: Final = 300
+_MANY_NODES: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """What a run would take with so many workers, and what keeps it from being shorter."""
+
+    workers: int
+    makespan_ns: int
+    limit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """`now` is the recorded number of workers, or where the record does not say, the most that were busy at once."""
+
+    now: int
+    recorded_ns: int
+    points: tuple[Point, ...]
+    scaling: Scaling
+    summary: str
+
+
+def curve(run: RecordedRun) -> Curve | None:
+    """None where there is nothing to replay: no node ran, the links form a circle, there are very many nodes."""
+    if len(run.nodes) > MAX_REPLAYED:
+        return None
+    try:
+        scaling = scale(run, workers_to_try(run))
+    except ValueError:
+        return None
+    return Curve(
+        now=scaling.recorded_workers,
+        recorded_ns=run.duration_ns,
+        points=points_of(scaling),
+        scaling=scaling,
+        summary=_summary(run, scaling),
+    )
+
+
+def points_of(scaling: Scaling) -> tuple[Point, ...]:
+    """Below the number that is enough, workers are what is short; from there on, what the replay says."""
+    return tuple(
+        Point(
+            workers=workers,
+            makespan_ns=makespan_ns,
+            limit=LIMITS[scaling.limit] if workers >= scaling.enough_workers else WORKERS_LIMIT,
+        )
+        for workers, makespan_ns in scaling.makespan_ns.items()
+    )
+
+
+def workers_to_try(run: RecordedRun) -> Sequence[int]:
+    """1 to 64 for a small run, fewer numbers for a larger one, and always the recorded number and twice that.
+
+    >>> workers_to_try(RecordedRun(id="1", name="r", pool="p", started_ns=0, ended_ns=1, nodes=(), max_workers=80))[-4:]
+    [63, 64, 80, 160]
+    """
+    now = {run.max_workers, 2 * run.max_workers} if run.max_workers else set()
+    if len(run.nodes) <= _FEW_NODES:
+        tried = set(range(1, MOST_WORKERS + 1))
+    elif len(run.nodes) <= _MANY_NODES:
+        tried = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_WORKERS}
+    else:
+        tried = {1, 4, 16, MOST_WORKERS}
+    return sorted(tried | now)
+
+
+def _summary(run: RecordedRun, scaling: Scaling) -> str:
+    enough, now = scaling.enough_workers, scaling.recorded_workers
+    if enough > now:
+        gained = change(before_ns=run.duration_ns, after_ns=scaling.makespan_ns[enough])
+        beyond = "" if scaling.limit == "none" else f" More would not help: {scaling.reason}."
+        took = duration(scaling.makespan_ns[enough])
+        return f"{count(enough, 'worker')} instead of {now:,} would take {took}, {gained}.{beyond}"
+    if enough < now:
+        return f"{count(enough, 'worker')} would do as well as {now:,}: {scaling.reason}."
+    return f"More than {count(now, 'worker')} would not help: {scaling.reason}."

@@ -1,0 +1,107 @@
+"""A recorded run into the answers that every report shows: as text, as JSON, as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from traced_threadpool.analysis.critical_path import CriticalPath, critical_ns, critical_path
+from traced_threadpool.analysis.diagnose import Finding, diagnose
+from traced_threadpool.analysis.record import NodeExecution, RecordedRun
+from traced_threadpool.report.curve import Curve, curve
+from traced_threadpool.report.timeline import peak
+from traced_threadpool.runs import STATES, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameTotals:
+    """All executions of the nodes of one name. `states_ns` has the states that were recorded."""
+
+    name: str
+    executions: int
+    duration_ns: int
+    longest_ns: int
+    queue_ns: int
+    states_ns: Mapping[State, int]
+    critical_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """A run and what is known about it. `critical_ns` is the path's time by node name, of waits under `_queue` etc."""
+
+    run: RecordedRun
+    findings: tuple[Finding, ...]
+    path: CriticalPath
+    critical_ns: Mapping[str, int]
+    curve: Curve | None
+
+    @cached_property
+    def ran(self) -> tuple[NodeExecution, ...]:
+        return tuple(node for node in self.run.nodes if node.ran)
+
+    @cached_property
+    def states_ns(self) -> dict[State, int]:
+        """Time by state over all nodes, in the order of `STATES`; empty where no node has states."""
+        return _summed(self.ran)
+
+    @cached_property
+    def by_name(self) -> tuple[NameTotals, ...]:
+        """The longest in sum first."""
+        groups: dict[str, list[NodeExecution]] = {}
+        for node in self.ran:
+            groups.setdefault(node.name, []).append(node)
+        totals = (
+            NameTotals(
+                name=name,
+                executions=len(nodes),
+                duration_ns=sum(node.duration_ns for node in nodes),
+                longest_ns=max(node.duration_ns for node in nodes),
+                queue_ns=sum(node.queue_ns for node in nodes),
+                states_ns=_summed(nodes),
+                critical_ns=self.critical_ns.get(name, 0),
+            )
+            for name, nodes in groups.items()
+        )
+        return tuple(sorted(totals, key=lambda each: (-each.duration_ns, each.name)))
+
+    @cached_property
+    def critical_keys(self) -> frozenset[str]:
+        return frozenset(step.key for step in self.path.nodes if step.key is not None)
+
+    @cached_property
+    def mean_running(self) -> float:
+        """How many nodes ran at once on average; a node that executed a run of its own counts like any other."""
+        return sum(node.duration_ns for node in self.ran) / self.run.duration_ns if self.run.duration_ns > 0 else 0.0
+
+    @cached_property
+    def peak_running(self) -> int:
+        return peak((node.started_ns, node.ended_ns) for node in self.ran)
+
+    @cached_property
+    def peak_queue(self) -> int:
+        return peak((node.ready_ns, node.started_ns) for node in self.ran)
+
+    @property
+    def has_nested_runs(self) -> bool:
+        return any(node.parent is not None for node in self.run.nodes)
+
+
+def explain(run: RecordedRun, *, with_curve: bool = True) -> Explanation:
+    """Everything about one run. Without the curve of makespan by workers it takes less time."""
+    return Explanation(
+        run=run,
+        findings=diagnose(run).findings,
+        path=critical_path(run),
+        critical_ns=critical_ns(run),
+        curve=curve(run) if with_curve else None,
+    )
+
+
+def _summed(nodes: Iterable[NodeExecution]) -> dict[State, int]:
+    sums: dict[State, int] = {}
+    for node in nodes:
+        for state, ns in node.states.items():
+            sums[state] = sums.get(state, 0) + ns
+    return {state: sums[state] for state in STATES if state in sums}

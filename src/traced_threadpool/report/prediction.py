@@ -1,0 +1,67 @@
+"""A run and other settings into what `what-if` shows: a predicted length for each number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from traced_threadpool.analysis.record import RecordedRun
+from traced_threadpool.analysis.what_if import Scaling, scale
+from traced_threadpool.report.curve import Point, points_of
+from traced_threadpool.report.quantities import count
+from traced_threadpool.report.timeline import peak
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What is to be different. `workers` empty: as many as recorded."""
+
+    workers: tuple[int, ...] = ()
+    faster: Mapping[str, float] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    processors: int | None = None
+    gil: bool = True
+
+    @property
+    def in_words(self) -> str:
+        """
+        >>> Settings(faster={"parse": 2}, without=("log",), gil=False).in_words
+        'parse 2x faster, without log, no interpreter lock'
+        """
+        parts = [f"{name} {factor:g}x faster" for name, factor in self.faster.items()]
+        parts += [f"without {name}" for name in self.without]
+        parts += ["no interpreter lock"] if not self.gil else []
+        parts += [count(self.processors, "processor")] if self.processors is not None else []
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """The run as it was, and as it would be."""
+
+    run: RecordedRun
+    settings: Settings
+    scaling: Scaling
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        return points_of(self.scaling)
+
+
+def predict(run: RecordedRun, settings: Settings) -> Prediction:
+    """Replay the run with each number of workers.
+
+    Raises:
+        ValueError: There is nothing to replay, or a setting makes no sense for this run.
+    """
+    recorded = run.max_workers or peak((node.started_ns, node.ended_ns) for node in run.nodes if node.ran)
+    workers = settings.workers or (max(1, recorded),)
+    scaling = scale(
+        run,
+        workers,
+        faster=settings.faster,
+        without=settings.without,
+        processors=settings.processors,
+        gil=settings.gil,
+    )
+    return Prediction(run=run, settings=settings, scaling=scaling)

@@ -1,0 +1,86 @@
+"""Numbers and names into what people read: every number with its unit, every name on one line.
+
+>>> [duration(ns) for ns in (0, 850, 12_340, 1_234_000, 999_960_000, 12_345_000_000, 125_000_000_000)]
+['0 s', '850 ns', '12.3 µs', '1.23 ms', '1.00 s', '12.3 s', '2 min 5 s']
+>>> change(before_ns=4_000_000_000, after_ns=3_000_000_000)
+'-1.00 s (-25 %)'
+>>> one_line("a\\x1b[31m\\n</script>")
+'a\\\\x1b[31m\\\\n</script>'
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_UNITS: Final = ((1, "ns"), (1_000, "µs"), (1_000_000, "ms"), (1_000_000_000, "s"))
+
+
+def duration(ns: float) -> str:
+    """Three digits in the unit that fits; minutes and hours from two minutes on."""
+    if ns < 0:
+        return f"-{duration(-ns)}"
+    if ns >= 119_500_000_000:
+        return _clock(round(ns / 1e9))
+    if ns < 0.5:
+        return "0 s"
+    # 999.96 ms is 1.00 s
+    size, unit = next((each for each in reversed(_UNITS) if ns >= each[0] * 0.9995), _UNITS[0])
+    number = ns / size
+    decimals = 0 if unit == "ns" or number >= 99.95 else 1 if number >= 9.995 else 2
+    return f"{number:.{decimals}f} {unit}"
+
+
+def _clock(seconds: int) -> str:
+    if seconds >= 3_600:
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours:,} h {minutes} min"
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes} min {seconds} s"
+
+
+def percent(part: float, whole: float) -> str:
+    """A share in whole percent; what is there is never shown as none, and what is missing never as all.
+
+    >>> percent(1, 4), percent(1, 1000), percent(999, 1000), percent(0, 4), percent(1, 0)
+    ('25 %', '<1 %', '>99 %', '0 %', '-')
+    """
+    if whole <= 0:
+        return "-"
+    share = 100 * part / whole
+    if 0 < share < 0.995:
+        return "<1 %"
+    if 99 < share < 100:
+        return ">99 %"
+    return f"{share:.0f} %"
+
+
+def change(*, before_ns: float, after_ns: float) -> str:
+    """The difference with its sign, and as a share of what was before."""
+    difference = after_ns - before_ns
+    if abs(difference) < 0.5:
+        return "none"
+    sign = "-" if difference < 0 else "+"
+    share = f" ({100 * difference / before_ns:+.0f} %)" if before_ns > 0 else ""
+    return f"{sign}{duration(abs(difference))}{share}"
+
+
+def count(number: int, noun: str) -> str:
+    """
+    >>> count(1, "node"), count(12_000, "node")
+    ('1 node', '12,000 nodes')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def one_line(name: str, limit: int = 0) -> str:
+    """A name without anything that a terminal would obey; beyond `limit` characters its middle is left out.
+
+    >>> one_line("a_very_long_name_of_a_node", 12)
+    'a_very…_node'
+    """
+    if not name.isprintable():
+        name = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
+    if limit and len(name) > limit:
+        head = limit // 2
+        name = f"{name[:head]}…{name[head + 1 - limit :]}"
+    return name

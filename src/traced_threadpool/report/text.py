@@ -1,0 +1,289 @@
+"""An explanation into text for a terminal: the verdict first, then what it rests on.
+
+Plain text where the output is no terminal; `rich` decides, and obeys NO_COLOR. Names go in as `Text`, never as
+markup, and without anything that a terminal would obey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from traced_threadpool.analysis.critical_path import OUTSIDE, Step
+from traced_threadpool.analysis.diagnose import Finding
+from traced_threadpool.analysis.difference import Difference
+from traced_threadpool.analysis.record import RecordedRun
+from traced_threadpool.report.curve import LIMITS, MAX_REPLAYED, Curve, Point
+from traced_threadpool.report.explanation import Explanation
+from traced_threadpool.report.palette import LOOKS
+from traced_threadpool.report.prediction import Prediction
+from traced_threadpool.report.quantities import change, count, one_line, percent
+from traced_threadpool.report.quantities import duration as _duration
+from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
+from traced_threadpool.runs import State
+
+STEPS: Final = 15
+SLOWEST: Final = 10
+MAX_NAME: Final = 48
+
+_TONES: Final = {"bad": "bold red", "good": "bold green", "plain": "bold"}
+
+
+def duration(ns: float) -> str:
+    """As on the page, in characters that every terminal has."""
+    return _duration(ns).replace("µ", "u")
+
+
+def explanation_text(explanation: Explanation) -> Iterator[RenderableType]:
+    """What `explain` prints, part by part."""
+    run = explanation.run
+    yield run_line(run)
+    yield from _findings(explanation)
+    yield from _problems(run)
+    if not explanation.ran:
+        return
+    yield _path(explanation)
+    yield from _states(explanation)
+    yield _slowest(explanation)
+    if explanation.curve is not None:
+        yield _curve(explanation.curve)
+    elif len(run.nodes) > MAX_REPLAYED:
+        yield Group(
+            "", Text("What more workers would give: ask what-if, which takes a while for so many nodes.", style="dim")
+        )
+
+
+def run_line(run: RecordedRun) -> RenderableType:
+    """A run in one line."""
+    facts = [count(len(run.nodes), "node")]
+    if run.max_workers is not None:
+        facts.append(count(run.max_workers, "worker"))
+    if run.processors is not None:
+        facts.append(count(run.processors, "processor"))
+    line = Text()
+    line.append(one_line(run.name, MAX_NAME), style="bold")
+    line.append(f": {duration(run.duration_ns)}, {', '.join(facts)}, ")
+    outcome = run.outcome if run.error_type is None else f"{run.outcome} ({one_line(run.error_type, MAX_NAME)})"
+    line.append(outcome, style="green" if run.outcome == "success" else "bold red")
+    line.append(f", run {one_line(run.id, MAX_NAME)}", style="dim")
+    return line
+
+
+def _findings(explanation: Explanation) -> Iterator[RenderableType]:
+    for number, finding in enumerate(explanation.findings, 1):
+        yield _finding(number, finding, explanation.run)
+
+
+def _finding(number: int, finding: Finding, run: RecordedRun) -> RenderableType:
+    lines: list[RenderableType] = [Text(f"{number}. {one_line(title(finding))}", style=_TONES[tone(finding)])]
+    lines += [_indented(Text(f"- {one_line(each)}")) for each in finding.evidence]
+    if finding.advice:
+        lines.append(_indented(Text(one_line(finding.advice))))
+    gain = expected_gain(finding, run)
+    if gain is not None:
+        lines.append(_indented(Text(gain.replace("µ", "u"), style="bold")))
+    return Group("", *lines)
+
+
+def _problems(run: RecordedRun) -> Iterator[RenderableType]:
+    lines = [Text(f"note: {one_line(problem)}", style="yellow") for problem in run.problems]
+    if lines:
+        yield Group("", *lines)
+
+
+def _path(explanation: Explanation) -> RenderableType:
+    run = explanation.run
+    steps = [step for step in explanation.path.steps if step.duration_ns > 0]
+    shown = sorted(sorted(steps, key=lambda step: -step.duration_ns)[:STEPS], key=lambda step: step.started_ns)
+    table = _table("from", "time", "of the run", "step")
+    for step in shown:
+        table.add_row(
+            duration(step.started_ns - run.started_ns),
+            duration(step.duration_ns),
+            percent(step.duration_ns, run.duration_ns),
+            _step(step, explanation),
+        )
+    left = len(steps) - len(shown)
+    if left:
+        rest = sum(step.duration_ns for step in steps) - sum(step.duration_ns for step in shown)
+        table.add_row(
+            "", duration(rest), percent(rest, run.duration_ns), Text(f"({left:,} shorter steps)", style="dim")
+        )
+    return _section("Critical path: the chain that fills the run from start to end", table)
+
+
+def _step(step: Step, explanation: Explanation) -> Text:
+    name = one_line(step.name, MAX_NAME)
+    if step.kind == "node":
+        return Text(name, style="bold")
+    if step.kind == "queue":
+        behind = explanation.run.by_key.get(step.behind) if step.behind is not None else None
+        why = f", its worker ran {one_line(behind.name, MAX_NAME)}" if behind is not None else ""
+        return Text(f"{name} waits for a worker{why}", style="yellow")
+    if step.kind == "dependency":
+        return Text(f"{name} waits for something that the record does not hold", style="yellow")
+    return Text(path_name(OUTSIDE), style="dim")
+
+
+def _states(explanation: Explanation) -> Iterator[RenderableType]:
+    run, states = explanation.run, explanation.states_ns
+    total = sum(node.duration_ns for node in explanation.ran)
+    if not states:
+        reason = f" ({one_line(run.attribution_reason)})" if run.attribution_reason else ""
+        yield Group("", Text(f"Where the nodes' time went is not in this record{reason}.", style="dim"))
+        return
+    table = _table("state", "time", "share", "", left=(0, 3))
+    for state, ns in states.items():
+        if ns > 0:
+            table.add_row(state, duration(ns), percent(ns, total), _bar(state, ns, total))
+    yield _section("Where the nodes' time went", table)
+    if run.gil_holders:
+        holders = _table("waiting it caused", "node or thread")
+        for name, ns in sorted(run.gil_holders.items(), key=lambda item: -item[1])[:5]:
+            holders.add_row(duration(ns), Text(one_line(name, MAX_NAME)))
+        yield _section("Who held the interpreter lock while nodes waited for it", holders)
+
+
+def _bar(state: State, ns: int, total: int) -> Text:
+    bar = Text("#" * max(1, round(24 * ns / total)) if total else "", style=LOOKS[state].terminal)
+    return bar.append(f"  {LOOKS[state].meaning}", style="default")
+
+
+def _slowest(explanation: Explanation) -> RenderableType:
+    names = explanation.by_name
+    table = _table("time", "executions", "queue wait", "on the path", "mostly", "node", left=(4, 5))
+    for each in names[:SLOWEST]:
+        strongest = max(each.states_ns.items(), key=lambda item: item[1], default=None)
+        table.add_row(
+            duration(each.duration_ns),
+            f"{each.executions:,}",
+            duration(each.queue_ns),
+            duration(each.critical_ns) if each.critical_ns else "-",
+            f"{strongest[0]} {percent(strongest[1], each.duration_ns)}" if strongest and strongest[1] else "-",
+            Text(one_line(each.name, MAX_NAME)),
+        )
+    return _section(f"Nodes that took most{f' (of {len(names):,})' if len(names) > SLOWEST else ''}", table)
+
+
+def _curve(curve: Curve) -> RenderableType:
+    table = _predictions(curve.recorded_ns, _telling(curve))
+    return _section("What more workers would give, by replay", table, Text(curve.summary.replace("µ", "u")))
+
+
+def _telling(curve: Curve) -> Sequence[Point]:
+    """The points worth a row: powers of two, the recorded number, and the number beyond which nothing changes."""
+    chosen = {1, 2, 4, 8, 16, 32, 64, curve.now, curve.scaling.enough_workers}
+    enough = max(curve.now, curve.scaling.enough_workers)
+    return [point for point in curve.points if point.workers in chosen and point.workers <= 2 * enough]
+
+
+def _predictions(recorded_ns: int, points: Iterable[Point]) -> Table:
+    table = _table("workers", "run", "change", "limited by")
+    for point in points:
+        table.add_row(
+            f"{point.workers:,}",
+            duration(point.makespan_ns),
+            change(before_ns=recorded_ns, after_ns=point.makespan_ns).replace("µ", "u"),
+            Text(point.limit),
+        )
+    return table
+
+
+def prediction_text(prediction: Prediction) -> Iterator[RenderableType]:
+    """What `what-if` prints."""
+    run, scaling = prediction.run, prediction.scaling
+    yield run_line(run)
+    words = prediction.settings.in_words
+    heading = f"Predicted by replay{f', {one_line(words)}' if words else ''}"
+    yield _section(heading, _predictions(run.duration_ns, prediction.points))
+    most = prediction.points[-1].workers
+    if len(prediction.points) > 1 and scaling.enough_workers < most:
+        yield Text(f"More than {count(scaling.enough_workers, 'worker')} would not help: {scaling.reason}.")
+    elif scaling.limit != "none":
+        yield Text(f"Limited by {LIMITS[scaling.limit]}: {scaling.reason}.")
+    for assumption in scaling.assumptions:
+        yield Text(f"note: {one_line(assumption)}", style="yellow")
+
+
+def difference_text(difference: Difference) -> Iterator[RenderableType]:
+    """What `diff` prints: the change, what it is made of, and which nodes changed without mattering."""
+    before_ns, after_ns = difference.before_ns, difference.after_ns
+    changed = _changed(before_ns, after_ns)
+    yield Text(f"The run took {duration(before_ns)} before and {duration(after_ns)} after: {changed}.", style="bold")
+    notes = [Text(f"note: {one_line(note)}", style="yellow") for note in difference.notes]
+    if notes:
+        yield Group("", *notes)
+    if difference.path_change_ns:
+        table = _table("before", "after", "change", "node")
+        parts = list(difference.path_change_ns.items())
+        on_path = {node.name: node for node in difference.nodes if node.inside is None}
+        for name, by_ns in parts[:SLOWEST]:
+            node = on_path.get(name)
+            known = () if node is None else (node.before.path_ns, node.after.path_ns)
+            table.add_row(
+                *([duration(ns) for ns in known] or ["", ""]),
+                _signed(by_ns),
+                Text(one_line(path_name(name), MAX_NAME)),
+            )
+        if len(parts) > SLOWEST:
+            rest = sum(by_ns for _, by_ns in parts[SLOWEST:])
+            table.add_row("", "", _signed(rest), Text(f"({len(parts) - SLOWEST:,} others)", style="dim"))
+        yield _section("What the change is made of: the critical path, by node", table)
+    yield from _changed_nodes(difference)
+
+
+def _changed_nodes(difference: Difference) -> Iterator[RenderableType]:
+    nodes = [node for node in difference.nodes if node.kind != "same"]
+    nodes.sort(key=lambda node: -abs(node.change_ns))
+    if not nodes:
+        yield Group("", "No node got slower or faster by 10 % and 1 ms, and the same nodes ran.")
+        return
+    mattering = {(node.name, node.inside) for node in difference.mattering}
+    table = _table("before", "after", "change", "mostly", "matters", "node", left=(3, 4, 5))
+    for node in nodes[:SLOWEST]:
+        name = Text(one_line(node.name, MAX_NAME))
+        if node.inside is not None:
+            name.append(f" in {one_line(node.inside, MAX_NAME)}", style="dim")
+        state, by_ns = max(node.state_change_ns.items(), key=lambda item: abs(item[1]), default=("", 0))
+        table.add_row(
+            duration(node.before.duration_ns) if node.before.count else "-",
+            duration(node.after.duration_ns) if node.after.count else "-",
+            node.kind if node.kind in ("new", "gone") else _signed(node.change_ns),
+            f"{state} {_signed(by_ns)}" if state else "-",
+            "yes" if (node.name, node.inside) in mattering else "no",
+            name,
+        )
+    of_all = f" (the first {SLOWEST} of {len(nodes):,})" if len(nodes) > SLOWEST else ""
+    yield _section(f"Nodes that changed{of_all}", table)
+
+
+def _changed(before_ns: int, after_ns: int) -> str:
+    return change(before_ns=before_ns, after_ns=after_ns).replace("µ", "u").replace("none", "no change")
+
+
+def _signed(ns: int) -> str:
+    return f"{'+' if ns > 0 else ''}{duration(ns)}"
+
+
+def _table(*columns: str, left: Sequence[int] | None = None) -> Table:
+    """Numbers to the right; texts, by default the last column, to the left."""
+    texts = (len(columns) - 1,) if left is None else left
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for index, column in enumerate(columns):
+        is_text = index in texts
+        table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+    return table
+
+
+def _section(heading: str, *bodies: RenderableType) -> RenderableType:
+    return Group("", Text(heading, style="bold"), *bodies)
+
+
+def _indented(body: RenderableType) -> RenderableType:
+    return Padding(body, (0, 0, 0, 3), expand=False)

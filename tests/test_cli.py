@@ -1,0 +1,383 @@
+"""The command line: what each command prints, for people and for programs, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.synthetic_runs import NASTY_NAMES, layered_run, slowed, write_trace
+from traced_threadpool.analysis.trace_file import read_runs
+
+pytest.importorskip("click", reason="needs the extra [report]")
+pytest.importorskip("rich", reason="needs the extra [report]")
+
+from traced_threadpool import cli
+
+RUN = layered_run()
+SHORT = layered_run(10, seed=1, run_id="run-2", run_name="small")
+PROGRAM = [sys.executable, "-m", "traced_threadpool"]
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """A file with one run."""
+    return write_trace(tmp_path / "trace.jsonl", RUN)
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Path:
+    """A file with two runs, of which the first is longer."""
+    return write_trace(tmp_path / "both.jsonl", RUN, SHORT)
+
+
+class Command:
+    """Runs the command line in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *words: object, status: int = 0) -> str:
+        """What it prints, on standard error if it fails; it must end with `status`."""
+        assert cli.main([str(word) for word in words]) == status, self._capsys.readouterr()
+        found = self._capsys.readouterr()
+        assert (found.err == "") == (status == 0), found.err
+        return found.err if status else found.out
+
+    def json(self, *words: object) -> Any:
+        return json.loads(self(*words, "--json"))
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(capsys)
+
+
+# explain
+
+
+def test_explain_says_what_took_the_time(command: Command, trace: Path) -> None:
+    """The verdict, the path, the states, the nodes, more workers; as plain text, since this is no terminal."""
+    text = command("explain", trace)
+    assert text.startswith(f"{trace}: 1 run\netl: 944 ms, 60 nodes, 4 workers, 2 processors, success, run run-1\n\n1. ")
+    for heading in (
+        "Critical path",
+        "Where the nodes' time went",
+        "Nodes that took most",
+        "What more workers would give",
+    ):
+        assert f"\n{heading}" in text
+    assert "\x1b" not in text
+
+
+def test_explain_as_json(command: Command, trace: Path) -> None:
+    """The documented fields, the run's own figures, and where it is from."""
+    found = command.json("explain", trace)
+    (run,) = read_runs(trace)
+    assert {key: found[key] for key in ("schema", "command", "file", "run_number")} == {
+        "schema": 1,
+        "command": "explain",
+        "file": str(trace),
+        "run_number": 1,
+    }
+    assert found["run"]["duration"] == run.duration_ns / 1e9
+    assert [set(finding) for finding in found["findings"]] == [
+        {"cause", "title", "nodes", "evidence", "advice", "gain"}
+    ] * len(found["findings"])
+    assert sum(found["critical_seconds"].values()) == pytest.approx(found["run"]["duration"])
+
+
+@pytest.mark.parametrize("words", [["explain"], ["what-if", "--workers", "4"], ["diff"]])
+def test_every_field_of_the_json_is_documented(command: Command, trace: Path, words: list[str]) -> None:
+    """`docs/command-line.md` names each."""
+    documented = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text()
+    files = [trace] * (2 if words == ["diff"] else 1)
+    found = command.json(words[0], *files, *words[1:])
+
+    def fields(value: Any, *, of_names: bool = False) -> set[str]:
+        if isinstance(value, list):
+            return set().union(*map(fields, value))
+        if not isinstance(value, dict):
+            return set()
+        by_name = ("critical_seconds", "states", "gil_holders", "path_changes", "faster")
+        inner = [fields(part, of_names=key in by_name) for key, part in value.items()]
+        return set().union(set() if of_names else value.keys(), *inner)
+
+    assert {field for field in fields(found) if f"`{field}`" not in documented} == set()
+
+
+def test_explain_a_run_of_bad_names(command: Command, tmp_path: Path) -> None:
+    """What a terminal would obey is shown as text."""
+    names = [name for name in NASTY_NAMES if "\ud800" not in name]
+    trace = write_trace(tmp_path / "nasty.jsonl", layered_run(20, node_names=names, layers=2))
+    assert "\x1b" not in command("explain", trace)
+    assert {each["name"] for each in command.json("explain", trace)["nodes"]} >= set(names)
+
+
+# Several runs in a file
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ((), "run-1"),
+        (("--run", "longest"), "run-1"),
+        (("--run", "last"), "run-2"),
+        (("--run", "2"), "run-2"),
+        (("--run", "run-2"), "run-2"),
+    ],
+)
+def test_which_run(command: Command, both: Path, which: tuple[str, ...], expected: str) -> None:
+    """The longest, unless a number, an id or `last` asks for another; all are listed for programs."""
+    found = command.json("explain", both, *which)
+    assert found["run"]["id"] == expected
+    assert [run["id"] for run in found["runs"]] == ["run-1", "run-2"]
+    assert found["runs"][found["run_number"] - 1]["id"] == expected
+
+
+def test_the_output_says_that_there_are_more_runs(command: Command, both: Path) -> None:
+    """And how to get them."""
+    assert command("explain", both).startswith(f"{both}: run 1 of 2, the longest (--run picks another)\n")
+
+
+def test_a_run_that_is_not_there(command: Command, both: Path) -> None:
+    """Names what was asked for and what there is; an id's beginning that fits two runs is no choice."""
+    assert command("explain", both, "--run", "7", status=4) == (
+        f"traced-threadpool: {str(both)!r} has no run '7'; it has 2 runs, 1 to 2 (ids: run-1, run-2)\n"
+    )
+    assert "2 runs whose ids begin with 'run'" in command("explain", both, "--run", "run", status=4)
+
+
+# what-if
+
+
+def test_what_if_options_combine(command: Command, trace: Path) -> None:
+    """Each number of workers gets a row; making the longest node of the path faster makes the run shorter."""
+    node = max((node for node in RUN.nodes), key=lambda node: node.duration_ns).name
+    text = command("what-if", trace, "--workers", "8,4", "--faster", f"{node}=4x", "--no-gil", "--processors", "8")
+    assert f"{node} 4x faster, no interpreter lock, 8 processors" in text
+    assert re.search(r"^\s*4\s.*-.*\n\s*8\s", text, re.MULTILINE)
+
+
+def test_what_if_as_json(command: Command, trace: Path) -> None:
+    """Nothing changed gives the run as it was; taking a node out is a change."""
+    same = command.json("what-if", trace)
+    assert [point["workers"] for point in same["predictions"]] == [4]
+    assert same["predictions"][0]["makespan"] == pytest.approx(RUN.duration_ns / 1e9, rel=0.02)
+    last = max(RUN.nodes, key=lambda node: node.ended_ns).name
+    less = command.json("what-if", trace, "--without", last, "--workers", "4,64")
+    assert less["settings"] == {"faster": {}, "without": [last], "processors": None, "gil": True}
+    assert less["predictions"][0]["change"] < 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--faster", "load"), "'load' is no node and a factor above 0; write it as parse=2x"),
+        (("--faster", "load=fast"), "'load=fast' is no node and a factor above 0"),
+        (("--faster", "load=-1"), "'load=-1' is no node and a factor above 0"),
+        (("--workers", "four"), "'four' is no list of whole numbers; write it as 4,8,16"),
+        (("--workers", "0"), "'0' has a number below 1; a pool has at least one worker"),
+        (("--processors", "0"), "0 is not in the range x>=1"),
+        (("--without", "no_such_node"), "no node 'no_such_node' in the record"),
+        (("--sideways",), "No such option"),
+    ],
+)
+def test_settings_that_make_no_sense(command: Command, trace: Path, words: tuple[str, ...], message: str) -> None:
+    """What was found and what to write instead; status 2."""
+    assert message in command("what-if", trace, *words, status=2)
+
+
+# report, diff, demo
+
+
+def test_report_writes_a_page(command: Command, trace: Path, tmp_path: Path) -> None:
+    """Where -o says, or beside the file, or to standard output."""
+    assert command("report", trace, "-o", tmp_path / "run.html") == (
+        f"{trace}: 1 run\nwritten to {tmp_path / 'run.html'}\n"
+    )
+    page = (tmp_path / "run.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    command("report", trace)
+    assert trace.with_suffix(".html").read_text(encoding="utf-8") == page
+    assert command("report", trace, "-o", "-") == page
+
+
+def test_a_page_that_cannot_be_written(command: Command, trace: Path, tmp_path: Path) -> None:
+    """Says where and why; and a page never takes the place of the trace."""
+    missing = tmp_path / "no" / "run.html"
+    assert command("report", trace, "-o", missing, status=3) == (
+        f"traced-threadpool: {str(missing)!r} cannot be written: No such file or directory\n"
+    )
+    named_so = trace.rename(tmp_path / "trace.html")
+    assert "would be overwritten" in command("report", named_so, status=2)
+
+
+def test_diff_names_what_got_slower(command: Command, trace: Path, tmp_path: Path) -> None:
+    """The node at the run's end takes twice as long: it is named, and it matters."""
+    last = max(RUN.nodes, key=lambda node: node.ended_ns)
+    after = write_trace(tmp_path / "after.jsonl", slowed(RUN, last.name, 2))
+    found = command.json("diff", trace, after)
+    assert (found["nodes"][0]["name"], found["nodes"][0]["kind"], found["nodes"][0]["matters"]) == (
+        last.name,
+        "slower",
+        True,
+    )
+    assert sum(found["path_changes"].values()) == pytest.approx(found["change"])
+    text = command("diff", trace, after)
+    assert "The run took 944 ms before and" in text
+    assert re.search(rf"yes\s+{last.name}\s*$", text, re.MULTILINE)
+
+
+def test_diff_of_a_run_with_itself(command: Command, trace: Path) -> None:
+    """Nothing changed, and that is what it says."""
+    text = command("diff", trace, trace)
+    assert "no change" in text
+    assert "No node got slower or faster" in text
+
+
+def test_demo(command: Command, tmp_path: Path) -> None:
+    """Runs, explains itself, and leaves a trace and a page; a second time it begins anew."""
+    pytest.importorskip("opentelemetry.sdk", reason="needs the extra [report]")
+    for _ in range(2):
+        text = command("demo", "-d", tmp_path / "demo", "--workers", "3")
+    assert text.startswith("demo: ")
+    (run,) = read_runs(tmp_path / "demo" / "trace.jsonl")
+    assert (run.outcome, len(run.nodes), run.max_workers) == ("success", 34, 3)
+    assert (tmp_path / "demo" / "run.html").stat().st_size > 1_000_000
+    (tmp_path / "file").touch()
+    assert "cannot be written to" in command("demo", "-d", tmp_path / "file" / "demo", status=3)
+
+
+# Files that are no trace
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [(None, "missing.jsonl"), (b"", "empty.jsonl"), (b"\xff\x00", "bytes.jsonl"), (b'{"a": 1}\n', "other.json")],
+)
+def test_a_file_that_is_no_trace(command: Command, tmp_path: Path, content: bytes | None, name: str) -> None:
+    """One sentence that names the file; status 3."""
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    message = command("explain", tmp_path / name, status=3)
+    assert message.startswith("traced-threadpool: ")
+    assert name in message
+    assert "Traceback" not in message
+
+
+def test_help_is_there_for_every_command(command: Command) -> None:
+    """And says what the command does, with its options."""
+    overview = command("--help")
+    for name in ("explain", "what-if", "report", "diff", "demo"):
+        assert re.search(rf"^  {name} ", overview, re.MULTILINE)
+        assert "Usage: traced-threadpool " + name in command(name, "--help")
+    assert "Exit status" in overview
+    assert command("--version").startswith("traced-threadpool, version ")
+
+
+# As a process
+
+
+def _environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "HAMILTON_TELEMETRY_ENABLED": "false", **more}
+
+
+def test_as_a_module(trace: Path) -> None:
+    """`python -m traced_threadpool` is the command, and prints the same."""
+    done = subprocess.run(
+        [*PROGRAM, "explain", trace, "--json"], capture_output=True, env=_environment(), timeout=50, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["run"]["id"] == "run-1"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_terminal_that_lacks_letters(tmp_path: Path, encoding: str) -> None:
+    """Names outside of its alphabet are shown as question marks rather than ending the program."""
+    trace = write_trace(tmp_path / "trace.jsonl", layered_run(1, node_names=["ünïcödé_节点_🐢"], layers=1))
+    done = subprocess.run(
+        [*PROGRAM, "explain", trace],
+        capture_output=True,
+        env=_environment(PYTHONIOENCODING=encoding),
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert ("节点" in done.stdout.decode(encoding)) == (encoding == "utf-8")
+
+
+@pytest.mark.parametrize("words", [["explain"], ["explain", "--json"], ["report", "-o", "-"]])
+def test_a_reader_that_goes_away(trace: Path, words: list[str]) -> None:
+    """`... | head -1` ends it with 141 and without a word."""
+    reading, writing = os.pipe()
+    os.close(reading)  # before the first word, so that it is no race
+    with os.fdopen(writing, "wb") as gone:
+        done = subprocess.run(
+            [*PROGRAM, words[0], trace, *words[1:]],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            env=_environment(),
+            timeout=50,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    """Ctrl-C while a file is read ends it with 130 and without a traceback."""
+    fifo = tmp_path / "trace.jsonl"
+    os.mkfifo(fifo)
+    with subprocess.Popen([*PROGRAM, "explain", fifo], stderr=subprocess.PIPE, env=_environment()) as process:
+        with fifo.open("w"):  # opens when the program does: it reads now, and gets nothing
+            time.sleep(0.1)  # from `open` on to reading
+            process.send_signal(signal.SIGINT)
+            assert process.wait(50) == 130
+        assert process.stderr is not None
+        assert process.stderr.read().strip() == b""
+
+
+def test_without_the_extra(trace: Path) -> None:
+    """The command says what to install; the package itself never imports click or rich."""
+    hidden = "import sys; sys.modules['click'] = None; from traced_threadpool.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden], capture_output=True, env=_environment(), timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout) == (5, b"")
+    assert b"pip install 'traced_threadpool[report]'" in done.stderr
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, traced_threadpool; print({'click', 'rich'} & sys.modules.keys())"],
+        capture_output=True,
+        env=_environment(),
+        timeout=50,
+        check=True,
+    )
+    assert loaded.stdout.strip() == b"set()"
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_spans(tmp_path: Path) -> None:
+    """A file of a hundred runs: the longest is explained in seconds, within a gigabyte."""
+    runs = (layered_run(1_000, workers=8, layers=20, seed=seed, run_id=f"run-{seed}") for seed in range(100))
+    trace = write_trace(tmp_path / "large.jsonl", *runs)
+    measure = (
+        "import resource, sys; from traced_threadpool import cli; status = cli.main(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", measure, "explain", trace],
+        capture_output=True,
+        env=_environment(),
+        timeout=40,  # it takes 8 s on an idle machine
+        check=True,
+    )
+    assert b"run 63 of 100, the longest" in done.stdout
+    assert int(done.stderr.split()[-1]) < 1_000_000  # kilobytes

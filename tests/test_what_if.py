@@ -1,0 +1,440 @@
+"""The replay: what holds for every record, small examples worked out by hand, and what it says no to."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from tests.dags import driver_of
+from traced_threadpool import FutureAdapter
+from traced_threadpool.analysis.demand import demands
+from traced_threadpool.analysis.machine import Demand
+from traced_threadpool.analysis.record import NodeExecution, RecordedRun
+from traced_threadpool.analysis.virtual_pool import VirtualPool, most_at_once
+from traced_threadpool.analysis.what_if import Replayed, ReplayedNode, replay, scale
+from traced_threadpool.runs import State
+
+MS = 1_000_000
+START_NS = 5_000 * MS
+
+
+def node(name: str, started_ms: float = 0, ended_ms: float = 0, *upstream: str, **facts: Any) -> NodeExecution:
+    """Submitted with the run's start, ready and started at one moment, unless `facts` say otherwise."""
+    started_ns, ended_ns = START_NS + round(started_ms * MS), START_NS + round(ended_ms * MS)
+    given = {"submitted_ns": START_NS, "ready_ns": started_ns, **facts}
+    states: Mapping[State, float] = given.pop("states", {})
+    given["states"] = {state: round(ms * MS) for state, ms in states.items()}
+    return NodeExecution(key=name, name=name, started_ns=started_ns, ended_ns=ended_ns, upstream=upstream, **given)
+
+
+def record(nodes: Sequence[NodeExecution], *, workers: int | None, **facts: Any) -> RecordedRun:
+    given = {"ended_ns": max((each.ended_ns for each in nodes), default=START_NS), **facts}
+    return RecordedRun(
+        id="run", name="etl", pool="pool", started_ns=START_NS, nodes=tuple(nodes), max_workers=workers, **given
+    )
+
+
+def played(
+    asked: Sequence[tuple[Demand, Sequence[int]]], *, workers: int, processors: int | None = None
+) -> RecordedRun:
+    """The record of nodes that ask for this much, after those inputs, on the machine of the model itself."""
+    nodes = [node(str(index), 0, 0, *(str(each) for each in inputs)) for index, (_, inputs) in enumerate(asked)]
+    wanted = [demand for demand, _ in asked]
+    times = VirtualPool(nodes, START_NS).play(wanted, [0] * len(nodes), workers=workers, processors=processors)
+    found = []
+    for each, demand, when in zip(nodes, wanted, times, strict=True):
+        assert when is not None
+        started_ns, ended_ns = START_NS + round(when.started_ns), START_NS + round(when.ended_ns)
+        computing_ns = round(demand.held_ns + demand.free_ns)
+        contended_ns = max(0, ended_ns - started_ns - round(demand.alone_ns))
+        states: dict[State, int] = {
+            "cpu": computing_ns,
+            "network": round(demand.wait_ns),
+            "gil" if demand.held_ns else "runqueue": contended_ns,
+        }
+        ready_ns = max([START_NS, *(found[int(key)].ended_ns for key in each.upstream)])
+        found.append(
+            dataclasses.replace(
+                each, ready_ns=ready_ns, started_ns=started_ns, ended_ns=ended_ns, states=states, samples=100
+            )
+        )
+    return record(found, workers=workers, processors=processors, attribution="process")
+
+
+def critical_path_ns(run: RecordedRun) -> int:
+    ends: dict[str, int] = {}
+    for each in run.nodes:
+        ends[each.key] = each.duration_ns + max((ends[key] for key in each.upstream), default=0)
+    return max(ends.values())
+
+
+@st.composite
+def dags(draw: st.DrawFn, held: bool = False, mixed: bool = False) -> list[tuple[Demand, list[int]]]:
+    """For each node what it asks for, in whole milliseconds, and which earlier nodes are its inputs."""
+    size = draw(st.integers(1, 20))
+    found = []
+    for number in range(size):
+        inputs = draw(st.lists(st.integers(0, number - 1), max_size=3, unique=True)) if number else []
+        amount_ns = draw(st.integers(1, 50)) * MS
+        other_ns = draw(st.integers(0, 50)) * MS if mixed else 0
+        demand = Demand(held_ns=amount_ns, wait_ns=other_ns) if held else Demand(wait_ns=amount_ns, free_ns=other_ns)
+        found.append((demand, inputs))
+    return found
+
+
+workers_counts = st.integers(1, 6)
+
+
+@given(dag=st.one_of(dags(), dags(held=True, mixed=True), dags(mixed=True)), workers=workers_counts)
+def test_an_unchanged_record_gives_back_the_run(dag: list[tuple[Demand, list[int]]], workers: int) -> None:
+    """To the nanosecond, node by node, however much its nodes kept each other waiting."""
+    run = played(dag, workers=workers, processors=2)
+    replayed = replay(run)
+    assert replayed.makespan_ns == run.duration_ns
+    assert replayed.nodes == tuple(
+        ReplayedNode(key=each.key, name=each.name, started_ns=each.started_ns, ended_ns=each.ended_ns)
+        for each in run.nodes
+    )
+    assert replay(run, faster={each.name: 1 for each in run.nodes}) == replayed
+    assert replay(run, workers=workers, processors=2) == replayed
+
+
+@given(dag=dags(), recorded=workers_counts, asked=workers_counts)
+def test_waits_alone_are_scheduled_as_well_as_any_list_schedule(
+    dag: list[tuple[Demand, list[int]]], recorded: int, asked: int
+) -> None:
+    """Never shorter than the critical path or the work divided, never longer than Graham's bound."""
+    run = played(dag, workers=recorded)
+    path_ns, work_ns = critical_path_ns(run), sum(each.duration_ns for each in run.nodes)
+    makespan_ns = replay(run, workers=asked).makespan_ns
+    assert max(path_ns, work_ns / asked) <= makespan_ns <= work_ns / asked + (1 - 1 / asked) * path_ns
+
+
+@given(dag=dags(held=True, mixed=True), recorded=workers_counts, asked=workers_counts, gil=st.booleans())
+def test_no_node_starts_before_its_inputs_and_no_worker_has_two(
+    dag: list[tuple[Demand, list[int]]], recorded: int, asked: int, gil: bool
+) -> None:
+    """The rules of the live scheduler hold in virtual time, whatever is asked for."""
+    run = played(dag, workers=recorded, processors=2)
+    replayed = replay(run, workers=asked, gil=gil)
+    times = {each.key: each for each in replayed.nodes}
+    for each in run.nodes:
+        assert all(times[key].ended_ns <= times[each.key].started_ns for key in each.upstream)
+    assert most_at_once([(each.started_ns, each.ended_ns) for each in replayed.nodes]) == replayed.most_busy <= asked
+
+
+@given(dag=dags(held=True, mixed=True), asked=workers_counts)
+def test_a_record_without_contention_foretells_what_the_model_does(
+    dag: list[tuple[Demand, list[int]]], asked: int
+) -> None:
+    """From one worker, where nothing gets in anything's way, to several: as if played there in the first place."""
+    expected = played(dag, workers=asked, processors=2)
+    found = replay(played(dag, workers=1, processors=2), workers=asked)
+    # Durations are rounded to the nanosecond, and a tie that falls differently can change the order of two nodes.
+    assert found.makespan_ns == pytest.approx(expected.duration_ns, rel=0.25)
+
+
+@given(dag=dags(), data=st.data())
+def test_a_node_off_every_path_can_go(dag: list[tuple[Demand, list[int]]], data: st.DataObject) -> None:
+    """With workers for all, taking out a node that nobody needs and that ends before the last changes nothing."""
+    needed = {each for _, inputs in dag for each in inputs}
+    run = played(dag, workers=len(dag))
+    spare = [each.name for each in run.nodes if int(each.name) not in needed and each.ended_ns < run.ended_ns]
+    if spare:
+        gone = data.draw(st.sampled_from(spare))
+        replayed = replay(run, without=[gone])
+        assert replayed.makespan_ns == run.duration_ns
+        assert [each.name for each in replayed.nodes] == [each.name for each in run.nodes if each.name != gone]
+
+
+def test_times_worked_out_by_hand() -> None:
+    """`a` and `b` at once, then `c`, which needs `a`, and `d`, which needs both."""
+    run = record(
+        [
+            node("a", 0, 30),
+            node("b", 0, 50),
+            node("c", 30, 70, "a"),
+            node("d", 50, 60, "a", "b"),
+        ],
+        workers=2,
+    )
+    made = {workers: replay(run, workers=workers).makespan_ns / MS for workers in (1, 2, 3)}
+    assert made == {1: 130, 2: 70, 3: 70}
+    assert replay(run, faster={"a": 3}).makespan_ns == 60 * MS  # b, then d; c ends at 50
+    assert replay(run, faster={"c": 0.5}).makespan_ns == 110 * MS
+    assert replay(run, without=["a"]).makespan_ns == 60 * MS
+    assert replay(run, without=["a"]).nodes == (
+        ReplayedNode(key="b", name="b", started_ns=START_NS, ended_ns=START_NS + 50 * MS),
+        ReplayedNode(key="c", name="c", started_ns=START_NS, ended_ns=START_NS + 40 * MS),
+        ReplayedNode(key="d", name="d", started_ns=START_NS + 50 * MS, ended_ns=START_NS + 60 * MS),
+    )
+    assert replay(run, without=["a", "b"], workers=1).makespan_ns == 50 * MS
+    assert replay(run).busy_share == pytest.approx(130 / 140)
+
+
+def test_what_lies_between_nodes_stays() -> None:
+    """Hamilton's walk, the hand-over to a worker, and the time after the last node."""
+    run = record(
+        [
+            node("a", 6, 20, submitted_ns=START_NS + 5 * MS, ready_ns=START_NS + 5 * MS, worker="w"),
+            node("b", 22, 42, submitted_ns=START_NS + 7 * MS, ready_ns=START_NS + 7 * MS, worker="w"),
+        ],
+        workers=1,
+        ended_ns=START_NS + 45 * MS,
+    )
+    assert replay(run) == Replayed(
+        makespan_ns=45 * MS,
+        workers=1,
+        nodes=(
+            ReplayedNode(key="a", name="a", started_ns=START_NS + 6 * MS, ended_ns=START_NS + 20 * MS),
+            ReplayedNode(key="b", name="b", started_ns=START_NS + 22 * MS, ended_ns=START_NS + 42 * MS),
+        ),
+        busy_share=34 / 45,
+        gil_share=0,
+        processor_share=0,
+        assumptions=("of 2 nodes it is not known what they did; they are taken to have waited, freely",),
+    )
+    assert replay(run, workers=2).nodes[1].started_ns == START_NS + 9 * MS  # 2 ms of hand-over after it was submitted
+
+
+def test_what_the_record_does_not_know_of_lets_a_node_go_when_it_did() -> None:
+    """A lost span, or somebody else's future: `b` was ready at 40 ms, long after its known input."""
+    run = record([node("a", 0, 10), node("b", 40, 50, "a", "lost")], workers=2)
+    assert replay(run, faster={"a": 10}).nodes[1].started_ns == START_NS + 40 * MS
+    assert replay(run, faster={"a": 0.1}).nodes[1].started_ns == START_NS + 100 * MS
+
+
+def test_branches_are_submitted_after_the_node_that_is_split() -> None:
+    """Hamilton's walk stands still for a `Parallelizable`, so what makes it faster brings its branches forward."""
+    run = record(
+        [
+            node("list", 0, 20),
+            node("files", 20, 50, "list", task_id="expand-files"),
+            node("parse", 53, 60, "files", task_id="expand-files.0.x", submitted_ns=START_NS + 53 * MS),
+        ],
+        workers=1,
+    )
+    assert replay(run).makespan_ns == 60 * MS
+    assert replay(run, faster={"files": 3}).makespan_ns == 40 * MS
+    assert replay(run, without=["files"]).makespan_ns == 30 * MS
+
+
+def test_only_what_ran_is_replayed() -> None:
+    """Nodes downstream of a failure have no duration to replay; nodes of a nested run are part of their parent."""
+    run = record(
+        [
+            node("a", 0, 10, outcome="error", error_type="KeyError"),
+            node("b", 10, 10, "a", outcome="upstream_error", failed_upstream="a"),
+            node("outer", 0, 30),
+            node("inner", 5, 15, parent="outer"),
+        ],
+        workers=2,
+        outcome="error",
+        expected_nodes=6,
+    )
+    replayed = replay(run, workers=1)
+    assert [each.name for each in replayed.nodes] == ["a", "outer"]
+    assert replayed.makespan_ns == 40 * MS
+    assert replayed.assumptions == (
+        "1 nodes of nested runs are part of the nodes that ran them",
+        "2 nodes are missing in the record, and in the replay",
+        "of 2 nodes it is not known what they did; they are taken to have waited, freely",
+    )
+
+
+def test_nodes_that_took_turns_with_the_lock_need_it_alone_too() -> None:
+    """Two nodes that each computed for 50 ms and waited 50 ms for the other: 100 ms on one worker as well."""
+    states: Mapping[State, float] = {"cpu": 50, "gil": 50}
+    run = record(
+        [node(name, 0, 100, states=states, samples=5) for name in "ab"], workers=2, processors=2, attribution="process"
+    )
+    assert demands(run.nodes).held_share == {"a": 1, "b": 1}
+    assert replay(run, workers=1).makespan_ns == 100 * MS
+    assert replay(run, gil=False).makespan_ns == 50 * MS
+    assert replay(run, gil=False, processors=1).makespan_ns == 100 * MS
+    assert replay(run).gil_share == 1
+    assert not replay(run).assumptions
+
+
+def test_nodes_that_never_waited_for_the_lock_do_not_hold_it() -> None:
+    """Four nodes computed 400 ms each on two processors, and waited for these alone."""
+    states: Mapping[State, float] = {"cpu": 400, "runqueue": 400}
+    run = record([node(name, 0, 800, states=states) for name in "abcd"], workers=4, processors=2, attribution="process")
+    assert demands(run.nodes).held_share == dict.fromkeys("abcd", pytest.approx(0, abs=0.01))
+    made = {processors: replay(run, processors=processors).makespan_ns / MS for processors in (1, 2, 4, 8)}
+    assert made == pytest.approx({1: 1600, 2: 800, 4: 400, 8: 400}, rel=0.01)
+    assert replay(run, workers=1).makespan_ns == pytest.approx(1600 * MS, rel=0.01)
+    assert replay(run).processor_share == 1
+
+
+def test_a_node_that_met_nobody_is_taken_for_plain_python_and_that_is_said() -> None:
+    """On one worker nothing tells whether `hash` held the lock."""
+    run = record(
+        [
+            node(name, start, start + 100, states={"cpu": 100}, ready_ns=START_NS, samples=1)
+            for name, start in (("hash", 0), ("parse", 100))
+        ],
+        workers=1,
+        processors=2,
+        attribution="process",
+    )
+    replayed = replay(run, workers=2)
+    assert replayed.makespan_ns == 200 * MS
+    assert replayed.assumptions == (
+        "'hash', 'parse' met nothing that would tell whether computing holds the interpreter lock; it is taken to hold "
+        "it, as plain Python does",
+    )
+
+
+def test_waits_that_nobody_looked_at_are_contention_where_it_was_to_be_expected() -> None:
+    """Without a sampler what waited is in `other`: of nodes that computed at once, not of one that slept."""
+    run = record(
+        [
+            node("a", 0, 100, states={"cpu": 50, "other": 50}),
+            node("b", 0, 100, states={"cpu": 50, "other": 50}),
+            node("sleep", 100, 200, "a", "b", states={"cpu": 1, "other": 99}),
+        ],
+        workers=2,
+        processors=2,
+    )
+    assert replay(run, workers=1).makespan_ns == 200 * MS
+
+
+def test_contention_that_others_caused_stays() -> None:
+    """A node that waited for a processor while nothing else of the run wanted one does so again."""
+    run = record(
+        [node("a", 0, 100, states={"cpu": 40, "runqueue": 60})], workers=1, processors=1, attribution="process"
+    )
+    assert replay(run, workers=4).makespan_ns == 100 * MS
+    assert replay(run, faster={"a": 2}).makespan_ns == 50 * MS
+
+
+def test_assumptions_name_what_the_record_does_not_say() -> None:
+    """Workers, processors, and waits for locks that may be the other nodes' doing."""
+    run = record([node(name, 0, 100, states={"cpu": 50, "lock": 50}, samples=9) for name in "ab"], workers=None)
+    assert replay(run).workers == 2
+    assert replay(run).assumptions == (
+        "the record does not say how many workers there were; at most 2 had a node at once",
+        "waiting for the interpreter lock was not measured; computing that overlapped is judged by its duration alone",
+        "the record does not say how many processors there were; there are taken to be enough",
+        "waiting for locks stays as it was, though it may come of other nodes of the run",
+    )
+
+
+@pytest.mark.parametrize(
+    ("run", "enough", "limit", "reason"),
+    [
+        (
+            record([node(name, 0, 100, states={"sleep": 100}) for name in "abcdefgh"], workers=8),
+            8,
+            "nodes",
+            "no more than 8 nodes have something to do at once",
+        ),
+        (
+            record(
+                [node("a", 0, 100, states={"sleep": 100}), node("b", 100, 200, "a", states={"sleep": 100})], workers=8
+            ),
+            1,
+            "critical_path",
+            "the longest chain of nodes takes 0.2 s, however many workers there are",
+        ),
+        (
+            played([(Demand(held_ns=50 * MS), [])] * 8, workers=4, processors=4),
+            1,
+            "gil",
+            "the interpreter lock is held for 100% of the run: its computing is serial",
+        ),
+        (
+            played([(Demand(free_ns=400 * MS), [])] * 8, workers=4, processors=2),
+            2,
+            "processors",
+            "nodes compute for 100% of the processors' time",
+        ),
+    ],
+    ids=["nodes", "critical path", "gil", "processors"],
+)
+def test_where_more_workers_stop_helping_and_why(run: RecordedRun, enough: int, limit: str, reason: str) -> None:
+    """One record for each reason."""
+    scaling = scale(run)
+    assert (scaling.enough_workers, scaling.limit, scaling.reason) == (enough, limit, reason)
+    assert list(scaling.makespan_ns) == list(range(1, 65))
+    assert scaling.makespan_ns[run.max_workers or 0] == replay(run).makespan_ns
+
+
+def test_scaling_takes_the_other_settings_too() -> None:
+    """Without the interpreter lock, eight nodes of plain Python fill four processors."""
+    run = played([(Demand(held_ns=50 * MS), [])] * 8, workers=4, processors=4)
+    scaling = scale(run, [16, 1, 4, 4], gil=False)
+    assert scaling.makespan_ns == {1: 400 * MS, 4: 100 * MS, 16: 100 * MS}
+    assert (scaling.enough_workers, scaling.limit, scaling.floor_ns) == (4, "processors", 50 * MS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"workers": 0}, r"workers is 0; it must be a whole number from 1 on"),
+        ({"workers": 2.5}, r"workers is 2\.5; it must be a whole number"),
+        ({"workers": True}, r"workers is True; it must be a whole number"),
+        ({"processors": -1}, r"processors is -1; it must be a whole number from 1 on"),
+        ({"faster": {"load": 0}}, r"faster\['load'\] is 0; it must be a number above 0, such as 2 for twice as fast"),
+        ({"faster": {"load": float("nan")}}, r"faster\['load'\] is nan"),
+        ({"faster": {"load": float("inf")}}, r"faster\['load'\] is inf"),
+        ({"faster": {"load": "2x"}}, r"faster\['load'\] is '2x'"),
+        ({"faster": {"laod": 2}}, r"no node 'laod' in the record; did you mean 'load'\?"),
+        ({"without": ["zzz"]}, r"no node 'zzz' in the record; it has 'clean', 'load'"),
+        ({"without": "load"}, r"without is the string 'load'; give a collection of names, such as \('load',\)"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+    """With what was found, what was expected, and the names there are."""
+    run = record([node("load", 0, 10), node("clean", 10, 20, "load")], workers=1)
+    with pytest.raises(ValueError, match=message):
+        replay(run, **settings)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([], "run 'etl' has no node that ran, of 0; there is nothing to replay"),
+        ([node("a", outcome="cancelled")], "run 'etl' has no node that ran, of 1"),
+        ([node("a", 0, 10, "b"), node("b", 0, 10, "a")], "2 nodes of the record wait for one another, among them 'a'"),
+        ([node("a", 0, 10, "a")], "1 nodes of the record wait for one another, among them 'a'"),
+    ],
+    ids=["no node", "none ran", "circle", "loop"],
+)
+def test_records_that_cannot_be_replayed_are_refused(nodes: list[NodeExecution], message: str) -> None:
+    """Rather than replayed to a makespan of nothing."""
+    with pytest.raises(ValueError, match=message):
+        replay(record(nodes, workers=1))
+    with pytest.raises(ValueError, match="workers is empty"):
+        scale(record([node("a", 0, 10)], workers=1), [])
+
+
+def test_a_real_run_is_given_back() -> None:
+    """What the live adapter recorded replays to its own duration, and to half the workers' work on one."""
+
+    def a() -> int:
+        time.sleep(0.02)
+        return 1
+
+    def b() -> int:
+        time.sleep(0.02)
+        return 2
+
+    def c(a: int, b: int) -> int:
+        time.sleep(0.01)
+        return a + b
+
+    with FutureAdapter(2, registry=CollectorRegistry(), record=1) as adapter:
+        assert driver_of(adapter, a, b, c).execute(["c"]) == {"c": 3}
+        (run,) = adapter.recorded_runs
+    assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=0.01)
+    nodes_ns = sum(each.duration_ns for each in run.nodes)
+    assert replay(run, workers=1).makespan_ns >= nodes_ns
