@@ -472,7 +472,7 @@ def healthy(look: Look) -> Finding:
         nodes=(),
         evidence=evidence,
         advice=(
-            f"Leave it as it is: no setting makes the run shorter by {share(MATTERS)}. What remains is {scaling.reason}."
+            f"Leave it as it is: no setting makes it shorter by {share(MATTERS)}. What remains is {scaling.reason}."
         ),
         gain_seconds=None,
     )
