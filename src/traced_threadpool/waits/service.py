@@ -39,6 +39,11 @@ from traced_threadpool.waits.calibrate import Lock, NoCalibration, calibrate, th
 from traced_threadpool.waits.classify import UnknownArchitecture, table_for
 from traced_threadpool.waits.runqueue import RunQueueDelay
 
+# Where there is one, it is imported now and by nobody later: a fork in the middle of an import leaves the child with
+# a lock on the module that nobody will ever let go of.
+with contextlib.suppress(ImportError):
+    import ctypes as _ctypes  # noqa: F401  # for its being there
+
 logger = logging.getLogger("traced_threadpool")
 
 DEFAULT_BUDGET: Final = 0.01
