@@ -26,7 +26,7 @@ class RunQueueDelay:
         self._read, self._buffer = _keeping_read()
         self._descriptor = os.open(proc / "self" / "task" / str(thread) / "schedstat", os.O_RDONLY | os.O_CLOEXEC)
         self.read_ns()
-        if self._buffer.value.partition(b" ")[0] in (b"", b"0"):  # this thread has run, or it would not be here
+        if self._buffer.value.split() in ([], [b"0"] * 3):  # the last is how often it has run, and it runs now
             self.close()
             raise OSError("schedstat is empty")
 
