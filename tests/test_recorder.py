@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import logging
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +42,14 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Record:
         return recorder
 
     return recorder_of
+
+
+@pytest.fixture
+def without_logging() -> Iterator[None]:
+    """Hamilton logs a node's exception, and pytest keeps what is logged."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def load() -> int:
@@ -173,6 +185,39 @@ def test_nodes_beyond_the_limit_are_left_out_and_said(stage: Stage, record: Reco
         "1 of 3 nodes left out: the recorder keeps 2 of a run. Their time shows as dependency waits or outside time.",
     )
     assert ended[0].path == PathFacts()
+
+
+def test_results_arguments_and_exceptions_are_not_kept(stage: Stage, record: Record, without_logging: None) -> None:
+    """Names and times are; what nodes made goes when its futures do."""
+
+    class Value:
+        pass
+
+    class Failure(Exception):
+        pass
+
+    made: list[weakref.ref[Any]] = []
+
+    def value() -> Any:
+        result = Value()
+        made.append(weakref.ref(result))
+        return result
+
+    def failing(value: Any) -> Any:
+        error = Failure(value)
+        made.append(weakref.ref(error))
+        raise error
+
+    adapter = stage.adapter(FutureAdapter(1, tracing=False, registry=CollectorRegistry()))
+    recorder = record(adapter)
+    with contextlib.suppress(Failure):
+        driver_of(adapter, value, failing).execute(["failing"])
+    gc.collect()
+    assert [reference() for reference in made] == [None, None]
+    assert [node.error_type for run in recorder.runs for node in run.nodes] == [
+        None,
+        f"{__name__}.{Failure.__qualname__}",
+    ]
 
 
 def test_runs_at_once_are_kept_apart(stage: Stage, record: Record) -> None:

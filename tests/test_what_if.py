@@ -48,7 +48,7 @@ def played(
     nodes = [node(str(index), 0, 0, *(str(each) for each in inputs)) for index, (_, inputs) in enumerate(asked)]
     wanted = [demand for demand, _ in asked]
     times = VirtualPool(nodes, START_NS).play(wanted, [0] * len(nodes), workers=workers, processors=processors)
-    found = []
+    found: list[NodeExecution] = []
     for each, demand, when in zip(nodes, wanted, times, strict=True):
         assert when is not None
         started_ns, ended_ns = START_NS + round(when.started_ns), START_NS + round(when.ended_ns)

@@ -4,7 +4,7 @@ What is wrong: LZMA and SHA-256 compute without the GIL, so that all eight threa
 are two processors to do it. The threads take turns, and each node takes several times as long as it computes.
 
 The cure: more processors (the container's limit is the first thing to look at), or less to compute: a quicker
-preset. Until then no more threads than processors: they do not compete for the caches, either. On a machine with more
+preset. Until then no more threads than processors: two need less time than twelve. On a machine with more
 than two processors the program confines itself to two, as a container would.
 """
 

@@ -71,8 +71,8 @@ def diagnose(run: RecordedRun) -> Diagnosis:
     loss = leaves.telemetry_loss(look)
     if loss is not None and loss[1]:
         first.append(loss[0])
-    others = [leaf.finding for leaf in (*_by_gain(look), *_by_share(look))]
-    findings = [*first, *others] or [leaves.not_known(look) or leaves.healthy(look)]
+    slow = [leaf.finding for leaf in (*_by_gain(look), *_by_share(look))]
+    findings = [*first, *slow] or [leaves.not_known(look) or leaves.healthy(look)]
     if loss is not None and not loss[1]:
         told = [found for found in findings if found.cause != "telemetry_loss"]
         findings = [*told[: MOST_FINDINGS - 1], loss[0]]

@@ -26,7 +26,7 @@ LOST: Final = 0.05
 """From this part of the nodes missing on, the record may mislead."""
 
 DOMINATES: Final = 2 / 3
-"""Waiting that is what nodes are for (network, disk) is a finding where it is this part of the path's nodes."""
+"""Waiting for network or disk, which nodes may be there for, is a finding from this part of the path's own time on."""
 
 CONTRIBUTES: Final = 1 / 3
 """The same where something else is wrong as well."""
@@ -39,6 +39,9 @@ STRAGGLES: Final = 2.0
 
 FAMILY: Final = 4
 """Fewer nodes have no middle that one of them could be far from."""
+
+STARVED: Final = 2.0
+"""Others take the processors away if nodes wait for one this many times as long as they compute."""
 
 FULL: Final = 0.7
 """From this part of its time on, a resource is what nodes share; below, others have it."""
@@ -58,8 +61,8 @@ OUTSIDE: Final = 0.5
 UNKNOWN: Final = 0.5
 """If of this part of the run nobody knows what it went to, nothing can be called healthy."""
 
-CULPRIT: Final = 0.1
-"""Whoever held the lock during this part of the waiting is named."""
+CULPRITS: Final = 0.5
+"""Those are named who held the lock during this part of the waiting, beginning with the one who held it most."""
 
 MOST_NAMES: Final = 5
 MOST_SHOWN: Final = 3
@@ -158,15 +161,14 @@ def telemetry_loss(look: Look) -> tuple[Finding, bool] | None:
 def gil_bound(look: Look) -> Leaf | None:
     """Nobody waits for the interpreter lock."""
     waited_ns = look.total_ns("gil")
-    if not waited_ns:
+    if waited_ns < MATTERS * look.busy_ns or not waited_ns:
         return None
     # The replay knows of nodes alone. What others in the process did to them is taken off as it was recorded.
     other = look.without("gil") if look.is_held_from_outside else replay(look.run, gil=False)
     victims = look.by_name("gil")
     evidence = [f"waiting for the interpreter lock: {look.of_nodes(waited_ns)}; most of it {_most(victims)}"]
     holders = most_first(look.run.gil_holders)
-    caused_ns = sum(holders.values())
-    culprits = [name for name, held_ns in holders.items() if held_ns >= CULPRIT * caused_ns] or list(holders)[:1]
+    culprits = _culprits(holders)
     if holders:
         evidence.append(f"waiting caused by who held it: {_most(holders)}")
     evidence.append(f"replay: if nobody waited for it, {look.instead(other)}")
@@ -181,6 +183,21 @@ def gil_bound(look: Look) -> Leaf | None:
             "(NumPy, Polars, Arrow). More threads cannot help."
         )
     return _by_gain(look, other, "gil_bound", nodes or list(victims), evidence, " ".join(advice))
+
+
+def _culprits(holders: Mapping[str, float]) -> list[str]:
+    """
+    >>> _culprits({"parse": 40, "thread:MainThread": 20, "load": 15, "join": 10})
+    ['parse', 'thread:MainThread']
+    """
+    found: list[str] = []
+    left_ns = CULPRITS * sum(holders.values())
+    for name, held_ns in holders.items():
+        if left_ns <= 0 or len(found) == MOST_NAMES:
+            break
+        found.append(name)
+        left_ns -= held_ns
+    return found
 
 
 def processor_starved(look: Look) -> Leaf | None:
@@ -200,6 +217,8 @@ def processor_starved(look: Look) -> Leaf | None:
             "Give the program more processors (a container's limit is the first thing to look at), or let "
             f"{listed(list(look.by_name('cpu')))} compute less. More workers cannot help."
         )
+    elif waited_ns < STARVED * look.total_ns("cpu"):
+        return None
     else:
         other = look.without("runqueue")
         evidence.append(f"replay: if they had not waited for one, {look.instead(other)}")
@@ -293,26 +312,26 @@ def _straggler(look: Look, longest: NodeExecution, own_ns: float, middle_ns: flo
 
 
 def slow_network(look: Look, *, least: float) -> Leaf | None:
-    """The waiting for the network is halved, if it is this part of the path's nodes."""
+    """The waiting for the network is halved, if it is this part of the own time of the path's nodes."""
     names = list(look.by_name("network"))
     advice = (
         f"Let {listed(names)} ask for less, for many things at a time, or earlier; keep the answers; or have the "
         "service made faster. More workers or processors cannot help."
     )
-    if look.on_path.get("network", 0) < least * look.in_path_nodes_ns:
+    if look.on_path.get("network", 0) < least * look.own_on_path_ns:
         return None
     condition = "if that took half as long"
     return _waiting(look, "slow_network", "network", 0.5, "waiting for the network", condition, names, advice)
 
 
 def slow_disk(look: Look, *, least: float) -> Leaf | None:
-    """The waiting for the disk is halved, if it is this part of the path's nodes."""
+    """The waiting for the disk is halved, if it is this part of the own time of the path's nodes."""
     names = list(look.by_name("disk"))
     advice = (
         f"Let {listed(names)} read and write more at a time, and sync once for many writes; or take a faster disk. "
         "More workers or processors cannot help."
     )
-    if look.on_path.get("disk", 0) < least * look.in_path_nodes_ns:
+    if look.on_path.get("disk", 0) < least * look.own_on_path_ns:
         return None
     condition = "if that took half as long"
     return _waiting(look, "slow_disk", "disk", 0.5, "waiting for the disk", condition, names, advice)
@@ -369,8 +388,8 @@ def governing_chain(look: Look) -> Leaf | None:
 
 
 def outside_nodes(look: Look) -> Leaf | None:
-    """Most of the run passes outside of nodes."""
-    outside_ns = look.on_path.get("outside", 0)
+    """During most of the run no node runs at all, and none waits to."""
+    outside_ns = min(look.on_path.get("outside", 0), look.idle_ns)
     if outside_ns < OUTSIDE * look.duration_ns:
         return None
     evidence = (

@@ -13,6 +13,9 @@ from traced_threadpool.analysis.what_if import MOST_WORKERS, Replayed, Scaling, 
 from traced_threadpool.analysis.words import seconds, share
 from traced_threadpool.runs import State
 
+CONTENTION: Final[frozenset[PathState]] = frozenset({"gil", "runqueue", "lock"})
+"""What a node's time goes to because of others."""
+
 MANY_NODES: Final = 2_000
 """Of larger runs not every number of workers is replayed."""
 
@@ -42,9 +45,10 @@ class Look:
         return path_states(self.run, self.path)
 
     @cached_property
-    def in_path_nodes_ns(self) -> float:
-        """How much of the critical path is nodes."""
-        return sum(part_ns for state, part_ns in self.on_path.items() if state not in BETWEEN_NODES)
+    def own_on_path_ns(self) -> float:
+        """How much of the critical path is what its nodes do by themselves."""
+        others = BETWEEN_NODES | CONTENTION
+        return sum(part_ns for state, part_ns in self.on_path.items() if state not in others)
 
     @cached_property
     def as_recorded(self) -> Replayed | None:
@@ -62,8 +66,10 @@ class Look:
         if self.as_recorded is None:
             return None
         now = self.as_recorded.workers
-        step = 1 if len(self.nodes) <= MANY_NODES else now
-        return scale(self.run, range(now, max(MOST_WORKERS, 2 * now) + 1, step))
+        most = max(MOST_WORKERS, 2 * now)
+        if len(self.nodes) <= MANY_NODES:
+            return scale(self.run, range(now, most + 1))
+        return scale(self.run, {now, 2 * now, 4 * now, most})
 
     @property
     def most_at_once(self) -> int:
@@ -73,6 +79,15 @@ class Look:
     def at_once(self) -> float:
         """How many nodes ran at once, on average."""
         return self.busy_ns / self.duration_ns
+
+    @cached_property
+    def idle_ns(self) -> int:
+        """How long no node ran."""
+        idle_ns, until_ns = 0, self.run.started_ns
+        for node in sorted(self.nodes, key=lambda node: node.started_ns):
+            idle_ns += max(0, node.started_ns - until_ns)
+            until_ns = max(until_ns, node.ended_ns)
+        return idle_ns + max(0, self.run.ended_ns - until_ns)
 
     @property
     def processors_used(self) -> float | None:
@@ -101,7 +116,7 @@ class Look:
 
     def own_ns(self, node: NodeExecution) -> float:
         """What a node takes by itself. Contention lengthens it, and whom it meets is chance."""
-        return node.duration_ns - sum(self.states[node.key].get(state, 0) for state in ("gil", "runqueue", "lock"))
+        return node.duration_ns - sum(self.states[node.key].get(state, 0) for state in CONTENTION)
 
     def gain_ns(self, other: Replayed | Scaling) -> float:
         """How much shorter the run would be."""

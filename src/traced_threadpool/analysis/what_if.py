@@ -42,7 +42,8 @@ MOST_WORKERS: Final = 64
 
 Limit = Literal["gil", "processors", "critical_path", "nodes", "none"]
 """Why more workers stop helping: the interpreter lock is always held; all processors are busy; the longest chain of
-nodes is reached; no more nodes are ever ready at once; they have not stopped helping."""
+nodes is reached; no more nodes are ever ready at once; it is not known, since all
+workers that were tried are used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,13 +153,14 @@ def scale(
     enough = _enough(makespan_ns)
     free = replace(settings, workers=len(plan.nodes), processors=None, gil=False)
     floor_ns = plan.replay(free).makespan_ns
-    limit = _limit(found[enough], floor_ns, is_last=enough == counts[-1], nodes=len(plan.nodes))
+    most = found[counts[-1]]
+    limit = _limit(found[enough], most, floor_ns, len(plan.nodes))
     return Scaling(
         makespan_ns=makespan_ns,
         recorded_workers=plan.workers,
         enough_workers=enough,
         limit=limit,
-        reason=_reason(limit, found[enough], floor_ns),
+        reason=_reason(limit, found[enough], most, floor_ns),
         floor_ns=floor_ns,
         assumptions=found[enough].assumptions,
     )
@@ -179,30 +181,32 @@ def _enough(makespan_ns: Mapping[int, int]) -> int:
     return enough
 
 
-def _limit(replayed: Replayed, floor_ns: int, *, is_last: bool, nodes: int) -> Limit:
-    if replayed.gil_share >= SATURATED:
+def _limit(enough: Replayed, most: Replayed, floor_ns: int, nodes: int) -> Limit:
+    """Why nothing beyond `enough` helps, `most` being the replay with the most workers."""
+    if enough.gil_share >= SATURATED:
         return "gil"
-    if replayed.processor_share >= SATURATED:
+    if enough.processor_share >= SATURATED:
         return "processors"
-    if replayed.makespan_ns * (1 - HELPS) <= floor_ns:
-        return "nodes" if replayed.workers >= nodes else "critical_path"
-    if is_last and replayed.most_busy >= replayed.workers:
+    if most.makespan_ns * (1 - HELPS) <= floor_ns:
+        return "nodes" if enough.workers >= nodes else "critical_path"
+    if most.most_busy >= most.workers:
         return "none"
-    shares: dict[Limit, float] = {"gil": replayed.gil_share, "processors": replayed.processor_share}
-    most = max(shares, key=lambda limit: shares[limit])
-    return most if shares[most] >= SATURATED / 2 else "nodes"
+    # Nodes never wait for a worker, and yet get in each other's way.
+    if max(enough.gil_share, enough.processor_share) < SATURATED / 2:
+        return "critical_path"
+    return "gil" if enough.gil_share >= enough.processor_share else "processors"
 
 
-def _reason(limit: Limit, replayed: Replayed, floor_ns: int) -> str:
+def _reason(limit: Limit, enough: Replayed, most: Replayed, floor_ns: int) -> str:
     if limit == "gil":
-        return f"the interpreter lock is held for {replayed.gil_share:.0%} of the run: its computing is serial"
+        return f"the interpreter lock is held for {enough.gil_share:.0%} of the run: its computing is serial"
     if limit == "processors":
-        return f"nodes compute for {replayed.processor_share:.0%} of the processors' time"
+        return f"nodes compute for {enough.processor_share:.0%} of the processors' time"
     if limit == "critical_path":
         return f"the longest chain of nodes takes {floor_ns / 1e9:.3g} s, however many workers there are"
     if limit == "nodes":
-        return f"no more than {replayed.most_busy} nodes have something to do at once"
-    return f"{replayed.workers} workers are the most that were tried, and they are all used"
+        return f"no more than {most.most_busy} nodes have something to do at once"
+    return f"{most.workers} workers are the most that were tried, and at times all of them have a node"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,6 +181,7 @@ class Service:
         self._lacks: dict[str, None] = {}
         self._seats = threading.local()
         self._all_seats: weakref.WeakSet[Seat] = weakref.WeakSet()
+        self._keepers_delay: RunQueueDelay | None = None
         self._free_rows: list[int] = []
         self._board: b.Board | None = None
         self._memory = -1
@@ -385,7 +386,7 @@ class Service:
 
     def _watch(self) -> _Process | None:
         """Until nothing has been left to do for long enough; returns the sampler that is to end."""
-        delay = self._delay_of(threading.get_native_id())
+        self._keepers_delay = self._delay_of(threading.get_native_id())
         active_seconds, idle_since = 0.0, time.monotonic()
         active = True  # somebody is about to start a node, or we would not be here
         while True:
@@ -395,7 +396,7 @@ class Service:
                     return self._close()
             if active or self._is_active():
                 before = time.monotonic()
-                self._probe(delay)
+                self._probe()
                 active, idle_since = False, time.monotonic()
                 if self._is_active():
                     active_seconds += idle_since - before
@@ -424,8 +425,9 @@ class Service:
         words = self._board.words
         return any(words[b.ROW + b.DEPTH : b.ROW * (1 + words[b.ROWS]) : b.ROW])
 
-    def _probe(self, delay: RunQueueDelay | None) -> None:
+    def _probe(self) -> None:
         """Sleeps, and takes what it wakes up too late by, for no want of a processor, as a wait for the lock."""
+        delay = self._keepers_delay
         delay_ns = delay.read_ns() if delay else 0
         before_ns = time.monotonic_ns()
         time.sleep(PROBE_SECONDS)
@@ -537,6 +539,8 @@ class Service:
         self.epoch += 1
         for seat in list(self._all_seats):
             seat.close()
+        if self._keepers_delay is not None:
+            self._keepers_delay.close()  # a forked child has the file, and not the thread
         self._forget()
         self._keeper = None
         if channel is not None:

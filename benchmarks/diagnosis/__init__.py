@@ -1,0 +1,1 @@
+"""How often the diagnosis is right: runs that are slow for a planted reason, and what is said of them."""

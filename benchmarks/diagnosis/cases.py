@@ -1,0 +1,88 @@
+"""What is planted, and which cause the first finding has to name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from traced_threadpool.analysis.causes import Cause
+from traced_threadpool.analysis.record import RecordedRun
+from traced_threadpool.analysis.trace_file import read_runs
+
+ROOT: Final = Path(__file__).parents[2]
+LIMIT_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A program with a cause planted in it. Any of `causes` is right; the first one is the row of the matrix."""
+
+    name: str
+    module: str
+    words: tuple[str, ...]
+    causes: tuple[Cause, ...]
+
+
+def _pathology(name: str, *causes: Cause) -> Case:
+    return Case(name=name, module=f"examples.pathologies.{name}", words=(), causes=causes)
+
+
+def _planted(name: str, *causes: Cause) -> Case:
+    return Case(name=name, module="benchmarks.diagnosis.planted", words=(name,), causes=causes)
+
+
+CASES: Final[Mapping[str, Case]] = {
+    case.name: case
+    for case in (
+        _pathology("gil_bound", "gil_bound"),
+        _planted("greedy_thread", "gil_bound"),
+        _pathology("mixed", "gil_bound", "lock_contention", "slow_network"),
+        _pathology("cpu_starved", "processor_starved"),
+        _pathology("lock_convoy", "lock_contention"),
+        _pathology("hidden_sleep", "sleeping_node"),
+        _planted("polling", "sleeping_node"),
+        _pathology("pool_starved", "pool_too_small"),
+        _planted("straggling_shard", "straggler"),
+        _planted("straggling_request", "straggler"),
+        _pathology("slow_network", "slow_network"),
+        _pathology("slow_disk", "slow_disk"),
+        _planted("long_chain", "critical_path"),
+        _planted("slow_builder", "outside_nodes"),
+        _planted("too_many_threads", "pool_too_large"),
+        _planted("failing_input", "failing_upstream"),
+        _planted("stopped", "cancelled"),
+        _planted("lost_spans", "telemetry_loss"),
+        _pathology("healthy", "healthy"),
+        _planted("busy_processors", "healthy"),
+        _planted("even_stages", "healthy"),
+    )
+}
+
+
+def record(case: Case, *, seed: int, scale: float, trace: Path) -> None:
+    """Run it once in a process of its own, and append what was recorded to the file.
+
+    Raises:
+        subprocess.CalledProcessError: The program failed; it has said why.
+    """
+    subprocess.run(
+        [
+            *(sys.executable, "-m", case.module, *case.words),
+            *("--seed", str(seed), "--scale", repr(scale), "--trace", str(trace)),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "HAMILTON_TELEMETRY_ENABLED": "false"},
+        stdout=subprocess.DEVNULL,
+        timeout=LIMIT_SECONDS,
+        check=True,
+    )
+
+
+def read(trace: Path) -> RecordedRun:
+    """The run in the file that took longest: there is but one, and perhaps nodes that lost it."""
+    return max(read_runs(trace), key=lambda run: run.duration_ns)

@@ -1,0 +1,1 @@
+"""How well a replay foretells what the same DAG takes on another number of workers."""
