@@ -148,11 +148,11 @@ def say(*words):
 """
 
 
-def start_process(script: str) -> subprocess.Popen[str]:
-    """Starts an interpreter that runs the script, after `PRELUDE`."""
+def start_process(script: str, within: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Starts an interpreter that runs the script, after `PRELUDE`. `within`: a command that starts what follows it."""
     source = str(Path(traced_threadpool.__file__).parents[1])
     return subprocess.Popen(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {source!r})\n{PRELUDE}\n{dedent(script)}"],
+        [*within, sys.executable, "-c", f"import sys; sys.path.insert(0, {source!r})\n{PRELUDE}\n{dedent(script)}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -160,9 +160,9 @@ def start_process(script: str) -> subprocess.Popen[str]:
     )
 
 
-def run_process(script: str) -> tuple[int, list[str], str]:
+def run_process(script: str, within: Sequence[str] = ()) -> tuple[int, list[str], str]:
     """Runs the script to its end: exit code, lines that it said, standard error. Killed when it hangs."""
-    with start_process(script) as process:
+    with start_process(script, within) as process:
         try:
             said, errors = process.communicate(timeout=PROCESS_PATIENCE)
         except subprocess.TimeoutExpired:

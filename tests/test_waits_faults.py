@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import traced_threadpool
 from tests.dags import PATIENCE, eventually, run_process, start_process
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are looked at on Linux")
@@ -281,6 +284,106 @@ say(service.method, states["rests"]["other"] > 0.1)
     assert code == 0, errors
     assert said[0].startswith("Method(method='none', reason='sampler_failed"), said
     assert said[0].endswith("True")
+
+
+# What the kernel allows
+
+AS_ANYBODY = ["setpriv", "--bounding-set", "-sys_ptrace"] if os.name == "posix" and os.geteuid() == 0 else []
+"""Before a command: root may look at every process, and others may not."""
+
+# Nothing imports NumPy before: it refuses to be in a second interpreter.
+SUBINTERPRETER = """
+import sys, textwrap
+code = "import sys; sys.path[:] = " + repr(sys.path) + textwrap.dedent(
+    '''
+    import time, warnings
+    warnings.simplefilter("ignore")  # NumPy's, which Hamilton imports: it is not made for subinterpreters
+    import threading
+    from hamilton import ad_hoc_utils, driver
+    from prometheus_client import CollectorRegistry
+    from traced_threadpool import FutureAdapter
+    from traced_threadpool.waits.service import service
+
+    def rests() -> int:
+        time.sleep(0.3)
+        return 1
+
+    registry = CollectorRegistry()
+    with FutureAdapter(1, tracing=False, registry=registry) as adapter:
+        module = ad_hoc_utils.create_temporary_module(rests)
+        driver.Builder().with_modules(module).with_adapters(adapter).build().execute(["rests"])
+        assert adapter.telemetry_errors == {}, adapter.telemetry_errors
+    states = {
+        sample.labels["state"]: sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "hamilton_node_time_seconds_total" and sample.value > 0.1
+    }
+    print(service.method.method, service.method.reason, *states, threading.active_count(), flush=True)
+    '''
+)
+try:
+    import _interpreters
+    number = _interpreters.create("legacy")
+    run_in = _interpreters.exec
+except ImportError:
+    import _xxsubinterpreters as _interpreters
+    number = _interpreters.create(isolated=False)
+    run_in = _interpreters.run_string
+failure = run_in(number, code)
+_interpreters.destroy(number)
+print("destroyed", failure)
+"""
+
+
+def test_a_subinterpreter() -> None:
+    """It is known for one, its waits are `other`, no thread stays in it, and so it can be destroyed."""
+    source = f"import sys; sys.path.insert(0, {str(Path(traced_threadpool.__file__).parents[1])!r})\n"
+    found = subprocess.run(
+        [sys.executable, "-c", source + SUBINTERPRETER], capture_output=True, text=True, timeout=50, check=False
+    )
+    if "cannot load module more than once per process" in found.stdout:
+        pytest.skip("the NumPy that Hamilton imports refuses to be in a subinterpreter of this Python")
+    assert (found.returncode, found.stdout.splitlines()) == (
+        0,
+        ["none subinterpreter other 1", "destroyed None"],
+    ), found.stderr
+
+
+def test_a_process_that_the_kernel_keeps_from_view() -> None:
+    """Not dumpable, as after a change of user: it is said, nodes go on, and nothing is left of the try."""
+    code, said, errors = run_process(
+        TOOLS
+        + """
+PR_SET_DUMPABLE = 4
+assert ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
+end = time.monotonic() + 20
+while service.method.reason == "warming_up" and time.monotonic() < end:
+    states = run(named("rests", lambda: time.sleep(0.3)))
+say(service.method)
+states = run(named("rests", lambda: time.sleep(0.3)))
+say(states["rests"]["other"] > 0.25, children())
+""",
+        within=AS_ANYBODY,
+    )
+    assert (code, said) == (0, ["Method(method='none', reason='proc_unreadable')", "True []"]), errors
+
+
+@pytest.mark.skipif(not AS_ANYBODY or shutil.which("unshare") is None, reason="takes a mount of its own")
+def test_a_proc_that_hides_the_processes_of_others() -> None:
+    """With `hidepid`, one's own are there to be seen."""
+    inside = ["unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh", *AS_ANYBODY]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount is allowed here")
+    code, said, errors = run_process(
+        TOOLS
+        + """
+sampling()
+say(service.method.method, run(named("rests", lambda: time.sleep(0.3)))["rests"]["sleep"] > 0.2)
+""",
+        within=inside,
+    )
+    assert (code, said) == (0, ["process True"]), errors
 
 
 # Forks

@@ -356,6 +356,8 @@ class Service:
             return False
         if self._why_none not in ("warming_up", "sampler_failed"):
             self._unsaid.append((self._why_none, None))
+        if self._why_none == "subinterpreter":
+            return False  # it could not be ended while a thread of ours is in it, and would take the process along
         if not _has_gil():
             self._unsaid.append(("free_threaded", None))
         try:
