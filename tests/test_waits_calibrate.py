@@ -93,13 +93,13 @@ def proc_that_says(folder: Path, line: str) -> Path:
 
     class Says(type(folder)):  # type: ignore[misc]  # Path is made for this only from 3.12 on
         def __truediv__(self, name: str) -> Path:
-            below = super().__truediv__(name)
+            below: Path = super().__truediv__(name)
             if name == "syscall":
                 below = Path(folder / name)
                 below.write_text(line)
             return below
 
-    return Says(folder)  # type: ignore[no-any-return]  # as above
+    return Says(folder)
 
 
 ON_THE_STACK = "202 0x7ffe11223344 0x189 0x0 0x0 0x0 0xffffffff 0x7ffe11223300 0x7f0000001000"
