@@ -680,11 +680,12 @@ def test_all_three_faults_of_the_mixed_one_are_seen(ran: Callable[[str], Ran]) -
 @pytest.mark.slow
 @needs_proc
 def test_the_healthy_one_waits_for_the_network_and_computes(ran: Callable[[str], Ran]) -> None:
-    """Nothing else takes a noticeable part, and no node a large part of the run."""
+    """Nothing else takes a large part, and no node a large part of the run; others may use the processors."""
     run = _told_apart(ran("healthy").run)
     seconds = _seconds_by_cause(run)
+    own = seconds["network"] + seconds["cpu"]
 
-    assert set(sorted(seconds, key=lambda cause: -seconds[cause])[:3]) <= {"network", "cpu", "runqueue"}, seconds
+    assert max(seconds[cause] for cause in seconds.keys() - {"network", "cpu", "runqueue"}) < 0.2 * own, seconds
     assert seconds["queue"] < 0.2 * run.duration_ns / 1e9
     assert max(node.duration_ns - node.states.get("runqueue", 0) for node in run.nodes) < 0.3 * run.duration_ns
 

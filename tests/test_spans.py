@@ -59,6 +59,7 @@ from tests.telemetry_helpers import (
     without_waits,
 )
 from traced_threadpool import FutureAdapter, __version__
+from traced_threadpool.adapter import PARSES_SAFELY
 
 RUN = View(name="hamilton.run", outcome="success")
 
@@ -151,7 +152,7 @@ def test_run_span_has_the_documented_attributes(traces: Traces) -> None:
         "hamilton.run.node.count": 3,
         "hamilton.threadpool.name": "etl",
         "hamilton.threadpool.workers.limit": 3,
-        "hamilton.graph.version": HamiltonGraph.from_graph(dr.graph).version,
+        **({"hamilton.graph.version": HamiltonGraph.from_graph(dr.graph).version} if PARSES_SAFELY else {}),
         "hamilton.run.critical_path": ("load", "left", "joined"),
         "hamilton.processors.limit": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
     }

@@ -45,9 +45,10 @@ def demonstrate(name: str, options: Options, console: Console) -> None:
         trace = options.trace or Path(thrown_away) / "trace.jsonl"
         telemetry = stack.enter_context(_telemetry(trace))
         workers = options.workers or pathology.workers
-        adapter = stack.enter_context(_closing(FutureAdapter(workers, name, run_name=name)))
         try:
+            # First, so that they outlive the nodes: folders, a service.
             inputs = stack.enter_context(pathology.inputs(Amount(scale=options.scale, seed=options.seed)))
+            adapter = stack.enter_context(_closing(FutureAdapter(workers, name, run_name=name)))
             build_driver(module, adapter).execute([pathology.output], inputs=dict(inputs))
         except (ServiceError, OSError) as error:
             raise DemonstrationError(f"the run failed: {error}") from error

@@ -7,8 +7,11 @@ import ast
 import bz2
 import hashlib
 import lzma
+import sys
+import threading
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from itertools import groupby
 
 from .complexity import measure_tree
@@ -25,6 +28,11 @@ from .records import (
 
 UNPARSABLE = "unparsable"
 LZMA_PRESET = 3  # the highest that is not several times slower than bzip2
+
+# Some releases of CPython let threads that parse at once make each other fail with a SystemError
+# (https://github.com/python/cpython/pull/113035). It costs nothing there: parsing holds the interpreter lock.
+_parses_safely = not ((3, 11) <= sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3, 12, 2))
+_parsing = nullcontext() if _parses_safely else threading.Lock()
 
 
 def read(files: Iterable[SourceFile]) -> list[SourceText]:
@@ -79,7 +87,8 @@ def _measure(source: SourceText) -> ModuleMeasure:
         return _not_measured(problem=source.problem)
     lines = source.data.count(b"\n") + (source.data[-1:] not in (b"\n", b""))
     try:
-        tree = ast.parse(source.text)
+        with _parsing:
+            tree = ast.parse(source.text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # the parser's ways to refuse a file
         return _not_measured(problem=UNPARSABLE, lines=lines)
     return ModuleMeasure(

@@ -61,6 +61,10 @@ _Adapter = TypeVar("_Adapter", bound="FutureAdapter")
 MAX_NEW_SOURCES: Final = 500
 """Of how many functions not seen before the sources are read, for the version of a graph."""
 
+PARSES_SAFELY: Final = not ((3, 11) <= sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3, 12, 2))
+"""Whether two threads can make syntax trees at once. Before https://github.com/python/cpython/pull/113035 they could
+make each other fail with a SystemError, and a node may be the other thread."""
+
 MAX_ANNOUNCED: Final = 4_096
 DEFAULT_NODE_LABELS: Final = 1_000
 
@@ -532,12 +536,15 @@ _function_versions: weakref.WeakKeyDictionary[Callable[..., Any], str | None] = 
 def _graph_version(graph: Any) -> str | None:
     """Hamilton's version of a graph, a hash over the sources of its functions; None for one of very many.
 
-    Reading and parsing a function's source takes half a millisecond, so it is done once for each function.
+    None, too, where working it out could break a node (`PARSES_SAFELY`). Reading and parsing a function's source takes
+    half a millisecond, so it is done once for each function.
     """
     try:
         return _graph_versions[graph]
     except KeyError:
         pass
+    if not PARSES_SAFELY:
+        return None
     described = graph_types.HamiltonGraph.from_graph(graph)
     known = _function_versions
     first = {id(node): node.originating_functions[0] for node in described.nodes if node.originating_functions}
