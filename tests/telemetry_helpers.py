@@ -344,7 +344,9 @@ def buckets(registry: CollectorRegistry, name: str) -> dict[Labels, dict[str, fl
 
 
 @contextmanager
-def every_metric_has_a_sample(registry: CollectorRegistry, traces: Traces | None = None) -> Iterator[FutureAdapter]:
+def every_metric_has_a_sample(
+    registry: CollectorRegistry, traces: Traces | None = None, **options: Any
+) -> Iterator[FutureAdapter]:
     """An adapter that has had a good run, a bad one and a failure in its telemetry, and runs a node right now."""
     gate = Gate()
 
@@ -361,11 +363,12 @@ def every_metric_has_a_sample(registry: CollectorRegistry, traces: Traces | None
         gate()
         return 1
 
-    with make_adapter(registry=registry, tracer_provider=_NoTracers()) as failing:
+    with make_adapter(registry=registry, tracer_provider=_NoTracers(), **options) as failing:
         make_driver(failing, load).execute(["load"])
     assert failing.telemetry_errors == {"tracing": 1}
 
-    options: dict[str, Any] = {"tracing": False} if traces is None else {}
+    if traces is None:
+        options["tracing"] = False
     with make_adapter(traces, registry=registry, max_workers=1, **options) as adapter:
         make_driver(adapter, load).execute(["load"])
         with contextlib.suppress(ValueError):

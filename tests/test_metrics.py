@@ -779,7 +779,7 @@ def test_no_id_and_no_value_is_a_label(registry: CollectorRegistry) -> None:
     assert 'node="complain"' in text
     assert set(re.findall(r'(\w+)="', text)) == {
         *("pool", "node", "outcome", "run", "state", "le"),
-        *("method", "reason"),
+        *("method", "reason", "stage"),
     }
 
 

@@ -53,6 +53,7 @@ CONTRACT = [
     ),
     Row("hamilton_gil_wait_seconds_total", "counter", (), "hamilton.gil.wait", "s"),
     Row("hamilton_attribution_info", "gauge", ("method", "reason"), "hamilton.attribution.info", ""),
+    Row("hamilton_telemetry_spans_lost_total", "counter", ("stage",), "hamilton.telemetry.spans.lost", ""),
     Row("hamilton_telemetry_errors_total", "counter", ("component",), "hamilton.telemetry.errors", ""),
 ]
 

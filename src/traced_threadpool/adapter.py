@@ -21,6 +21,7 @@ from hamilton import graph_types, lifecycle
 from hamilton import node as hamilton_node
 from hamilton.lifecycle import base
 from opentelemetry import context as otel_context
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 from prometheus_client import REGISTRY, CollectorRegistry
 
@@ -30,14 +31,9 @@ from traced_threadpool.observers import ErrorLog, Observer, Observers
 from traced_threadpool.pool import Pool, PoolSnapshot, default_max_workers
 from traced_threadpool.runs import RunRecord, unix_offset_ns
 from traced_threadpool.telemetry import names
-from traced_threadpool.telemetry.metrics import (
-    BoundsConflict,
-    Buckets,
-    Collector,
-    Metrics,
-    bounds,
-    collector_of,
-)
+from traced_threadpool.telemetry.ledger import BoundsConflict, Buckets, Counting, Ledger, bounds
+from traced_threadpool.telemetry.metrics import ledger_of
+from traced_threadpool.telemetry.otel_metrics import OtelMetrics, instruments_of
 from traced_threadpool.telemetry.tracing import Definition, Tracing
 from traced_threadpool.waits.meter import CpuMeter, WaitsMeter
 from traced_threadpool.waits.service import DEFAULT_BUDGET
@@ -94,8 +90,11 @@ class FutureAdapter(
         tracer_provider: Where spans go. Default: the global provider, whenever the application sets it.
         record_exceptions: Whether spans hold the message and stack trace of a node's exception, which may hold
             private data. Without, its type alone.
-        metrics: Whether to count.
+        metrics: Whether to count for Prometheus.
         registry: Prometheus registry of the metrics. Default: `prometheus_client.REGISTRY`.
+        meter_provider: Where the same metrics are pushed to through OpenTelemetry, besides. Default: nowhere; the
+            global provider must be named, `opentelemetry.metrics.get_meter_provider()`, since a program that has one
+            may well be scraped too, and would count twice.
         max_node_labels: How many different nodes get a value of their own in the label `node`; later ones are
             counted under `_other`. 0 switches the label off.
         node_duration_buckets: Bounds of `hamilton_node_duration_seconds`, in seconds.
@@ -126,6 +125,7 @@ class FutureAdapter(
         record_exceptions: bool = True,
         metrics: bool = True,
         registry: CollectorRegistry | None = None,
+        meter_provider: MeterProvider | None = None,
         max_node_labels: int = DEFAULT_NODE_LABELS,
         node_duration_buckets: Sequence[float] | None = None,
         queue_wait_buckets: Sequence[float] | None = None,
@@ -171,19 +171,23 @@ class FutureAdapter(
             )
             observers.append(self._tracing)
         _checked_count("max_node_labels", max_node_labels)
-        collector = None
+        labels: dict[str, Any] = {
+            "pool_name": self.name,
+            "run_name": self.run_name,
+            "max_node_labels": max_node_labels,
+        }
+        ledgers: list[Ledger] = []
         if _checked_bool("metrics", metrics):
-            collector = self._collector_of(REGISTRY if registry is None else registry, buckets)
-        if collector is not None:
-            self._errors.listen(collector.count_error)
-            observers.append(
-                Metrics(
-                    collector,
-                    pool_name=self.name,
-                    run_name=self.run_name,
-                    max_node_labels=max_node_labels,
-                )
-            )
+            ledger = self._ledger_of(REGISTRY if registry is None else registry, buckets)
+            if ledger is not None:
+                ledgers.append(ledger)
+                observers.append(Counting(ledger, **labels))
+        self._otel_metrics = None if meter_provider is None else self._otel_metrics_of(meter_provider, buckets, labels)
+        if self._otel_metrics is not None:
+            ledgers.append(self._otel_metrics.ledger)
+            observers.append(self._otel_metrics)
+        for ledger in ledgers:
+            self._errors.listen(ledger.count_error)
         _checked_share("attribution_budget", attribution_budget)
         meter = CpuMeter()
         self._keeps = _checked_count(
@@ -195,31 +199,47 @@ class FutureAdapter(
             meter = WaitsMeter(waits, self._errors)
             observers.insert(0, meter)
             waits.join(self, attribution_budget)
-            if collector is not None:
-                collector.show_waits(waits)
+            for ledger in ledgers:
+                ledger.show_waits(waits)
         self._recorder = Recorder(pool_name=self.name, max_workers=max_workers, keep=self._keeps, on_end=_tell_path)
         if observed:
             observers.append(self._recorder)  # the last observer hears first of a run's end: the others want its path
         self._pool = Pool(max_workers, thread_name_prefix, Observers(observers, self._errors), meter)
         self._source = _GaugeSource(self.name, self.run_name, self._pool)
-        if collector is not None:
-            collector.add_source(self._source)
+        for ledger in ledgers:
+            ledger.add_source(self._source)
         self._runs: dict[str, Run] = {}  # those that have started
         self._announced: OrderedDict[str, Run] = OrderedDict()  # those that may never start
         self._latest: dict[int, Run] = {}  # by thread of the caller
 
-    def _collector_of(self, registry: CollectorRegistry, buckets: Buckets) -> Collector | None:
+    def _ledger_of(self, registry: CollectorRegistry, buckets: Buckets) -> Ledger | None:
         if not isinstance(registry, CollectorRegistry):
             raise TypeError(
                 f"registry must be a prometheus_client.CollectorRegistry, not {registry!r}; for no metrics at all "
                 "give metrics=False"
             )
         try:
-            return collector_of(registry, buckets)
+            return ledger_of(registry, buckets)
         except BoundsConflict:
             raise
         except Exception as error:  # a registry that refuses costs the metrics, not the job
             self._errors.record("metrics", error)
+            return None
+
+    def _otel_metrics_of(
+        self, meter_provider: MeterProvider, buckets: Buckets, labels: dict[str, Any]
+    ) -> OtelMetrics | None:
+        if not isinstance(meter_provider, MeterProvider):
+            raise TypeError(
+                "meter_provider must be an opentelemetry.metrics.MeterProvider (the SDK's is "
+                f"opentelemetry.sdk.metrics.MeterProvider(metric_readers=[...])), not {meter_provider!r}"
+            )
+        try:
+            return OtelMetrics(instruments_of(meter_provider, buckets), errors=self._errors, **labels)
+        except BoundsConflict:
+            raise
+        except Exception as error:  # as above
+            self._errors.record(OtelMetrics.component, error)
             return None
 
     # Documented API
@@ -380,8 +400,11 @@ class FutureAdapter(
             self._pool.cancel_run(run)
         traced = record.telemetry is not None
         self._pool.close_run(run)
-        if traced and self._tracing is not None and run.parent is None:
-            self._tracing.flush()
+        if run.parent is None:
+            if traced and self._tracing is not None:
+                self._tracing.flush()
+            if self._otel_metrics is not None:
+                self._otel_metrics.flush()
 
     def _start(self, run_id: str | None) -> Run | None:
         """The run of this id, started if it was only announced. None when it is unknown."""
@@ -433,6 +456,8 @@ class FutureAdapter(
         self._pool.close(cancel_pending=_checked_bool("cancel_pending", cancel_pending))
         if self._tracing is not None:
             self._tracing.flush()
+        if self._otel_metrics is not None:
+            self._otel_metrics.flush()
         if self._measures_waits:
             waits.leave(self)
         self._source.closed = True

@@ -1,9 +1,9 @@
-"""Ended spans into `span.end()`, on a thread of their own, so that a slow or hanging span processor holds up no worker.
+"""What can be done later into calls on a thread of their own: a slow or hanging span processor holds up no worker.
 
-The thread is started by the first span and ends when it has had nothing to do for a second. It never keeps a
+The thread is started by the first item and ends when it has had nothing to do for a second. It never keeps a
 process alive. `flush` waits until everything handed over so far has been dealt with; it gives up after its time
 limit, and then at once until the thread moves again, so that a processor that hangs costs one limit and not one
-a run. The queue is bounded: beyond the bound spans are dropped and counted.
+a run. The queue is bounded: beyond the bound items are dropped and counted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXIT_SECONDS: Final = 5.0
 
 
 class Background:
-    """Calls `handle(item)` for every item put in, in order, on one thread."""
+    """Calls `handle(item)` for every item put in, in order, on one thread; `dropped(item)` for one too many."""
 
     def __init__(
         self,
@@ -33,12 +33,14 @@ class Background:
         errors: ErrorLog,
         component: str,
         *,
+        dropped: Callable[[Any], None] = lambda item: None,
         max_waiting: int = MAX_WAITING,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._handle = handle
         self._errors = errors
         self._component = component
+        self._dropped = dropped
         self._max_waiting = max_waiting
         self._idle_seconds = idle_seconds
         self._reset()
@@ -74,7 +76,8 @@ class Background:
                         self._sleeping = False
                         self._changed.notify_all()
         if full:
-            self._errors.record(self._component, RuntimeError(f"{self._max_waiting} spans wait; this one is dropped"))
+            self._dropped(item)
+            self._errors.record(self._component, RuntimeError(f"{self._max_waiting} items wait; this one is dropped"))
         elif start is not None:
             self._start(start)
 

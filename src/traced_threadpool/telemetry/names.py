@@ -224,6 +224,12 @@ ATTRIBUTION: Final = Metric(
     labels=("method", "reason"),
     description="1 for the way in which the states of a node's time are found out, and for what it lacks",
 )
+SPANS_LOST: Final = Metric(
+    otel="hamilton.telemetry.spans.lost",
+    kind="counter",
+    labels=("stage",),
+    description="Spans that were made and did not arrive, by where they were lost",
+)
 TELEMETRY_ERRORS: Final = Metric(
     otel="hamilton.telemetry.errors",
     kind="counter",
@@ -249,5 +255,6 @@ METRICS: Final[tuple[Metric, ...]] = (
     CRITICAL_PATH_TIME,
     GIL_WAIT,
     ATTRIBUTION,
+    SPANS_LOST,
     TELEMETRY_ERRORS,
 )

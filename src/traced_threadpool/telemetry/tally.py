@@ -58,11 +58,12 @@ class HistogramCell:
 
 
 class NodeCell:
-    """One node with one outcome. What is not in `state_ns`, in the order of `STATES`, is `other`."""
+    """One node with one outcome: its labels. What is not in `state_ns`, in the order of `STATES`, is `other`."""
 
-    __slots__ = ("count", "duration", "state_ns")
+    __slots__ = ("count", "duration", "labels", "state_ns")
 
-    def __init__(self, bounds_ns: Sequence[int]) -> None:
+    def __init__(self, labels: tuple[str, str], bounds_ns: Sequence[int]) -> None:
+        self.labels = labels
         self.count = 0
         self.duration = HistogramCell(bounds_ns)
         self.state_ns = [0] * (len(STATES) - 1)
@@ -77,7 +78,7 @@ class NodeCell:
                     states[index] += counted_ns[index]
 
     def copy(self) -> NodeCell:
-        copied = NodeCell(self.duration.bounds_ns)
+        copied = NodeCell(self.labels, self.duration.bounds_ns)
         copied.count = self.count
         copied.duration = self.duration.copy()
         copied.state_ns = list(self.state_ns)
@@ -112,7 +113,7 @@ class PoolTally:
         name = self.node_label(name, max_node_labels)
         cell = self.nodes.get((name, outcome))
         if cell is None:
-            cell = self.nodes[name, outcome] = NodeCell(self._node_bounds_ns)
+            cell = self.nodes[name, outcome] = NodeCell((name, outcome), self._node_bounds_ns)
         return cell
 
     def run_cell(self, run_name: str, outcome: str) -> HistogramCell:

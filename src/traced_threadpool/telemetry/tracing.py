@@ -25,6 +25,7 @@ from traced_threadpool.observers import ErrorLog, Observer
 from traced_threadpool.runs import STATES, NodeRecord, RunRecord, WaitFacts, processors, unix_offset_ns
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.background import Background
+from traced_threadpool.telemetry.losses import lose_spans
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -96,7 +97,7 @@ class Tracing(Observer):
         self._describe = describe
         self._graph_version = graph_version
         self._statics: dict[int, tuple[weakref.ref[Any], Attributes]] = {}
-        self._background = Background(self._end, errors, self.component)
+        self._background = Background(self._end, errors, self.component, dropped=_lose)
 
     def flush(self, timeout_seconds: float = FLUSH_SECONDS) -> bool:
         """Waits until the spans of all nodes and runs that have ended have been ended too."""
@@ -341,6 +342,11 @@ class _GraphVersion:
     def __init__(self, run_trace: _RunTrace, graph: Any) -> None:
         self.run_trace = run_trace
         self.graph = graph
+
+
+def _lose(item: object) -> None:
+    if not isinstance(item, _GraphVersion):
+        lose_spans("adapter", 1)
 
 
 class _Unrun:
