@@ -268,7 +268,7 @@ def test_a_provider_that_fails_costs_its_metrics_alone(provider: otel_api.MeterP
 
 def test_a_thing_that_is_no_provider_is_refused() -> None:
     """With a word on what to give."""
-    with pytest.raises(TypeError, match="meter_provider must be an opentelemetry.metrics.MeterProvider"):
+    with pytest.raises(TypeError, match="meter_provider must be an opentelemetry"):
         FutureAdapter(meter_provider="http://localhost:4317")  # type: ignore[arg-type]
 
 

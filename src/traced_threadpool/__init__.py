@@ -13,6 +13,7 @@
 from traced_threadpool._version import __version__
 from traced_threadpool.adapter import FutureAdapter
 from traced_threadpool.pool import PoolSnapshot
+from traced_threadpool.telemetry.push import push_metrics
 from traced_threadpool.telemetry.setup import TelemetrySetup, setup_telemetry
 
-__all__ = ["FutureAdapter", "PoolSnapshot", "TelemetrySetup", "__version__", "setup_telemetry"]
+__all__ = ["FutureAdapter", "PoolSnapshot", "TelemetrySetup", "__version__", "push_metrics", "setup_telemetry"]
