@@ -30,9 +30,10 @@ from traced_threadpool.analysis.recorder import DEFAULT_RUNS, Recorder, Recordin
 from traced_threadpool.observers import ErrorLog, Observer, Observers
 from traced_threadpool.pool import Pool, PoolSnapshot, default_max_workers
 from traced_threadpool.runs import RunRecord, unix_offset_ns
-from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry import multiprocess, names
 from traced_threadpool.telemetry.ledger import BoundsConflict, Buckets, Counting, Ledger, bounds
 from traced_threadpool.telemetry.metrics import ledger_of
+from traced_threadpool.telemetry.multiprocess import MultiprocessMetrics, mirror_with
 from traced_threadpool.telemetry.otel_metrics import OtelMetrics, instruments_of
 from traced_threadpool.telemetry.tracing import Definition, Tracing
 from traced_threadpool.waits.meter import CpuMeter, WaitsMeter
@@ -183,9 +184,11 @@ class FutureAdapter(
                 ledgers.append(ledger)
                 observers.append(Counting(ledger, **labels))
         self._otel_metrics = None if meter_provider is None else self._otel_metrics_of(meter_provider, buckets, labels)
-        if self._otel_metrics is not None:
-            ledgers.append(self._otel_metrics.ledger)
-            observers.append(self._otel_metrics)
+        self._multiprocess = self._multiprocess_of(buckets, labels) if metrics and multiprocess.is_on() else None
+        for more in (self._otel_metrics, self._multiprocess):
+            if more is not None:
+                ledgers.append(more.ledger)
+                observers.append(more)
         for ledger in ledgers:
             self._errors.listen(ledger.count_error)
         _checked_share("attribution_budget", attribution_budget)
@@ -240,6 +243,15 @@ class FutureAdapter(
             raise
         except Exception as error:  # as above
             self._errors.record(OtelMetrics.component, error)
+            return None
+
+    def _multiprocess_of(self, buckets: Buckets, labels: dict[str, Any]) -> MultiprocessMetrics | None:
+        try:
+            return MultiprocessMetrics(mirror_with(buckets), errors=self._errors, **labels)
+        except BoundsConflict:
+            raise
+        except Exception as error:  # a directory that is not there costs the metrics, not the job
+            self._errors.record(MultiprocessMetrics.component, error)
             return None
 
     # Documented API
@@ -403,8 +415,9 @@ class FutureAdapter(
         if run.parent is None:
             if traced and self._tracing is not None:
                 self._tracing.flush()
-            if self._otel_metrics is not None:
-                self._otel_metrics.flush()
+            for pushed in (self._otel_metrics, self._multiprocess):
+                if pushed is not None:
+                    pushed.flush()
 
     def _start(self, run_id: str | None) -> Run | None:
         """The run of this id, started if it was only announced. None when it is unknown."""
@@ -461,6 +474,8 @@ class FutureAdapter(
         if self._measures_waits:
             waits.leave(self)
         self._source.closed = True
+        if self._multiprocess is not None:
+            self._multiprocess.close()
 
     def __enter__(self: _Adapter) -> _Adapter:
         return self

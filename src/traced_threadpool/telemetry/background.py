@@ -149,6 +149,12 @@ class Background:
         self._reset()
 
 
+def call(item: tuple[Any, ...]) -> None:
+    """A `handle` for items that are a function and its arguments."""
+    function, *arguments = item
+    function(*arguments)
+
+
 def _work(background: Background) -> None:
     while background.work():
         pass

@@ -113,6 +113,10 @@ class Ledger:
         with self._lock:
             self._errors[component] += 1
 
+    def renew_lock(self) -> None:
+        """For a forked child, in which the thread that held it does not exist."""
+        self._lock = threading.Lock()
+
     def check_bounds(self, buckets: Buckets, where: str) -> None:
         """Refuses bounds that an adapter asks for and that are not those in use.
 

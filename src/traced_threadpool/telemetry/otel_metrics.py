@@ -24,7 +24,7 @@ from traced_threadpool._version import __version__
 from traced_threadpool.observers import ErrorLog, Observer
 from traced_threadpool.runs import NodeRecord, RunRecord
 from traced_threadpool.telemetry import names
-from traced_threadpool.telemetry.background import Background
+from traced_threadpool.telemetry.background import Background, call
 from traced_threadpool.telemetry.ledger import (
     DEFAULT_BUCKETS,
     Buckets,
@@ -133,7 +133,7 @@ class OtelMetrics(Observer):
         self._counting = Counting(
             instruments.ledger, pool_name=pool_name, run_name=run_name, max_node_labels=max_node_labels
         )
-        self._background = Background(_call, errors, self.component)
+        self._background = Background(call, errors, self.component)
 
     def flush(self, timeout_seconds: float = FLUSH_SECONDS) -> bool:
         """Waits until all nodes and runs that have ended are counted."""
@@ -159,12 +159,6 @@ class OtelMetrics(Observer):
         labels = (self._pool_name, self._run_name, run.outcome or "success")
         with _Current(span_context):
             self._instruments.record(names.RUN_DURATION, labels, run.duration_ns)
-
-
-def _call(item: tuple[Any, ...]) -> None:
-    """On the background thread."""
-    function, *arguments = item
-    function(*arguments)
 
 
 class _Current:
