@@ -4,8 +4,8 @@
         ...  # something exports to receiver.endpoint
         (span,) = receiver.wait_for(1)
 
-`GrpcReceiver` does the same over gRPC. While `receiver.answering` is cleared, requests are not answered. Once
-`receiver.refuse_with` is set, to an HTTP status or a gRPC status code, that is the answer. `parse_line` and
+`GrpcReceiver` does the same over gRPC, and takes metrics too (`metric_requests`). While `receiver.answering` is
+cleared, requests are not answered. Once `receiver.refuse_with` is set, to an HTTP status or a gRPC status code, that is the answer. `parse_line` and
 `parse_file` read OTLP/JSON.
 """
 
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import json_format
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -89,6 +90,8 @@ class GrpcReceiver(_Receiver, trace_service_pb2_grpc.TraceServiceServicer):
 
     def __enter__(self) -> Self:
         self._server = grpc.server(ThreadPoolExecutor(4))
+        self.metric_requests: list[metrics_service_pb2.ExportMetricsServiceRequest] = []
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self.metric_requests), self._server)
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
         self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
@@ -97,6 +100,15 @@ class GrpcReceiver(_Receiver, trace_service_pb2_grpc.TraceServiceServicer):
     def __exit__(self, *exc_info: object) -> None:
         self.answering.set()
         self._server.stop(grace=None).wait()
+
+
+class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
+    def __init__(self, requests: list[metrics_service_pb2.ExportMetricsServiceRequest]) -> None:
+        self._requests = requests
+
+    def Export(self, request: Any, context: Any) -> Any:
+        self._requests.append(request)
+        return metrics_service_pb2.ExportMetricsServiceResponse()
 
 
 class HttpReceiver(_Receiver):

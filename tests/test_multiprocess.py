@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.telemetry_helpers import run_program
+from tests.telemetry_helpers import COUNTED_FROM_ZERO, run_program
 from traced_threadpool.telemetry import names
 
 PRELUDE = """
@@ -56,7 +56,8 @@ def run(tmp_path: Path, program: str) -> Figures:
     for family in text_string_to_metric_families(printed):
         for sample in family.samples:
             values = tuple(value for _, value in sorted(sample.labels.items()))
-            figures.setdefault(sample.name, {})[values] = sample.value
+            if sample.value or sample.name not in COUNTED_FROM_ZERO:
+                figures.setdefault(sample.name, {})[values] = sample.value
     return figures
 
 

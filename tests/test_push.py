@@ -18,7 +18,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.telemetry_helpers import Gate, Labels, make_adapter, make_driver, samples, until
+from tests.telemetry_helpers import COUNTED_FROM_ZERO, Gate, Labels, make_adapter, make_driver, samples, until
 from traced_threadpool import push_metrics
 from traced_threadpool.telemetry import names
 
@@ -68,7 +68,8 @@ def pushed(gateway: str, job: str) -> dict[str, dict[Labels, float]]:
                 if labels.get("le", "+Inf") != "+Inf":
                     labels["le"] = str(float(labels["le"]))  # the gateway writes 1, the client library 1.0
                 values = tuple(value for _, value in sorted(labels.items()))
-                found.setdefault(sample.name, {})[values] = sample.value
+                if sample.value or sample.name not in COUNTED_FROM_ZERO:
+                    found.setdefault(sample.name, {})[values] = sample.value
     return found
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from traced_threadpool.observers import Observer
-from traced_threadpool.runs import STATES
+from traced_threadpool.runs import OUTCOMES, STATES
 from traced_threadpool.telemetry import losses, names
 from traced_threadpool.telemetry.tally import NodeCell, PoolTally
 
@@ -173,7 +173,9 @@ def _look(looks: Sequence[tuple[Source, PoolSnapshot]], points: dict[names.Metri
 
 def _add_nodes(pool: str, tally: PoolTally, points: dict[names.Metric, Points]) -> None:
     times: dict[Labels, int] = {}
+    ended: dict[str, set[str]] = {}
     for (node, outcome), cell in tally.copy_nodes():
+        ended.setdefault(node, set()).add(outcome)
         points[names.NODES].append(((pool, node, outcome), cell.count))
         if not any(cell.duration.counts):
             continue
@@ -182,6 +184,14 @@ def _add_nodes(pool: str, tally: PoolTally, points: dict[names.Metric, Points]) 
         for state, one_ns in zip(STATES, state_ns, strict=True):
             if one_ns or state in ("cpu", "other"):
                 times[pool, node, state] = times.get((pool, node, state), 0) + one_ns
+    # A counter that appears with 1 has not risen, for Prometheus: the first failure of a node that had ended
+    # well before would be in no rate. So all its outcomes are there from its first end on.
+    points[names.NODES] += [
+        ((pool, node, missing), 0)
+        for node, outcomes in ended.items()
+        for missing in OUTCOMES
+        if missing not in outcomes
+    ]
     points[names.NODE_TIME] += [(labels, one_ns / 1e9) for labels, one_ns in times.items()]
 
 
@@ -205,6 +215,10 @@ class Counting(Observer):
         self._tally = ledger.tally(pool_name)
         self._run_name = run_name
         self._max_node_labels = max_node_labels
+        # As with nodes (above): the first run that fails is in the rates if there was a scrape before its end.
+        with self._tally.lock:
+            for outcome in ("success", "error"):
+                self._tally.run_cell(run_name, outcome)
 
     def run_ended(self, run: RunRecord) -> None:
         self.count_run(run, span_context_of(run))

@@ -104,6 +104,8 @@ class Mirror:
                 elif value > before:
                     child.inc(value - before)
                 self._shown[metric, labels] = max(before, value) if metric.kind == "counter" else value
+            for labels, _ in self.ledger.read((names.RUN_DURATION,))[names.RUN_DURATION]:
+                self._child(names.RUN_DURATION, labels)  # makes it be there with 0, as elsewhere
             for metric, labels in self._shown.keys() - now.keys():
                 if metric.kind == "gauge":  # of an adapter that is closed: it cannot be taken out of a file
                     self._child(metric, labels).set(0)
