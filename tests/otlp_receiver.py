@@ -5,8 +5,8 @@
         (span,) = receiver.wait_for(1)
 
 `GrpcReceiver` does the same over gRPC, and takes metrics too (`metric_requests`). While `receiver.answering` is
-cleared, requests are not answered. Once `receiver.refuse_with` is set, to an HTTP status or a gRPC status code, that is the answer. `parse_line` and
-`parse_file` read OTLP/JSON.
+cleared, requests are not answered. Once `receiver.refuse_with` is set, to an HTTP status or a gRPC status code, that
+is the answer. `parse_line` and `parse_file` read OTLP/JSON.
 """
 
 from __future__ import annotations

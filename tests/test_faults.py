@@ -204,7 +204,7 @@ def test_a_collector_that_restarts(tmp_path: Path) -> None:
     with GrpcReceiver() as receiver:
         rotel = RotelProcess(tmp_path, receiver.endpoint)
         with rotel:
-            variables = {"COLLECTOR": rotel.grpc, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+            variables = {"COLLECTOR": rotel.http, "OTEL_BSP_SCHEDULE_DELAY": "50"}
             running = Program(text, tmp_path, **variables)
             with contextlib.ExitStack() as stack:
                 stack.enter_context(running)
