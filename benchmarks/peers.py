@@ -17,6 +17,8 @@ from typing import Any, Protocol
 from hamilton import driver
 from hamilton.graph_types import HamiltonGraph
 from hamilton.plugins import h_threadpool
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import Link, SpanContext, set_span_in_context
 from prometheus_client import CollectorRegistry
@@ -42,6 +44,7 @@ TRACING_UNSAMPLED = "ours, tracing, unsampled"
 TRACING_SAMPLED = "ours, tracing, sampled"
 METRICS = "ours, metrics"
 METRICS_UNSAMPLED = "ours, metrics, tracing unsampled"
+METRICS_PUSHED = "ours, metrics, pushed besides"
 
 Run = Callable[[], int]
 
@@ -261,6 +264,11 @@ def _ours_unsampled(workers: int, *, metrics: bool) -> HamiltonPeer:
     return HamiltonPeer(adapter, close=close)
 
 
+def _meter_provider() -> MeterProvider:
+    """One that keeps the figures, for nobody."""
+    return MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+
+
 _MAKERS: Mapping[str, Callable[[int, SpanSink], Peer]] = {
     UNTRACED: lambda workers, sink: ours(workers, tracing=False, metrics=False),
     DEFAULT: lambda workers, sink: ours(workers),
@@ -278,6 +286,7 @@ _MAKERS: Mapping[str, Callable[[int, SpanSink], Peer]] = {
     TRACING_SAMPLED: lambda workers, sink: ours(workers, sink=sink, tracer_provider=sink.provider, metrics=False),
     METRICS: lambda workers, sink: ours(workers, tracing=False),
     METRICS_UNSAMPLED: lambda workers, sink: _ours_unsampled(workers, metrics=True),
+    METRICS_PUSHED: lambda workers, sink: ours(workers, tracing=False, meter_provider=_meter_provider()),
 }
 
 

@@ -16,6 +16,7 @@ PARTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "tracing, not sampled": ((peers.TRACING_UNSAMPLED,), (peers.UNTRACED,)),
     "tracing, sampled": ((peers.TRACING_SAMPLED,), (peers.UNTRACED,)),
     "metrics": ((peers.METRICS,), (peers.UNTRACED,)),
+    "metrics, pushed through OpenTelemetry besides": ((peers.METRICS_PUSHED,), (peers.METRICS,)),
     "metrics and tracing, no SDK (the default)": ((peers.DEFAULT,), (peers.UNTRACED,)),
     "metrics and tracing, not sampled": ((peers.METRICS_UNSAMPLED,), (peers.UNTRACED,)),
     "metrics and tracing, sampled": ((peers.TRACED,), (peers.UNTRACED,)),

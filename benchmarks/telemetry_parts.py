@@ -22,6 +22,7 @@ PEERS = (
     peers.TRACING_UNSAMPLED,
     peers.TRACING_SAMPLED,
     peers.METRICS,
+    peers.METRICS_PUSHED,
     peers.DEFAULT,
     peers.METRICS_UNSAMPLED,
     peers.TRACED,
