@@ -56,7 +56,7 @@ def run(tmp_path: Path, program: str) -> Figures:
     for family in text_string_to_metric_families(printed):
         for sample in family.samples:
             values = tuple(value for _, value in sorted(sample.labels.items()))
-            if sample.value or sample.name not in COUNTED_FROM_ZERO:
+            if sample.value or sample.name.replace("own_", "hamilton_") not in COUNTED_FROM_ZERO:
                 figures.setdefault(sample.name, {})[values] = sample.value
     return figures
 
