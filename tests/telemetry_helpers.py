@@ -312,6 +312,9 @@ def _view(span: ReadableSpan, names: dict[int, str]) -> View:
 
 Labels = tuple[str, ...]
 
+COUNTED_FROM_ZERO = ("hamilton_nodes_total", "hamilton_run_duration_seconds_count", "hamilton_run_duration_seconds_sum")
+"""There with 0 before it happens, so that Prometheus sees the first one; what has not happened is left out below."""
+
 
 def samples(registry: CollectorRegistry, name: str) -> dict[Labels, float]:
     """The samples of this exact name in a scrape, by the values of their labels, in the order of the labels' names."""
@@ -319,7 +322,7 @@ def samples(registry: CollectorRegistry, name: str) -> dict[Labels, float]:
         tuple(value for _, value in sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(generate_latest(registry).decode())
         for sample in family.samples
-        if sample.name == name
+        if sample.name == name and (sample.value or name not in COUNTED_FROM_ZERO)
     }
 
 
@@ -337,7 +340,7 @@ def buckets(registry: CollectorRegistry, name: str) -> dict[Labels, dict[str, fl
             if each.name == f"{name}_bucket":
                 labels = tuple(value for key, value in sorted(each.labels.items()) if key != "le")
                 result.setdefault(labels, {})[each.labels["le"]] = each.value
-    return result
+    return {labels: counts for labels, counts in result.items() if any(counts.values())}
 
 
 # Everything at once

@@ -1531,7 +1531,7 @@ def test_a_run_ends_with_its_last_node(stage: Stage, way: str) -> None:
     else:
         runs.materialize(additional_vars=["second"])
     wait_for(held.started)
-    assert (adapter.snapshot().active_runs, counted()) == (1, None)
+    assert (adapter.snapshot().active_runs, counted()) == (1, 0)
     held.release.set()
     adapter.close()
     assert (adapter.snapshot().active_runs, counted()) == (0, 1)

@@ -164,6 +164,25 @@ def test_nodes_are_counted_by_outcome(registry: CollectorRegistry) -> None:
     }
 
 
+def test_what_has_not_happened_yet_is_there_with_zero(registry: CollectorRegistry, adapter: FutureAdapter) -> None:
+    """Both outcomes of a run from its start on, all four of a node from its first end on: a rate sees the first one."""
+    gate = Gate()
+
+    def held(load: int) -> int:
+        gate()
+        return load
+
+    make_driver(adapter, load, held).raw_execute(["held"])
+    gate.wait_for()
+    page = generate_latest(registry).decode()
+    for outcome in ("success", "error"):
+        labels = f'outcome="{outcome}",pool="default",run="hamilton.run"'
+        assert f"hamilton_run_duration_seconds_count{{{labels}}} 0.0" in page
+    for outcome, count in {"success": 1.0, "error": 0.0, "upstream_error": 0.0, "cancelled": 0.0}.items():
+        assert f'hamilton_nodes_total{{node="load",outcome="{outcome}",pool="default"}} {count}' in page
+    gate.open()
+
+
 def test_nodes_that_never_ran_are_in_no_histogram(registry: CollectorRegistry, adapter: FutureAdapter) -> None:
     """They have no duration, waited for no worker, and spent no time."""
     with pytest.raises(ValueError, match="a message"):
@@ -1041,5 +1060,5 @@ def test_one_metric_can_be_scraped_alone(registry: CollectorRegistry, adapter: F
     make_driver(adapter, load).execute(["load"])
     with served(registry) as address:
         _, text = scrape(f"{address}?name[]=hamilton_nodes_total", TEXT)
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    lines = [line for line in text.splitlines() if not line.startswith("#") and not line.endswith(" 0.0")]
     assert lines == ['hamilton_nodes_total{node="load",outcome="success",pool="default"} 1.0']

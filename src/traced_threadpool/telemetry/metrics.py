@@ -23,7 +23,7 @@ from prometheus_client.core import (
 )
 
 from traced_threadpool.observers import Observer
-from traced_threadpool.runs import STATES, State
+from traced_threadpool.runs import OUTCOMES, STATES, State
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.tally import HistogramCell, PoolTally
 
@@ -132,7 +132,9 @@ class Collector:
         for pool, tally in tallies:
             _add_histogram(counted[names.QUEUE_WAIT], (pool,), tally.copy_queue_wait())
             times: dict[tuple[str, State], int] = {}
+            ended: dict[str, set[str]] = {}
             for (node, outcome), cell in tally.copy_nodes():
+                ended.setdefault(node, set()).add(outcome)
                 counted[names.NODES].add_metric((pool, node, outcome), cell.count)
                 if any(cell.duration.counts):
                     _add_histogram(counted[names.NODE_DURATION], (pool, node, outcome), cell.duration)
@@ -140,6 +142,12 @@ class Collector:
                     for state, one_ns in zip(STATES, state_ns, strict=True):
                         if one_ns or state in ("cpu", "other"):
                             times[node, state] = times.get((node, state), 0) + one_ns
+            # A counter that appears with 1 has not risen, for Prometheus: the first failure of a node that had ended
+            # well before would be in no rate. So all its outcomes are there from its first end on.
+            for node, outcomes in ended.items():
+                for missing in OUTCOMES:
+                    if missing not in outcomes:
+                        counted[names.NODES].add_metric((pool, node, missing), 0)
             for (node, state), one_ns in times.items():
                 counted[names.NODE_TIME].add_metric((pool, node, state), one_ns / 1e9)
             for (run, outcome), histogram in tally.copy_runs():
@@ -241,6 +249,12 @@ class Metrics(Observer):
         self._tally = collector.tally(pool_name)
         self._run_name = run_name
         self._max_node_labels = max_node_labels
+
+    def run_started(self, run: RunRecord) -> None:
+        # As with nodes (above): a run that fails the first time is in the rates if there was a scrape before its end.
+        with self._tally.lock:
+            for outcome in ("success", "error"):
+                self._tally.run_cell(self._run_name, outcome)
 
     def run_ended(self, run: RunRecord) -> None:
         outcome = run.outcome or "success"
