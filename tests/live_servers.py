@@ -216,7 +216,7 @@ class Prometheus:
         # Rules rest on others, of other groups too: what comes after three evaluations has seen all of it.
         for _ in range(3):
             self._wait_for_evaluation(time.time())
-        return time.time()
+        return round(time.time(), 3)  # Prometheus counts in milliseconds
 
     def _wait_for_evaluation(self, since: float) -> None:
         until(lambda: self._evaluated() > since, "an evaluation of every group of rules", alive=self._process)

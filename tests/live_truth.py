@@ -178,8 +178,9 @@ class Window:
 
     def value(self, name: str) -> Vector:
         """Every series of this name, with the labels that a scrape adds."""
+        # A label without a value is none, for Prometheus.
         return {
-            labels | self._target(job): value
+            frozenset(one for one in labels if one[1]) | self._target(job): value
             for job, samples in self.last.items()
             for labels, value in samples.get(name, {}).items()
         }
@@ -241,7 +242,7 @@ def quantile(share: float, buckets: Vector, *by: str) -> Bounds:
     found: Bounds = {}
     for group, series in _grouped(total(buckets, *by, "le"), "le").items():
         in_order = sorted((float(bound), count) for bound, count in series.items())
-        if not in_order[-1][1]:
+        if in_order[-1][1] <= 0:
             continue
         wanted = share * in_order[-1][1]
         index = next(i for i, (_, count) in enumerate(in_order) if count >= wanted * (1 - 1e-9))

@@ -32,6 +32,7 @@ def load(path: Path) -> Any:
 COMPOSE = load(DASHBOARDS / "compose.yaml")
 SERVICES: dict[str, Any] = COMPOSE["services"]
 COLLECTOR = load(PARTS / "collector.yaml")
+TEMPO = load(PARTS / "tempo.yaml")
 PROMETHEUS = load(PARTS / "prometheus.yaml")
 ALERTMANAGER = load(PARTS / "alertmanager.yaml")
 DATASOURCES = load(PARTS / "grafana/datasources/datasources.yaml")["datasources"]
@@ -49,6 +50,10 @@ LISTENS: dict[str, set[int]] = {
         COLLECTOR["service"]["telemetry"]["metrics"]["readers"][0]["pull"]["exporter"]["prometheus"]["port"],
     },
     "jaeger": {4317, 4318, 16686},
+    "tempo": {
+        TEMPO["server"]["http_listen_port"],
+        int(TEMPO["distributor"]["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].rpartition(":")[2]),
+    },
     "prometheus": {9090},
     "alertmanager": {9093},
     "grafana": {3000},
@@ -95,7 +100,7 @@ def test_every_image_is_pinned(service: str) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_ports_are_published_on_this_machine_alone_and_somebody_listens(service: str) -> None:
     """Each on 127.0.0.1, under its own number, and the container listens there."""
-    for port in SERVICES[service]["ports"]:
+    for port in SERVICES[service].get("ports", ()):
         address, outside, inside = port.split(":")
         assert (address, outside) == ("127.0.0.1", inside)
         assert int(inside) in LISTENS[service]
@@ -125,9 +130,9 @@ def test_files_named_in_a_command_are_mounted(service: str) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_healthchecks_ask_where_the_service_listens(service: str) -> None:
-    """All have one but the collector, whose image holds nothing to ask with."""
+    """All have one but the collector and Tempo, whose images hold nothing to ask with."""
     check = SERVICES[service].get("healthcheck")
-    if service == "collector":
+    if service in ("collector", "tempo"):
         assert check is None
         return
     [url] = re.findall(r"http://127\.0\.0\.1:\d+/[\w/-]*", " ".join(check["test"]))
@@ -265,6 +270,9 @@ def test_dashboards_ask_datasources_that_are_provisioned() -> None:
         for datasource in _values(dashboard, "datasource"):
             if isinstance(datasource, dict) and "uid" in datasource:
                 assert known[datasource["uid"]] in (datasource.get("type"), "grafana"), f"{path.name}: {datasource}"
+        if "${service}" in json.dumps(dashboard):
+            [service] = [one for one in dashboard["templating"]["list"] if one["name"] == "service"]
+            assert service["query"] == SERVICES["pipeline"]["environment"]["OTEL_SERVICE_NAME"]
         for variable in variables.values():
             assert variable in provisioned.values(), f"{path.name}: nothing is provisioned for a variable of {variable}"
 

@@ -165,19 +165,20 @@ def test_nodes_are_counted_by_outcome(registry: CollectorRegistry) -> None:
 
 
 def test_what_has_not_happened_yet_is_there_with_zero(registry: CollectorRegistry, adapter: FutureAdapter) -> None:
-    """Both outcomes of a run from its start on, all four of a node from its first end on: a rate sees the first one."""
+    """A run's outcomes from the adapter on, a node's from its first end on: a rate sees the first failure."""
     gate = Gate()
 
     def held(load: int) -> int:
         gate()
         return load
 
-    make_driver(adapter, load, held).raw_execute(["held"])
-    gate.wait_for()
     page = generate_latest(registry).decode()
     for outcome in ("success", "error"):
         labels = f'outcome="{outcome}",pool="default",run="hamilton.run"'
         assert f"hamilton_run_duration_seconds_count{{{labels}}} 0.0" in page
+    make_driver(adapter, load, held).raw_execute(["held"])
+    gate.wait_for()
+    page = generate_latest(registry).decode()
     for outcome, count in {"success": 1.0, "error": 0.0, "upstream_error": 0.0, "cancelled": 0.0}.items():
         assert f'hamilton_nodes_total{{node="load",outcome="{outcome}",pool="default"}} {count}' in page
     gate.open()
@@ -190,10 +191,7 @@ def test_nodes_that_never_ran_are_in_no_histogram(registry: CollectorRegistry, a
     adapter.close()
     assert samples(registry, "hamilton_node_duration_seconds_count") == {("fails", "error", "default"): 1.0}
     assert samples(registry, "hamilton_threadpool_queue_wait_seconds_count") == {("default",): 1.0}
-    assert set(samples(registry, "hamilton_node_time_seconds_total")) == {
-        ("fails", "default", "cpu"),
-        ("fails", "default", "other"),
-    }
+    assert {node for node, _, _ in samples(registry, "hamilton_node_time_seconds_total")} == {"fails"}
 
 
 def test_nodes_without_a_run_are_counted_without_one(registry: CollectorRegistry, adapter: FutureAdapter) -> None:

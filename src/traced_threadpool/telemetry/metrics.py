@@ -249,12 +249,10 @@ class Metrics(Observer):
         self._tally = collector.tally(pool_name)
         self._run_name = run_name
         self._max_node_labels = max_node_labels
-
-    def run_started(self, run: RunRecord) -> None:
-        # As with nodes (above): a run that fails the first time is in the rates if there was a scrape before its end.
+        # As with nodes (above): the first run that fails is in the rates if there was a scrape before its end.
         with self._tally.lock:
             for outcome in ("success", "error"):
-                self._tally.run_cell(self._run_name, outcome)
+                self._tally.run_cell(run_name, outcome)
 
     def run_ended(self, run: RunRecord) -> None:
         outcome = run.outcome or "success"
