@@ -17,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+for package in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc", "yaml", "rich"):
+    pytest.importorskip(package, reason=f"{package} is not installed (it is in the dev group)")
+
 from dashboards.generate import queries, rules
 from dashboards.generate.queries import Query
 from tests.live_servers import Labels, Vector, labels
