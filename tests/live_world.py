@@ -49,11 +49,11 @@ LIMITS = rules.Thresholds(stuck_seconds=1, fresh_seconds=1)
 OBJECTIVE = Objective.parse(availability="99", latency="0.25s", latency_objective="95", fresh_within="1s")
 
 
-def quick_rules(folder: Path) -> list[Path]:
+def quick_rules(folder: Path, limits: rules.Thresholds = LIMITS, objective: Objective = OBJECTIVE) -> list[Path]:
     """Rule files whose alerts fire as soon as their query has a result, and whose groups are all evaluated often."""
     files = []
-    slo = [dataclasses.replace(group, interval="") for group in slo_groups(OBJECTIVE)]
-    for number, group in enumerate((rules.RECORDING, rules.alerts(LIMITS), *slo)):
+    slo = [dataclasses.replace(group, interval="") for group in slo_groups(objective)]
+    for number, group in enumerate((rules.RECORDING, rules.alerts(limits), *slo)):
         at_once = tuple(dataclasses.replace(r, hold="") if isinstance(r, Alert) else r for r in group.rules)
         files.append(folder / f"rules-{number}.yaml")
         files[-1].write_text(to_yaml([Group(name=group.name, rules=at_once)], "For a test."))
