@@ -1,0 +1,532 @@
+"""The live proof: a real Prometheus and Alertmanager, a real collector, and programs that they watch.
+
+Every query of every panel and every rule is asked, and compared with what the programs know they did: counts and sums
+exactly, rates by the rule by which Prometheus carries on what it saw, quantiles to within a bucket.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+for package in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc", "yaml", "rich"):
+    pytest.importorskip(package, reason=f"{package} is not installed (it is in the dev group)")
+
+from dashboards.generate import queries, rules
+from dashboards.generate.queries import Query
+from tests.live_servers import Labels, Vector, labels
+from tests.live_truth import Bounds, Window, counters_of, matches, quantile, quotient, total
+from tests.live_world import LIMITS, NASTY_POOL, OBJECTIVE, World, living_world
+from traced_threadpool.slo import burn_rate
+from traced_threadpool.telemetry import names
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+RATE_SECONDS, RANGE_SECONDS = 300, 3600  # what `concrete` puts in place of $__rate_interval and $__range
+DASHBOARDS = Path(__file__).parent.parent / "dashboards"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with living_world(tmp_path_factory.mktemp("live")) as world:
+        yield world
+
+
+# What the programs did, against what they say, against what Prometheus has
+
+
+def test_the_shop_counts_what_it_did(world: World) -> None:
+    """Nodes by outcome and runs, counted by the functions themselves, are what `/metrics` shows."""
+    shown = world.pages["shop"]
+    ended = {labels(pool=pool, node=node, outcome=outcome): n for (pool, node, outcome), n in world.shop.ended.items()}
+    assert _that_happened(shown[names.NODES.prometheus]) == ended
+    runs = {labels(pool=pool, run=run, outcome=outcome): n for (pool, run, outcome), n in world.shop.runs.items()}
+    assert _that_happened(shown[f"{names.RUN_DURATION.prometheus}_count"]) == runs
+
+
+@pytest.mark.parametrize("job", ["service", "shop"])
+def test_spans_and_metrics_agree(world: World, job: str) -> None:
+    """Every count, bucket and sum can be had from the spans that the collector passed on; sums to the nanosecond."""
+    pools = {dict(one)["pool"] for one in world.pages[job][names.MAX_WORKERS.prometheus]} - {"untraced"}
+    told = counters_of(span for span in world.spans if span.pool in pools)
+    for name, from_spans in told.items():
+        where = {"state": "cpu"} if name == names.NODE_TIME.prometheus else {}
+        shown = {
+            one: value
+            for one, value in _that_happened(world.pages[job][name]).items()
+            if matches(one, **where) and dict(one)["pool"] != "untraced"
+        }
+        assert shown == pytest.approx(_that_happened(from_spans), rel=1e-12, abs=1e-9), name
+    # Eleven families are sums and counts; the critical path is told by its sum, which is that of the runs.
+    assert len(told) == 3 * 3 + 2
+    governed = total(world.pages[job][names.CRITICAL_PATH_TIME.prometheus], "pool", "run")
+    lasted = total(world.pages[job][f"{names.RUN_DURATION.prometheus}_sum"], "pool", "run")
+    assert governed == pytest.approx({one: lasted[one] for one in governed}, rel=1e-9)
+
+
+@pytest.mark.parametrize("job", ["service", "shop"])
+def test_states_add_up_to_durations(world: World, job: str) -> None:
+    """The time of each node in all its states is the sum of its durations."""
+    times = total(world.pages[job][names.NODE_TIME.prometheus], "pool", "node")
+    assert times == pytest.approx(total(world.pages[job][f"{names.NODE_DURATION.prometheus}_sum"], "pool", "node"))
+
+
+@pytest.mark.parametrize("metric", names.METRICS, ids=lambda metric: metric.prometheus)
+def test_prometheus_has_every_sample(world: World, metric: names.Metric) -> None:
+    """Each series of each metric, with the value that the program showed; what is about now, as of a moment later."""
+    suffixes = ("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",)
+    for suffix in suffixes:
+        name = metric.prometheus + suffix
+        shown = world.window.value(name)
+        assert shown, f"no program shows {name}"
+        if metric in (names.OLDEST_ACTIVE, names.OLDEST_QUEUED, names.GIL_WAIT):
+            _within(world.prometheus.query(name, world.window.at), _grown(world, name))
+        else:
+            assert world.prometheus.query(name, world.window.at) == shown
+
+
+def test_what_had_been_counted_at_the_first_look_stays_known(world: World) -> None:
+    """After the shop's first runs, Prometheus had what it had done by then; the increase since is what it did since."""
+    for (pool, node, outcome), before in world.base.items():
+        since = world.shop.ended[pool, node, outcome] - before
+        selector = f'{names.NODES.prometheus}{{pool={json.dumps(pool)}, node="{node}", outcome="{outcome}"}}'
+        [samples] = world.prometheus.samples(f"{selector}[1h]", world.window.at).values()
+        assert (samples[0][1], samples[-1][1]) == (before, before + since)
+
+
+# Panels
+
+
+Truth = Callable[[Window], Vector | Bounds]
+"""What a query's result must be: values, or bounds between which they must lie."""
+
+
+def _page(metric: names.Metric, *by: str) -> Truth:
+    """A gauge, as the programs show it, summed up."""
+    return lambda window: total(window.value(metric.prometheus), *by)
+
+
+def _oldest(metric: names.Metric) -> Truth:
+    def truth(window: Window) -> Bounds:
+        found: dict[Labels, float] = {}
+        for one, value in window.value(metric.prometheus).items():
+            pool = labels(pool=dict(one)["pool"])
+            found[pool] = max(found.get(pool, 0.0), value)
+        # The pages were read before: what still runs is older by now.
+        return {pool: (value, value + 60 if value else 0.0) for pool, value in found.items()}
+
+    return truth
+
+
+def _rate(name: str, *by: str, **where: str | Callable[[str], bool]) -> Truth:
+    return lambda window: total(window.rate(name, RATE_SECONDS, **where), *by)
+
+
+def _increase(name: str, *by: str, seconds: float = RATE_SECONDS, **where: str | Callable[[str], bool]) -> Truth:
+    return lambda window: total(window.increase(name, seconds, **where), *by)
+
+
+def _quantile(share: float, metric: names.Metric, *by: str, seconds: float = RATE_SECONDS, **where: str) -> Truth:
+    return lambda window: quantile(share, window.increase(f"{metric.prometheus}_bucket", seconds, **where), *by)
+
+
+def _divided(above: Truth, below: Truth) -> Truth:
+    return lambda window: quotient(_values(above(window)), _values(below(window)))
+
+
+def _positive(truth: Truth) -> Truth:
+    return lambda window: {one: value for one, value in _values(truth(window)).items() if value > 0}
+
+
+def _values(truth: Vector | Bounds) -> Vector:
+    assert all(isinstance(value, float) for value in truth.values())
+    return truth  # type: ignore[return-value]  # just asserted
+
+
+def _ratio_of_quantiles(window: Window) -> Bounds:
+    high = _quantile(0.99, names.NODE_DURATION, "node", seconds=RANGE_SECONDS)(window)
+    low = _quantile(0.5, names.NODE_DURATION, "node", seconds=RANGE_SECONDS)(window)
+    return {
+        node: (above[0] / below[1], above[1] / below[0] if below[0] else math.inf)
+        for node, below in low.items()
+        for above in [high[node]]
+        if isinstance(above, tuple) and isinstance(below, tuple)
+    }
+
+
+def _critical_share(window: Window) -> Vector:
+    by_node = total(window.increase(names.CRITICAL_PATH_TIME.prometheus, RANGE_SECONDS), "node")
+    return {node: seconds / sum(by_node.values()) for node, seconds in by_node.items()}
+
+
+def _errors(seconds: float, slo: str) -> Truth:
+    """Of the runs that were promised something, the share of those that broke it."""
+
+    def truth(window: Window) -> Vector:
+        counts = f"{names.RUN_DURATION.prometheus}_count"
+        if slo == "availability":
+            bad = total(window.rate(counts, seconds, outcome="error"), "pool", "run")
+            all_runs = total(window.rate(counts, seconds, outcome=_ran), "pool", "run")
+            ratios = quotient({one: bad.get(one, 0.0) for one in all_runs}, all_runs)
+        else:
+            all_runs = total(window.rate(counts, seconds, outcome="success"), "pool", "run")
+            bound = str(float(OBJECTIVE.latency_seconds or 0))
+            bucket = f"{names.RUN_DURATION.prometheus}_bucket"
+            good = total(window.rate(bucket, seconds, outcome="success", le=bound), "pool", "run")
+            ratios = {one: 1 - ratio for one, ratio in quotient(good, all_runs).items()}
+        return {one | labels(slo=slo): ratio for one, ratio in ratios.items()}
+
+    return truth
+
+
+def _both(seconds: float, change: Callable[[float, float], float]) -> Truth:
+    """`change` of each share of broken promises and of the budget, for both kinds of promise."""
+
+    def truth(window: Window) -> Bounds:
+        found: Bounds = {}
+        for slo, budget in BUDGETS.items():
+            for one, ratio in _values(_errors(seconds, slo)(window)).items():
+                # The rule asked up to a second earlier, and the first sample of a counter from 0 weighs differently.
+                ends = (change(ratio * 0.97 - 1e-9, budget), change(ratio * 1.03 + 1e-9, budget))
+                found[one] = (min(ends), max(ends))
+        return found
+
+    return truth
+
+
+def _ran(outcome: str) -> bool:
+    return outcome in ("success", "error")
+
+
+def _of_every_run(value: float) -> Truth:
+    def truth(window: Window) -> Vector:
+        counts = total(window.value(f"{names.RUN_DURATION.prometheus}_count"), "pool", "run")
+        return dict.fromkeys(counts, value)
+
+    return truth
+
+
+def _objectives(window: Window) -> Vector:
+    runs = _values(_of_every_run(1.0)(window))
+    return {one | labels(slo=slo): 1 - budget for one in runs for slo, budget in BUDGETS.items()}
+
+
+def _since_success(window: Window) -> Vector:
+    last = window.value(names.RUN_LAST_SUCCESS.prometheus)
+    return {frozenset(x for x in one if x[0] in ("pool", "run")): window.at - value for one, value in last.items()}
+
+
+def _attribution(window: Window) -> Vector:
+    shown = window.value(names.ATTRIBUTION.prometheus)
+    return dict(Counter(frozenset(x for x in one if x[0] in ("method", "reason") and x[1]) for one in shown))
+
+
+BUDGETS = {
+    "availability": float(100 - OBJECTIVE.availability) / 100,
+    "latency": float(100 - OBJECTIVE.latency) / 100,
+}
+HOUR = 3600.0
+WINDOWS = {"5m": 300.0, "30m": 1800.0, "1h": HOUR, "2h": 2 * HOUR, "6h": 6 * HOUR, "1d": 24 * HOUR, "3d": 72 * HOUR}
+_BUSY, _LIMIT = _page(names.ACTIVE_WORKERS, "pool"), _page(names.MAX_WORKERS, "pool")
+_EXECUTIONS = _increase(f"{names.NODE_DURATION.prometheus}_count", "node", seconds=RANGE_SECONDS)
+_NODE_SECONDS = _increase(f"{names.NODE_DURATION.prometheus}_sum", "node", seconds=RANGE_SECONDS)
+
+
+def _node_error_ratio(window: Window) -> Vector:
+    ran = total(window.rate(names.NODES.prometheus, RATE_SECONDS, outcome=_ran), "pool")
+    failed = total(window.rate(names.NODES.prometheus, RATE_SECONDS, outcome="error"), "pool")
+    return quotient({pool: failed.get(pool, 0.0) for pool in ran}, ran)
+
+
+TRUTHS: dict[str, Truth] = {
+    "pool_saturation": _divided(_BUSY, _LIMIT),
+    "pool_active_workers": _BUSY,
+    "pool_worker_threads": _page(names.WORKERS, "pool"),
+    "pool_worker_limit": _LIMIT,
+    "pool_mean_running": _rate(f"{names.NODE_DURATION.prometheus}_sum", "pool"),
+    "pool_queue_depth": _page(names.QUEUE_DEPTH, "pool"),
+    "pool_mean_queue_depth": _rate(f"{names.QUEUE_WAIT.prometheus}_sum", "pool"),
+    "pool_blocked_nodes": _page(names.BLOCKED_NODES, "pool"),
+    "pool_oldest_queued": _oldest(names.OLDEST_QUEUED),
+    "pool_oldest_active": _oldest(names.OLDEST_ACTIVE),
+    "pool_queue_wait_p50": _quantile(0.5, names.QUEUE_WAIT, "pool"),
+    "pool_queue_wait_p95": _quantile(0.95, names.QUEUE_WAIT, "pool"),
+    "pool_queue_wait_p99": _quantile(0.99, names.QUEUE_WAIT, "pool"),
+    "pool_queue_wait_heatmap": _increase(f"{names.QUEUE_WAIT.prometheus}_bucket", "le"),
+    "pool_nodes_per_second": _rate(names.NODES.prometheus, "pool", "outcome"),
+    "pool_node_error_ratio": _node_error_ratio,
+    "pool_node_duration_p50": _quantile(0.5, names.NODE_DURATION, "pool"),
+    "pool_node_duration_p99": _quantile(0.99, names.NODE_DURATION, "pool"),
+    "pool_runs_active": _page(names.RUNS_ACTIVE, "pool", "run"),
+    "telemetry_errors": _rate(names.TELEMETRY_ERRORS.prometheus, "component"),
+    "gil_wait": _rate(names.GIL_WAIT.prometheus, "job", "instance"),
+    "pool_gil_share": _divided(
+        _rate(names.NODE_TIME.prometheus, "pool", state="gil"), _rate(names.NODE_TIME.prometheus, "pool")
+    ),
+    "attribution_method": _attribution,
+    "node_rate": _rate(names.NODES.prometheus, "node"),
+    "node_outcomes": _positive(_increase(names.NODES.prometheus, "node", "outcome", outcome=lambda o: o != "success")),
+    "node_duration_heatmap": _increase(f"{names.NODE_DURATION.prometheus}_bucket", "le"),
+    "node_duration_p50": _quantile(0.5, names.NODE_DURATION, "node"),
+    "node_duration_p95": _quantile(0.95, names.NODE_DURATION, "node"),
+    "node_time_by_state": _rate(names.NODE_TIME.prometheus, "state"),
+    "node_states": _positive(_increase(names.NODE_TIME.prometheus, "node", "state", seconds=RANGE_SECONDS)),
+    "node_critical_share": _critical_share,
+    "node_critical_seconds": _rate(names.CRITICAL_PATH_TIME.prometheus, "node"),
+    "node_slowest_mean": _divided(_NODE_SECONDS, _positive(_EXECUTIONS)),
+    "node_slowest_p95": _quantile(0.95, names.NODE_DURATION, "node", seconds=RANGE_SECONDS),
+    "node_slowest_total": _positive(_NODE_SECONDS),
+    "node_executions": _positive(_EXECUTIONS),
+    "node_most_variable": _ratio_of_quantiles,
+    "slo_objective": _objectives,
+    "slo_budget_left": _both(30 * 24 * HOUR, lambda ratio, budget: 1 - ratio / budget),
+    "slo_achieved": _both(30 * 24 * HOUR, lambda ratio, _: 1 - ratio),
+    **{
+        f"slo_burn_{window}": _both(seconds, lambda ratio, budget: ratio / budget)
+        for window, seconds in WINDOWS.items()
+    },
+    "slo_latency_bound": _of_every_run(OBJECTIVE.latency_seconds or 0),
+    "slo_within_latency": lambda window: {
+        one: bounds for one, bounds in _both(HOUR, lambda r, _: 1 - r)(window).items() if ("slo", "latency") in one
+    },
+    "slo_freshness_bound": _of_every_run(OBJECTIVE.fresh_seconds or 0),
+    "run_rate": _rate(f"{names.RUN_DURATION.prometheus}_count", "run", "outcome"),
+    "run_duration_heatmap": _increase(f"{names.RUN_DURATION.prometheus}_bucket", "le"),
+    "run_duration_p50": _quantile(0.5, names.RUN_DURATION, "run", outcome="success"),
+    "run_duration_p95": _quantile(0.95, names.RUN_DURATION, "run", outcome="success"),
+    "run_since_success": _since_success,
+}
+ABOUT_NOW = {"gil_wait": 0.5, "run_since_success": 1e-3}
+"""Queries of what goes on while the test asks, and how far their result may be from what was so a moment before."""
+ALERTS = "alerts_firing"
+
+
+def test_every_query_has_its_truth() -> None:
+    """None is left out, and none is told of that is not there."""
+    assert {*TRUTHS, ALERTS} == set(queries.ALL)
+
+
+def test_every_panel_asks_one_of_the_queries() -> None:
+    """The committed dashboards have no query of their own."""
+    known = {query.expr for query in queries.ALL.values()}
+    asked = {
+        target["expr"]
+        for path in DASHBOARDS.glob("*.json")
+        for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]
+        for target in panel.get("targets", ())
+    }
+    assert asked <= known
+
+
+@pytest.mark.parametrize("query", [queries.ALL[name] for name in TRUTHS], ids=lambda query: query.name)
+def test_query_of_a_panel_is_right(world: World, query: Query) -> None:
+    """Asked as Grafana would for all pools, runs and nodes, it gives what the programs did, and nothing else."""
+    found = world.prometheus.query(queries.concrete(query), world.window.at)
+    found = {one: value for one, value in found.items() if not math.isnan(value)}
+    truth = TRUTHS[query.name](world.window)
+    assert found, "the query gives nothing"
+    if top := re.match(r"topk\((\d+), ", query.expr):
+        assert len(found) == min(int(top[1]), len(truth))
+        exact = {one: value for one, value in truth.items() if isinstance(value, float)}
+        if exact:
+            largest = sorted(exact.values())[-len(found) :]
+            assert sorted(found.values()) == pytest.approx(largest, rel=1e-6)
+        truth = {one: truth[one] for one in found}  # type: ignore[assignment]  # one of the two
+    nearness = ABOUT_NOW.get(query.name, 0.0)
+    assert set(found) == set(truth)
+    for one, value in found.items():
+        wanted = truth[one]
+        if isinstance(wanted, tuple):
+            low, high = wanted
+            assert low * (1 - 1e-6) - 1e-9 <= value <= high * (1 + 1e-6) + 1e-9, dict(one)
+        else:
+            assert value == pytest.approx(wanted, rel=1e-6 + nearness, abs=1e-9 + nearness / 1e3), dict(one)
+
+
+def test_a_pool_can_be_chosen_whatever_its_name(world: World) -> None:
+    """With quotes, a backslash and parentheses in it, as Grafana escapes a variable's value."""
+    chosen = re.sub(r"[\\^$*+?.()|{}\[\]]", r"\\\g<0>", NASTY_POOL)
+    quoted = chosen.replace("\\", "\\\\").replace('"', '\\"')
+    found = world.prometheus.query(queries.concrete(queries.WORKER_LIMIT, pool=quoted), world.window.at)
+    assert found == {labels(pool=NASTY_POOL): 1}
+
+
+# Rules and alerts
+
+
+def test_every_rule_is_healthy(world: World) -> None:
+    """Each has been evaluated without an error, and each recording rule has recorded something."""
+    evaluated = world.prometheus.rules()
+    faults = {rule["name"]: rule.get("lastError") for rule in evaluated if rule["health"] != "ok"}
+    assert not faults
+    for record in {rule["name"] for rule in evaluated if rule["type"] == "recording"}:
+        assert world.prometheus.query(f"count({record})", world.window.at), f"{record} has recorded nothing"
+
+
+def test_recorded_for_the_alerts_is_right(world: World) -> None:
+    """What the rules record that no panel asks for."""
+    window, at = world.window, world.window.at
+    per_instance = ("job", "instance", "pool")
+    saturated = quotient(
+        total(window.value(names.ACTIVE_WORKERS.prometheus), *per_instance),
+        total(window.value(names.MAX_WORKERS.prometheus), *per_instance),
+    )
+    assert world.prometheus.query(rules.SATURATION, at) == saturated
+    for record, name in (
+        (rules.MEAN_QUEUE, f"{names.QUEUE_WAIT.prometheus}_sum"),
+        (rules.MEAN_RUNNING, f"{names.NODE_DURATION.prometheus}_sum"),
+    ):
+        truth = total(window.rate(name, 600), "job", "pool")
+        # The rule asked up to a second earlier than the truth is as of, at a window that covers it all.
+        assert world.prometheus.query(record, at) == pytest.approx(truth, rel=0.1, abs=1e-6)
+    within = quantile(0.95, window.increase(f"{names.QUEUE_WAIT.prometheus}_bucket", 600), "job", "pool")
+    _within(world.prometheus.query(rules.QUEUE_WAIT_P95, at), within)
+    failing = _values(_errors(1800, "availability")(window))
+    found = {one | labels(slo="availability"): v for one, v in world.prometheus.query(rules.RUN_ERRORS, at).items()}
+    assert found == pytest.approx(failing, rel=0.03)
+    waiting = quotient(
+        total(window.rate(names.NODE_TIME.prometheus, 600, state="gil"), *per_instance),
+        total(window.rate(names.NODE_TIME.prometheus, 600), *per_instance),
+    )
+    _within(
+        world.prometheus.query(rules.GIL_SHARE, at),
+        {one: (ratio * 0.9 - 0.01, ratio * 1.1 + 0.01) for one, ratio in waiting.items()},
+    )
+
+
+def test_those_alerts_fire_that_should(world: World) -> None:
+    """Each for the pools and runs for which there is a reason, and for no other; the panel of alerts shows them."""
+    shown = world.prometheus.query(queries.concrete(queries.ALL[ALERTS]), world.window.at)
+    firing: dict[str, set[tuple[str | None, str | None]]] = {}
+    for one in shown:
+        found = dict(one)
+        firing.setdefault(found["alertname"], set()).add((found.get("pool"), found.get("run")))
+    contention = firing.pop("HamiltonGilContention", set())  # depends on the machine: the threads of `gil_bound`
+    assert contention <= {(pool, None) for pool in _pools(world)}
+
+    def runs(vector: Vector) -> set[tuple[str | None, str | None]]:
+        return {(dict(one)["pool"], dict(one)["run"]) for one in vector}
+
+    failing = _values(_errors(1800, "availability")(world.window))
+    slow = _values(_errors(300, "latency")(world.window))
+    burning = {rate.factor for rate in burn_rate.BURN_RATES}
+    slowest_burn = float(min(burning))
+    succeeded = world.window.value(names.RUN_LAST_SUCCESS.prometheus)
+    assert firing == {
+        "HamiltonPoolSaturated": {("full", None)},
+        "HamiltonNodeStuck": {("full", None)},
+        "HamiltonTelemetryFailing": {(None, None)},
+        "HamiltonBatchNotFresh": runs(succeeded),
+        "HamiltonRunFailing": runs({o: v for o, v in failing.items() if v > LIMITS.failing_ratio}),
+        "HamiltonAvailabilityBudgetBurn": runs(
+            {o: v for o, v in failing.items() if v > slowest_burn * BUDGETS["availability"]}
+        ),
+        "HamiltonLatencyBudgetBurn": runs({o: v for o, v in slow.items() if v > slowest_burn * BUDGETS["latency"]}),
+    }
+
+
+def test_alerts_reach_whoever_is_to_be_woken(world: World) -> None:
+    """Through a real Alertmanager to a webhook, with their texts filled in."""
+    failing = world.webhook.wait_for("firing", alertname="HamiltonRunFailing", run="refunds")
+    assert failing["labels"]["severity"] == "page"
+    assert failing["annotations"]["summary"] == "Run refunds of pool shop fails"
+    assert re.search(r"100% of its executions", failing["annotations"]["description"])
+    for alert in ("HamiltonPoolSaturated", "HamiltonNodeStuck", "HamiltonBatchNotFresh", "HamiltonTelemetryFailing"):
+        found = world.webhook.wait_for("firing", alertname=alert)
+        assert not re.search(r"\{\{|<no value>|error", found["annotations"]["summary"]), found["annotations"]
+
+
+# Traces
+
+
+def test_spans_come_out_of_a_collector_with_their_links(world: World) -> None:
+    """Over HTTP from the service, over gRPC from the shop: each node is linked to those whose results it took."""
+    by_id = {span.span_id: span for span in world.spans}
+    assert len(by_id) == len(world.spans)
+    linked: Counter[str] = Counter()
+    for span in world.spans:
+        if span.is_run:
+            continue
+        upstream = [(by_id[span_id].name, by_id[span_id].trace_id) for span_id, _ in span.links]
+        assert all(trace_id == span.trace_id for _, trace_id in upstream)
+        if span.ran:
+            told = span.attributes.get(names.NODE_UPSTREAM)
+            names_told = [value.string_value for value in told.values] if told is not None else []  # type: ignore[attr-defined]
+            assert [name for name, _ in upstream] == names_told, span.name
+        linked[f"{span.pool}.{span.name}"] += len(span.links)
+    assert (linked["shop.order"], linked["shop.basket"]) == (2 * 8, 0)
+    assert linked["survey.surveys_1"] == 3 * 2
+
+
+def test_exemplars_lead_to_the_spans_that_they_are_of(world: World) -> None:
+    """Prometheus gives them back; each names a span that was exported, of that node, and with that very duration."""
+    by_id = {span.span_id: span for span in world.spans}
+    found: Counter[str] = Counter()
+    for metric in (names.NODE_DURATION, names.QUEUE_WAIT, names.RUN_DURATION):
+        series = world.prometheus.exemplars(f"{metric.prometheus}_bucket", world.started, world.window.at)
+        for one in series:
+            for exemplar in one["exemplars"]:
+                span = by_id[exemplar["labels"]["span_id"]]
+                assert span.trace_id == exemplar["labels"]["trace_id"]
+                assert span.pool == one["seriesLabels"]["pool"]
+                value = float(exemplar["value"])
+                if metric is names.QUEUE_WAIT:
+                    assert value == pytest.approx(span.attributes[names.NODE_QUEUE])
+                    found["queue"] += 1
+                else:
+                    name = one["seriesLabels"]["run" if metric is names.RUN_DURATION else "node"]
+                    assert (span.name, span.outcome) == (name, one["seriesLabels"]["outcome"])
+                    assert value == pytest.approx(span.duration_ns / 1e9)
+                    assert value <= float(one["seriesLabels"]["le"])
+                    found[one["seriesLabels"]["job"]] += 1
+    assert min(found["queue"], found["service"], found["shop"]) > 0
+
+
+def test_a_panel_with_exemplars_gets_some(world: World) -> None:
+    """Asked with the panel's own query, as Grafana does."""
+    for query in queries.ALL.values():
+        if query.exemplar:
+            assert world.prometheus.exemplars(queries.concrete(query), world.started, world.window.at), query.name
+
+
+# At last
+
+
+def test_an_alert_that_has_its_cure_is_resolved(world: World) -> None:
+    """The held nodes are let go: the pager hears that none is stuck any more. Nothing asks the world after this."""
+    world.webhook.wait_for("firing", alertname="HamiltonNodeStuck", pool="full")
+    world.shop.let_go()
+    world.webhook.wait_for("resolved", alertname="HamiltonNodeStuck", pool="full")
+    port = world.shop.port
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as reply:
+        assert b'hamilton_threadpool_active_workers{pool="full"} 0.0' in reply.read()
+
+
+def _that_happened(vector: Vector) -> Vector:
+    return {one: value for one, value in vector.items() if value}
+
+
+def _pools(world: World) -> set[str]:
+    return {dict(one)["pool"] for one in world.window.value(names.MAX_WORKERS.prometheus)}
+
+
+def _grown(world: World, name: str) -> Bounds:
+    """From what was shown before to what was shown after."""
+    before = world.window.value(name)
+    after = dataclasses.replace(world.window, last=world.later).value(name)
+    return {one: (value, after[one]) for one, value in before.items()}
+
+
+def _within(found: Vector, bounds: Bounds) -> None:
+    found = {one: value for one, value in found.items() if not math.isnan(value)}
+    assert set(found) == set(bounds)
+    for one, value in found.items():
+        assert bounds[one][0] - 1e-9 <= value <= bounds[one][1] + 1e-9, (dict(one), value, bounds[one])
