@@ -13,7 +13,7 @@ from benchmarks import dags
 from benchmarks.dags import Dag
 from benchmarks.what_if.work import Worker
 
-WORKERS = (1, 2, 4, 8, 16)
+WORKERS = (1, 2, 4, 8, 16, 64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,26 +57,49 @@ def _case(kind: str, dag: Dag, what: Sequence[str], total_seconds: float, *, see
     return Case(kind=kind, name=f"{dag.name}: {', '.join(what)}", dag=dag, work=work)
 
 
-def cases() -> list[Case]:
+def cases(scale: float = 1.0) -> list[Case]:
+    """All of them, in the order of their kinds."""
     layered = functools.partial(dags.layered, 8, 8, 3, vary=True)
+    kinds: Sequence[tuple[str, Sequence[tuple[Dag, Sequence[str], float]]]] = [
+        (
+            "I/O",
+            [
+                (layered(seed=1), ["sleep"], 2.6),
+                (layered(seed=2), ["fetch"], 2.6),
+                (dags.fork_joins(4, 12), ["sleep", "fetch"], 2.6),
+                (dags.tree(63), ["fetch"], 2.6),
+                (dags.chains(10, 6), ["sleep", "fetch"], 2.6),
+                (dags.wide(101), ["sleep"], 4.0),
+            ],
+        ),
+        (
+            "GIL",
+            [
+                (layered(seed=3), ["python"], 1.2),
+                (dags.fork_joins(3, 10), ["python"], 1.2),
+                (dags.chains(8, 5), ["python"], 1.2),
+                (dags.tree(31), ["python"], 1.2),
+            ],
+        ),
+        ("CPU without GIL", [(dags.tree(31), ["hash"], 2.4), (dags.chains(8, 5), ["hash"], 2.4)]),
+        (
+            "mixed",
+            [
+                (layered(seed=4), ["fetch", "python"], 2.4),
+                (dags.chains(8, 6), ["fetch_and_parse"], 2.4),
+                (layered(seed=5), ["fetch_and_parse"], 2.4),
+                (dags.fork_joins(3, 12), ["fetch_and_parse_pages"], 2.4),
+                (dags.tree(63), ["fetch_and_parse_pages", "fetch"], 2.4),
+                (layered(seed=6), ["python", "hash", "fetch"], 2.4),
+                (dags.chains(10, 4), ["hash_and_python"], 2.0),
+                (dags.fork_joins(4, 8), ["fetch_and_hash", "fetch"], 2.4),
+                (layered(seed=7), ["fetch_and_parse", "hash", "sleep"], 2.4),
+                (dags.fork_joins(2, 48), ["fetch_and_hash", "fetch"], 3.0),
+            ],
+        ),
+    ]
+    of_all = [(kind, *each) for kind, of_kind in kinds for each in of_kind]
     return [
-        _case("I/O", layered(seed=1), ["sleep"], 3.0, seed=1),
-        _case("I/O", layered(seed=2), ["fetch"], 3.0, seed=2),
-        _case("I/O", dags.fork_joins(4, 12), ["sleep", "fetch"], 3.0, seed=3),
-        _case("I/O", dags.tree(63), ["fetch"], 3.0, seed=4),
-        _case("I/O", dags.chains(10, 6), ["sleep", "fetch"], 3.0, seed=5),
-        _case("GIL", layered(seed=3), ["python"], 1.2, seed=6),
-        _case("GIL", dags.fork_joins(3, 10), ["python"], 1.2, seed=7),
-        _case("GIL", dags.chains(8, 5), ["python"], 1.2, seed=8),
-        _case("CPU without GIL", dags.tree(31), ["hash"], 2.4, seed=9),
-        _case("CPU without GIL", dags.chains(8, 5), ["hash"], 2.4, seed=10),
-        _case("mixed", layered(seed=4), ["fetch", "python"], 2.4, seed=11),
-        _case("mixed", dags.chains(8, 6), ["fetch_and_parse"], 2.4, seed=12),
-        _case("mixed", layered(seed=5), ["fetch_and_parse"], 2.4, seed=13),
-        _case("mixed", dags.fork_joins(3, 12), ["fetch_and_parse_pages"], 2.4, seed=14),
-        _case("mixed", dags.tree(63), ["fetch_and_parse_pages", "fetch"], 2.4, seed=15),
-        _case("mixed", layered(seed=6), ["python", "hash", "fetch"], 2.4, seed=16),
-        _case("mixed", dags.chains(10, 4), ["hash_and_python"], 2.0, seed=17),
-        _case("mixed", dags.fork_joins(4, 8), ["fetch_and_hash", "fetch"], 2.4, seed=18),
-        _case("mixed", layered(seed=7), ["fetch_and_parse", "hash", "sleep"], 2.4, seed=19),
+        _case(kind, dag, what, seconds * scale, seed=seed)
+        for seed, (kind, dag, what, seconds) in enumerate(of_all, start=1)
     ]
