@@ -407,7 +407,9 @@ class FutureAdapter(
             self._errors.record("priority", error)
             return
         assert run.record is not None
-        run.ranks, run.record.priority = ranks
+        run.ranks, run.record.priority, learns = ranks
+        if not learns:
+            run.learn = None
 
     def _start(self, run_id: str | None) -> Run | None:
         """The run of this id, started if it was only announced. None when it is unknown."""

@@ -73,8 +73,8 @@ class Durations:
 
     def settled(self, names: Iterable[str]) -> dict[str, float]:
         """Of those names that are known, the averages as they were when they last moved much."""
-        known = self._estimates
-        return {name: known[name][1] / 1e9 for name in names if name in known}
+        known = self._estimates.get
+        return {name: estimate[1] / 1e9 for name in names if (estimate := known(name)) is not None}
 
 
 def save(durations: Durations, path: str | os.PathLike[str]) -> None:

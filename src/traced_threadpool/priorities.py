@@ -22,7 +22,6 @@ import math
 import weakref
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from traced_threadpool.durations import Durations
@@ -31,6 +30,9 @@ CRITICAL_PATH: Final = "critical_path"
 FIFO: Final = "fifo"
 HOPS: Final = "hops"
 CUSTOM: Final = "custom"
+
+LEARNED_RUNS: Final = 8
+LEARNED_EVERY: Final = 4
 
 MOST_PLANS: Final = 64
 """Of how many different executions of one graph the plans are kept."""
@@ -64,18 +66,25 @@ PriorityName = Literal["critical_path", "fifo"]
 
 def critical_path(plan: RunPlan) -> dict[str, float]:
     """For each node the seconds, or hops, from its start to the end of the run."""
-    seconds = plan.seconds
-    usual = median(seconds.values()) if seconds else 1.0
-    found: dict[str, float] = {}
-    after: dict[str, float] = {}
-    longest_after, cost_of = after.get, seconds.get
-    for name in reversed(list(plan.upstream)):
-        ahead = longest_after(name, 0.0) + cost_of(name, usual)
-        found[name] = ahead
-        for upstream in plan.upstream[name]:
-            if longest_after(upstream, -1.0) < ahead:
-                after[upstream] = ahead
-    return found
+    return {name: -rank for name, rank in _critical_path_ranks(plan).items()}
+
+
+def _critical_path_ranks(plan: RunPlan) -> dict[str, float]:
+    cost_of, usual = plan.seconds.get, _usual(plan.seconds)
+    ranks: dict[str, float] = {}
+    after: dict[str, float] = {}  # the least rank of those that need the node
+    least_after = after.get
+    for name, upstream in reversed(list(plan.upstream.items())):
+        ranks[name] = rank = least_after(name, 0.0) - cost_of(name, usual)
+        for each in upstream:
+            if least_after(each, 1.0) > rank:
+                after[each] = rank
+    return ranks
+
+
+def _usual(seconds: Mapping[str, float]) -> float:
+    """The median of what is known, else 1 a hop."""
+    return sorted(seconds.values())[len(seconds) // 2] if seconds else 1.0
 
 
 def ranks_of(priorities: Mapping[str, float]) -> dict[str, float]:
@@ -98,19 +107,22 @@ def ranks_of(priorities: Mapping[str, float]) -> dict[str, float]:
 
 
 class Ranks(NamedTuple):
-    """What the scheduler goes by, None for first ready, first started; and what it rests on, as the record tells it."""
+    """What the scheduler goes by in a run.
+
+    `by_name` is None for first ready, first started. `basis` is what the ranks rest on, as the record tells it.
+    `learns` tells whether the run's durations are to be learned.
+    """
 
     by_name: Mapping[str, float] | None
     basis: str
-
-
-FIRST_READY_FIRST: Final = Ranks(None, FIFO)
+    learns: bool = True
 
 
 class Planner:
     """The ranks of each run. Those of the critical path are made anew only when learned durations have changed.
 
-    Called from any thread; two that come at once with the same graph may both do the work.
+    The first `LEARNED_RUNS` runs of a plan are learned from, later every `LEARNED_EVERY`th, which is enough for an
+    average and costs less. Called from any thread; two that come at once with one graph may both do the work.
 
     Args:
         policy: How.
@@ -130,9 +142,9 @@ class Planner:
             wanted: What of it; a run with the same has the same nodes.
             upstream: Gives `RunPlan.upstream`; called for what has not been met before.
         """
-        policy = self._policy
+        policy, durations = self._policy, self._durations
         if policy == FIFO:
-            return FIRST_READY_FIRST
+            return Ranks(None, FIFO)
         plans = self._plans.get(graph)
         if plans is None:
             plans = self._plans[graph] = {}
@@ -141,24 +153,28 @@ class Planner:
             if len(plans) >= MOST_PLANS:
                 plans.clear()
             plan = plans[wanted] = _Plan(upstream())
-        durations = self._durations
+        plan.runs += 1
+        learns = plan.runs <= LEARNED_RUNS or plan.runs % LEARNED_EVERY == 0
         if callable(policy):
-            return Ranks(
-                ranks_of(policy(RunPlan(upstream=plan.upstream, seconds=durations.settled(plan.upstream)))), CUSTOM
-            )
+            known = RunPlan(upstream=plan.upstream, seconds=durations.settled(plan.upstream))
+            return Ranks(ranks_of(policy(known)), CUSTOM, learns)
         changes = durations.changes  # first: what changes while the ranks are made counts for the next run
         if plan.changes != changes:
             seconds = durations.settled(plan.upstream)
-            found = critical_path(RunPlan(upstream=plan.upstream, seconds=seconds))
-            plan.ranks = Ranks(ranks_of(found), CRITICAL_PATH if seconds else HOPS)
+            plan.by_name = _critical_path_ranks(RunPlan(upstream=plan.upstream, seconds=seconds))
+            plan.basis = CRITICAL_PATH if seconds else HOPS
             plan.changes = changes
-        return plan.ranks
+        return Ranks(plan.by_name, plan.basis, learns)
 
 
 class _Plan:
-    __slots__ = ("changes", "ranks", "upstream")
+    """What is kept of the executions of the same nodes of one graph."""
+
+    __slots__ = ("basis", "by_name", "changes", "runs", "upstream")
 
     def __init__(self, upstream: Mapping[str, tuple[str, ...]]) -> None:
         self.upstream = upstream
+        self.runs = 0
         self.changes = -1
-        self.ranks = FIRST_READY_FIRST
+        self.by_name: Mapping[str, float] = {}
+        self.basis = HOPS

@@ -309,7 +309,13 @@ class Scheduler:
         ring = self._ring
         while True:
             queue = ring[0]
-            if (queue.ready and queue.ready[0].state is READY) or self._has_ready(queue):
+            ranked = queue.ranked
+            if ranked:
+                if ranked[0][2].state is READY:
+                    return queue
+            elif queue.ready and queue.ready[0].state is READY:
+                return queue
+            if self._has_ready(queue):
                 return queue
             ring.popleft()
             queue.in_ring = False
