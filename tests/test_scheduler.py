@@ -204,7 +204,7 @@ def test_nested_runs_always_go_on(depth: int, max_workers: int, width: int) -> N
             nested = RunQueue(parent=task)
             for number in range(width if level == 1 else 1):
                 scheduler.add(Task(f"{task.name}.{number}", queue=nested), [], 0)
-            while nested.ready:
+            while nested.waiting():
                 inner = scheduler.take(task)
                 assert inner is not None, "the slot of a task that waits is there for what it waits for"
                 assert scheduler.take(task) is None, "a slot is lent to one task at a time"

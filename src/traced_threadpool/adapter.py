@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextvars
 import operator
+import os
 import sys
 import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from hamilton import graph_types, lifecycle
@@ -25,10 +28,13 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from traced_threadpool import durations as durations_file
 from traced_threadpool.analysis.record import RecordedRun
 from traced_threadpool.analysis.recorder import DEFAULT_RUNS, Recorder, Recording
+from traced_threadpool.durations import Durations
 from traced_threadpool.observers import ErrorLog, Observer, Observers
 from traced_threadpool.pool import Pool, PoolSnapshot, default_max_workers
+from traced_threadpool.priorities import CRITICAL_PATH, FIFO, Planner, Priority, PriorityName
 from traced_threadpool.runs import RunRecord, unix_offset_ns
 from traced_threadpool.telemetry import multiprocess, names
 from traced_threadpool.telemetry.ledger import BoundsConflict, Buckets, Counting, Ledger, bounds
@@ -106,10 +112,17 @@ class FutureAdapter(
             disk, a lock, sleep. Without, processor time alone.
         attribution_budget: The share of one processor that this may use, above 0 and at most 1. Of several adapters'
             budgets the least counts.
+        priority: Which of the ready nodes of a run goes first when there are more than free workers:
+            `"critical_path"`, the one with the longest path ahead, by durations learned from earlier executions or,
+            with none yet, by hops; `"fifo"`, the one that has been ready for longest; or a callable, see
+            `traced_threadpool.priorities.Priority`. Runs take turns, whichever it is.
+        durations: A file that `save_durations` wrote, so that the first run knows how long nodes take; nothing is
+            known where there is no such file yet. Or the `durations` of another adapter, to learn together with it.
 
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: An argument has a value that cannot work.
+        OSError: The file of durations is there and cannot be read.
     """
 
     def __init__(
@@ -134,6 +147,8 @@ class FutureAdapter(
         record: bool | int = False,
         attribution: bool = True,
         attribution_budget: float = DEFAULT_BUDGET,
+        priority: PriorityName | Priority = CRITICAL_PATH,
+        durations: str | os.PathLike[str] | Durations | None = None,
     ) -> None:
         max_workers = _checked_workers(max_workers)
         if not isinstance(thread_name_prefix, str):
@@ -152,6 +167,9 @@ class FutureAdapter(
                 f"opentelemetry.sdk.trace.TracerProvider()), not {tracer_provider!r}"
             )
         _checked_bool("record_exceptions", record_exceptions)
+        self.durations, self._durations_path = _durations_from(durations)
+        self._planner = Planner(_checked_priority(priority), self.durations)
+        self._learn = None if priority == FIFO and durations is None else self.durations.learn
         buckets = {
             **bounds(names.NODE_DURATION.prometheus, node_duration_buckets),
             **bounds(names.QUEUE_WAIT.prometheus, queue_wait_buckets),
@@ -382,6 +400,8 @@ class FutureAdapter(
         )
         record.telemetry = otel_context.get_current()
         run = Run(record, parent=parent, fail_fast=self._fail_fast, outer_error=sys.exc_info()[1])
+        run.learn = self._learn
+        self._set_priorities(run, graph, final_vars, overrides)
         self._leave_behind(self._latest.get(run.caller_thread_id), run)
         self._latest[run.caller_thread_id] = run
         self._announced[run_id] = run
@@ -418,6 +438,18 @@ class FutureAdapter(
             for pushed in (self._otel_metrics, self._multiprocess):
                 if pushed is not None:
                     pushed.flush()
+
+    def _set_priorities(self, run: Run, graph: Any, final_vars: list[str], overrides: dict[str, Any] | None) -> None:
+        wanted = (tuple(final_vars), frozenset(overrides or ()))
+        try:
+            ranks = self._planner.ranks(graph, wanted, partial(_upstream, graph, *wanted))
+        except Exception as error:  # costs the order, and no node
+            self._errors.record("priority", error)
+            return
+        assert run.record is not None
+        run.ranks, run.record.priority, learns = ranks
+        if not learns:
+            run.learn = None
 
     def _start(self, run_id: str | None) -> Run | None:
         """The run of this id, started if it was only announced. None when it is unknown."""
@@ -483,6 +515,24 @@ class FutureAdapter(
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def save_durations(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Writes what has been learned of nodes' durations, names and seconds, for the next process.
+
+        Whoever reads the file meanwhile sees the old one or the new one, whole.
+
+        Args:
+            path: Where to; by default the file that the adapter was made with.
+
+        Raises:
+            ValueError: There is no such file.
+            OSError: It cannot be written.
+        """
+        if path is None:
+            path = self._durations_path
+        if path is None:
+            raise ValueError("where to? give save_durations() a path, or make the adapter with durations=path")
+        durations_file.save(self.durations, path)
+
     def snapshot(self) -> PoolSnapshot:
         """The pool at this moment: what the gauges show."""
         return self._pool.snapshot()
@@ -522,6 +572,56 @@ class _GaugeSource:
 
     def snapshot(self) -> PoolSnapshot:
         return self._pool.snapshot()
+
+
+def _upstream(graph: Any, wanted: Collection[str], overrides: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """For each node that an execution will run, those of its inputs that it will run too; in Hamilton's order."""
+
+    def inputs(node: hamilton_node.Node) -> list[hamilton_node.Node]:
+        return [each for each in node.dependencies if not each.user_defined and each.name not in overrides]
+
+    found: dict[str, tuple[str, ...]] = {}
+    seen: set[str] = set()
+    path: list[tuple[hamilton_node.Node, list[hamilton_node.Node], Iterator[hamilton_node.Node]]] = []
+
+    def visit(node: hamilton_node.Node) -> None:
+        seen.add(node.name)
+        needed = inputs(node)
+        path.append((node, needed, iter(needed)))
+
+    for name in wanted:
+        first = graph.nodes.get(name)
+        if first is None or first.user_defined or name in overrides or name in seen:
+            continue
+        visit(first)
+        while path:
+            node, needed, left = path[-1]
+            following = next((each for each in left if each.name not in seen), None)
+            if following is not None:
+                visit(following)
+            else:
+                path.pop()
+                found[node.name] = tuple(each.name for each in needed)
+    return found
+
+
+def _durations_from(
+    given: str | os.PathLike[str] | Durations | None,
+) -> tuple[Durations, str | os.PathLike[str] | None]:
+    if given is None:
+        return Durations(), None
+    if isinstance(given, Durations):
+        return given, None
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"durations must be a path or another adapter's `durations`, not {given!r}")
+    return (durations_file.load(given) if Path(given).exists() else Durations()), given
+
+
+def _checked_priority(value: Any) -> PriorityName | Priority:
+    if value in (CRITICAL_PATH, FIFO) or callable(value):
+        return value  # type: ignore[no-any-return]
+    kind = ValueError if isinstance(value, str) else TypeError
+    raise kind(f"priority must be 'critical_path', 'fifo' or a callable, not {value!r}")
 
 
 def _tell_path(run: RunRecord, recording: Recording) -> None:

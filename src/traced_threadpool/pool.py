@@ -281,7 +281,7 @@ class Pool:
             return  # the loops that run take everything that is ready before they end
         now_ns = self._clock()
         with self._lock:
-            ready = [task for run in self._runs for task in run.ready]
+            ready = [task for run in self._runs for task in run.waiting()]
             never_ran = self._scheduler.cancel(ready, now_ns)
         self._end_unrun(never_ran, now_ns, error=error, cancelled=True)
 

@@ -68,7 +68,7 @@ class RunRecord:
     it, so that its times are in the order in which things happened.
     `telemetry` is a place for observers to keep what they need (the run's span); nobody else reads it. `number` tells
     runs apart in the waits' sampler; `wait_facts` gives what that knows, once the run has ended, and may take a moment.
-    `critical_path` gives the chain of nodes that fills the run, then too.
+    `critical_path` gives the chain of nodes that fills the run, then too. `priority` is the order of ready nodes.
     """
 
     __slots__ = (
@@ -84,6 +84,7 @@ class RunRecord:
         "outcome",
         "output_names",
         "override_names",
+        "priority",
         "started_ns",
         "telemetry",
         "unix_offset_ns",
@@ -107,6 +108,7 @@ class RunRecord:
         self.output_names = output_names
         self.input_names = input_names
         self.override_names = override_names
+        self.priority = "fifo"
         self.graph = graph
         self.started_ns = started_ns
         self.unix_offset_ns = unix_offset_ns
