@@ -16,8 +16,8 @@ from traced_threadpool import FutureAdapter
 SECTION = "attribution"
 ON, OFF = "on (the default)", "off"
 WORKERS = 8
-ROUNDS = 20
-NODES = 256
+ROUNDS = 60
+NODES = 192
 BLOCK = b"x" * 1_000_000
 
 

@@ -78,12 +78,12 @@ def _attribution(results: Results) -> Table:
             assert on is not None
             assert off is not None
             compared = ratio(on.values, off.values)
-            low, high = compared.paired_quartiles
+            low, high = compared.paired_interval
             row += [f"{compared.of_medians:.3f}", f"{compared.paired:.3f}", f"{low:.3f} to {high:.3f}"]
         rows.append(row)
     return Table(
         title="attribution: time with it over time without",
-        columns=("", "wall: of medians", "of pairs", "middle half", "cpu: of medians", "of pairs", "middle half"),
+        columns=("", "wall: of medians", "of pairs", "sure to 95 %", "cpu: of medians", "of pairs", "sure to 95 %"),
         rows=rows,
     )
 

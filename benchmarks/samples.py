@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,8 @@ class Ratio:
     paired: float
     """The median of the ratios of each round: robust where the machine's speed changes between rounds."""
     paired_quartiles: tuple[float, float]
+    paired_interval: tuple[float, float]
+    """Where that median lies with a confidence of 95 %, whatever the values are distributed like."""
 
 
 class Results:
@@ -77,17 +80,36 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
     return first, third
 
 
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Between which values the median of what they were drawn from lies, with a confidence of 95 % and more.
+
+    Each value is above that median or below, as a coin falls. Of five or fewer no two values are that sure.
+
+    >>> median_interval(range(1, 21))
+    (6, 15)
+    >>> median_interval([3, 1, 2])
+    (1, 3)
+    """
+    ordered, count = sorted(values), len(values)
+    outside, below = 0, 0.0
+    while outside < (count - 1) // 2 and (below := below + math.comb(count, outside) / 2**count) <= 0.025:
+        outside += 1
+    outside = max(0, outside - 1)
+    return ordered[outside], ordered[-1 - outside]
+
+
 def ratio(values: Sequence[float], others: Sequence[float]) -> Ratio:
     """How many times as much as the others.
 
     >>> ratio([10, 40, 30], [10, 20, 10])
-    Ratio(of_medians=3.0, paired=2.0, paired_quartiles=(1.5, 2.5))
+    Ratio(of_medians=3.0, paired=2.0, paired_quartiles=(1.5, 2.5), paired_interval=(1.0, 3.0))
     """
     each = [value / other for value, other in zip(values, others, strict=True)]
     return Ratio(
         of_medians=statistics.median(values) / statistics.median(others),
         paired=statistics.median(each),
         paired_quartiles=quartiles(each),
+        paired_interval=median_interval(each),
     )
 
 

@@ -114,7 +114,7 @@ def _attribution(results: Results) -> Iterator[Check]:
         off = results.get(attribution.SECTION, case, attribution.OFF, "wall")
         if on is not None and off is not None:
             found = ratio(on.values, off.values)
-            low, high = found.paired_quartiles
+            low, high = found.paired_interval
             yield Check(
                 target="attribution costs ≤ 1 % of throughput",
                 case=case,

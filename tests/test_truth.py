@@ -167,6 +167,36 @@ def test_one_process_only(library: Path) -> None:
 
 
 @needs_instrument
+@pytest.mark.slow
+def test_a_child_that_is_being_made_changes_no_sum(library: Path) -> None:
+    """Between its making and its `exec` a child runs on its parent's memory, where it closes files of its own. A thread
+    that has waited long for a processor is not told of that wait again.
+    """
+    found = under_the_instrument(
+        library,
+        """
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        block = bytes(1 << 20)
+        def digest():
+            end = time.monotonic() + 0.6
+            while time.monotonic() < end:
+                hashlib.sha256(block)
+        other = threading.Thread(target=digest)
+        other.start()
+        digest()
+        other.join()
+        before = instrument.read()
+        for _ in range(3):
+            subprocess.run(["true"], check=True)
+        tell(before)
+        """,
+    )
+    assert found["disk"] + found["network"] < 0.3 * found["wall"]
+    assert abs(found["unexplained"]) < 0.7 * found["wall"]
+    assert found["other"] > 0
+
+
+@needs_instrument
 def test_without_the_shim_it_says_so() -> None:
     """An instrument that is not there is an error, and not a row of zeros."""
     with pytest.raises(instrument.NoInstrumentError, match="not active"):

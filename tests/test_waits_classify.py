@@ -637,3 +637,15 @@ def _read_keeping_the_lock(path: Path) -> bytes:
     finally:
         os.close(descriptor)
     return buffer.raw[:length]
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_what_is_plain_by_its_number_is_what_classifying_says(machine: str) -> None:
+    """The sampler looks these up first, and asks for the rest."""
+    classifier = Classifier(table_for(machine, 8), gil_address=GIL, descriptor=lambda number: "")
+    assert classifier.plain[b"running\n"] == classifier.classify(b"running\n") == RUNNING
+    for number, kind in classifier.plain.items():
+        if number != b"running\n":
+            assert classifier.classify(number + b" 0x3 0x7f00 0x1 0x0 0x0 0x0 0x7ffd 0x7f01\n") == kind
+    futex = {"x86_64": b"202", "aarch64": b"98"}[machine]
+    assert futex not in classifier.plain

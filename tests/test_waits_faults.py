@@ -221,20 +221,22 @@ def test_a_call_that_keeps_the_interpreter_lock() -> None:
         TOOLS
         + """
 sampling()
-entered = threading.Event()
+ready, done = threading.Event(), threading.Event()
 
 def keeps():
-    entered.set()
+    ready.wait()
     for _ in range(3):
         ctypes.PyDLL(None).usleep(200_000)
+    done.set()
 
 def victim():
-    entered.wait()
-    end = time.monotonic() + 0.6
-    while time.monotonic() < end:
+    ready.set()
+    while not done.is_set():
         time.sleep(0.001)
 
 for _ in range(3):  # the kernel's word on who has it is looked at after the wait is: once may miss
+    ready.clear()  # one that keeps the lock before the other has begun keeps it from beginning
+    done.clear()
     states = run(named("keeps", keeps), named("victim", victim))
     if states["victim"].get("gil", 0) > 0.25:
         break

@@ -377,6 +377,47 @@ def test_after_the_last_adapter_was_closed_nothing_is_left(using: Using) -> None
     assert service._keeper is None
 
 
+def test_a_worker_that_takes_the_place_of_one_that_has_gone_is_looked_at(using: Using) -> None:
+    """The same row on the board, and another thread's file."""
+    service = using(closed_seconds=10.0)
+    start(service)
+    assert service._board is not None
+    words = service._board.words
+    until(lambda: words[b.ROW + b.THREAD] == 0)
+    for _ in range(3):
+        generation, looks = words[b.ROW + b.GENERATION], words[b.ROW + b.LOOKS]
+        work(0.3)
+        assert words[b.ROWS] == 1
+        assert words[b.ROW + b.GENERATION] == generation + 1
+        assert words[b.ROW + b.LOOKS] > looks
+        until(lambda: words[b.ROW + b.THREAD] == 0)
+
+
+def test_a_question_is_answered_at_once(using: Using) -> None:
+    """Also while the sampler sleeps between rounds that are seconds apart."""
+    service = using(closed_seconds=10.0)
+    gate = Gate()
+
+    def held() -> int:
+        gate()
+        return 1
+
+    start(service)
+    with make_adapter(tracing=False, attribution_budget=0.000_01) as adapter:
+        caller = Caller(lambda: make_driver(adapter, held).execute(["held"]))
+        gate.wait_for(1)
+        assert service._board is not None
+        words = service._board.words
+        until(lambda: words[b.INTERVAL_NS] == sampler.MOST_NS)
+        started = time.monotonic()
+        for run_number in range(5):
+            assert service.holders(run_number) == {}
+        assert time.monotonic() - started < 5 * module.ANSWER_SECONDS
+        assert not service._unanswered
+        gate.open()
+        assert isinstance(caller.outcome(), dict)
+
+
 def test_nothing_is_looked_at_while_no_node_runs(using: Using) -> None:
     """The sampler and the thread beside it sleep; the next node wakes both."""
     service = using(closed_seconds=10.0)

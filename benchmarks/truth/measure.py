@@ -4,6 +4,7 @@
 
 The last line that it prints is the result, as JSON. Before anything counts, the nodes run for half a second: the
 package's sampler starts once nodes have been running for a while, and its first nodes are not what is tested here.
+Short nodes do so before each length, and are as short as those that count.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import platform
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -191,9 +191,11 @@ class Runs:
         }
         return Case(length=length.label, executions=executions, counted_ns=counted)
 
-    def warm_up(self, bodies: Bodies) -> None:
+    def warm_up(self, bodies: Bodies, seconds: float) -> None:
         """Runs that do not count: until the sampler is at work, its reading of the interpreter lock included."""
-        self.execute(bodies, WARM_UP_SECONDS)
+        end = time.monotonic() + WARM_UP_SECONDS
+        while time.monotonic() < end:
+            self.execute(bodies, seconds)
         self._spans.take(sum(map(len, self._truths().values())))
 
     def _truths(self) -> dict[str, list[Truth]]:
@@ -237,30 +239,29 @@ def measure(name: str, lengths: Sequence[Length], *, seed: int = 1) -> Measured:
     """All lengths of one scenario, in this process."""
     instrument, choice = Instrument(), random.Random(seed)
     before = _processor_times()
-    with _opened(name, instrument) as (runs, bodies):
-        runs.warm_up(bodies)
-        cases = [runs.case(length, bodies, choice) for length in lengths]
-        return Measured(
-            scenario=name,
-            python=platform.python_version(),
-            method=runs.method,
-            steal=_steal(before, _processor_times()),
-            cases=cases,
-        )
-
-
-@contextmanager
-def _opened(name: str, instrument: Instrument) -> Iterator[tuple[Runs, Bodies]]:
     runs: Runs | None = None
+    cases: list[Case] = []
 
     def nested(bodies: Bodies, seconds: float) -> None:
         assert runs is not None
         runs.execute(bodies, seconds)
 
-    with SCENARIOS[name].open(nested) as bodies:
-        runs = Runs(instrument, len(bodies))
-        with runs.adapter:
-            yield runs, bodies
+    scenario = SCENARIOS[name]
+    with scenario.open(nested) as bodies:
+        # What is known of short nodes is what others of their length have shown: an adapter for each length.
+        for together in [[length] for length in lengths] if scenario.short else [lengths]:
+            runs = Runs(instrument, len(bodies))
+            with runs.adapter:
+                runs.warm_up(bodies, together[0].least_seconds if scenario.short else WARM_UP_SECONDS)
+                cases += [runs.case(length, bodies, choice) for length in together]
+    assert runs is not None
+    return Measured(
+        scenario=name,
+        python=platform.python_version(),
+        method=runs.method,
+        steal=_steal(before, _processor_times()),
+        cases=cases,
+    )
 
 
 def _processor_times(path: Path = Path("/proc/stat")) -> list[int]:

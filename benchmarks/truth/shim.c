@@ -38,6 +38,7 @@ struct moment {
 };
 
 static int active;
+static pid_t process;
 static uintptr_t runtime_start, runtime_end;
 
 /* "initial-exec": a preloaded library has its thread-local memory from the start, so that no access ever allocates. */
@@ -48,6 +49,13 @@ PER_THREAD int schedstat = -1;
 PER_THREAD int64_t gil_waits; /* waits on the interpreter lock's condition variable, and the variable */
 PER_THREAD uintptr_t gil_condition;
 static pthread_key_t at_thread_end;
+
+/* Whether this call is to be left alone. Between vfork and exec a child runs on its parent's memory, `active` and the
+ * sums included, but closes descriptors of its own: there the schedstat of the parent's thread is gone. */
+static int elsewhere(void)
+{
+    return !active || inside || getpid() != process;
+}
 
 static int64_t now(clockid_t clock)
 {
@@ -113,6 +121,7 @@ __attribute__((constructor)) static void begin_process(void)
     runtime_end = runtime_start + symbol->st_size;
     pthread_key_create(&at_thread_end, forget_thread);
     pthread_atfork(NULL, NULL, forget_process);
+    process = getpid();
     active = 1;
 }
 
@@ -202,7 +211,7 @@ static void *next(const char *name)
         static type(*real) parameters;                           \
         if (real == NULL)                                        \
             real = (type(*) parameters)next(#name);              \
-        if (!active || inside)                                   \
+        if (elsewhere())                                         \
             return real arguments;                               \
         enum state waits_for = (what);                           \
         struct moment before;                                    \
@@ -231,7 +240,7 @@ int pthread_mutex_lock(pthread_mutex_t *mutex)
     static int (*real)(pthread_mutex_t *);
     if (real == NULL)
         real = (int (*)(pthread_mutex_t *))next("pthread_mutex_lock");
-    if (!active || inside)
+    if (elsewhere())
         return real(mutex);
     int result = pthread_mutex_trylock(mutex);
     if (result != EBUSY)
@@ -321,7 +330,7 @@ int open64(const char *path, int flags, ...)
     __builtin_va_start(arguments, flags);
     mode_t mode = __builtin_va_arg(arguments, mode_t);
     __builtin_va_end(arguments);
-    if (!active || inside)
+    if (elsewhere())
         return real(path, flags, mode);
     struct moment before;
     look(&before);

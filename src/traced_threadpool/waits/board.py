@@ -15,7 +15,7 @@ ROW = 16
 MAX_WORKERS = 1024
 SIZE = ROW * 8 * (1 + MAX_WORKERS)
 
-# Words of row 0. The service writes the first two.
+# Words of row 0. The service writes the first two, and the last.
 BUDGET_PPM = 0  # of one processor, in millionths
 ROWS = 1  # how many have ever been used
 PHASE = 2
@@ -24,6 +24,7 @@ CPU_NS = 4  # that the sampler has used
 INTERVAL_NS = 5  # between rounds, at present
 STEAL = 6  # of all processors, in ticks, as /proc/stat has it
 TICKS = 7
+SEATING = 8  # how many workers have been given a row: the service's
 
 STARTING, SAMPLING, PARKED = range(3)
 """Phases of the sampler."""

@@ -268,6 +268,7 @@ class Classifier:
         "_memory",
         "_table",
         "asked_descriptor",
+        "plain",
     )
 
     def __init__(
@@ -284,6 +285,8 @@ class Classifier:
         self._gil_is_known = gil_address is not None
         self._first_gil_word = (gil_address or 0) - GIL_BEFORE
         self._last_gil_word = (gil_address or 0) + GIL_AFTER
+        self.plain = {b"running\n": RUNNING, **{number: rule for number, rule in table.items() if rule <= OTHER}}
+        """What a reading says that begins so, up to its first space, where that is all that matters."""
         self.asked_descriptor = False
         """Whether the last answer rests on what a descriptor was, which may be another one at the next look."""
 

@@ -167,11 +167,11 @@ class WaitsMeter(CpuMeter, Observer):
             looks = round(looks * sum(seen) / total_ns) if total_ns else 0
         account = self._accounts.get(node.name) or self._new_account(node.name)
         with self._lock:
-            gil, network, disk, lock, sleep, other = account.estimate(off_ns, seen, looks=looks)
-            counted = account.settle(off_ns, seen, looks=looks)
+            division = account.settle(off_ns, seen, looks=looks)
         node.samples = looks
+        gil, network, disk, lock, sleep, other = division.estimate
         node.state_ns = (cpu_ns, gil, delay_ns, network, disk, lock, sleep, other + aside_ns)
-        gil, network, disk, lock, sleep, other = counted
+        gil, network, disk, lock, sleep, other = division.counted
         node.counted_ns = (cpu_ns, gil, delay_ns, network, disk, lock, sleep, other + aside_ns)
 
     def _new_account(self, name: str) -> Account:

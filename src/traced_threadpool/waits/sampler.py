@@ -7,24 +7,33 @@ A look that comes `d` nanoseconds after the one before stands for `d` nanosecond
 budget allows: `Pace` keeps account, so that the first second of work, and short runs, are looked at more closely.
 Where a worker waits for the interpreter lock, the lock's own memory says which thread has it.
 
+What a round costs is what decides how many there are. After 10 ms of sleep all that it touches is out of the
+processor's caches, so that code that is not run costs least: a round sleeps in one call, which what is said on the
+channel interrupts as a signal would (it is one); files are opened once; a call that means one thing is looked up by its
+number alone; and the account is made up every few rounds.
+
 The process ends when its socket is closed, which is how it learns of its parent's end however that came about.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
-import select
+import signal
 import sys
-import time
+from time import monotonic_ns, process_time_ns
 
 from traced_threadpool.waits import board as b
 from traced_threadpool.waits.classify import GIL, Classifier, table_for
 
 LEAST_NS = 2_000_000
 MOST_NS = 1_000_000_000
-SAVINGS_NS = 5_000_000
+SAVINGS_NS = 10_000_000
 """How much processor time can be saved up, to be spent on closer looks."""
+
+ACCOUNT_ROUNDS = 4
+"""After so many rounds their cost is read."""
 
 LINGER_NS = 100_000_000
 """How long it goes on looking for work when no node runs, before it parks."""
@@ -50,9 +59,10 @@ class Pace:
     """How long to wait between rounds so that they cost the budgeted share of a processor.
 
     >>> pace = Pace(saved_ns=0)
-    >>> pace.interval_ns(cost_ns=100_000, elapsed_ns=10_000_000, share=0.01)  # spends what it gets
+    >>> pace.interval_ns(cost_ns=400_000, elapsed_ns=40_000_000, rounds=4, share=0.01)  # spends what it gets
     10000000
-    >>> Pace(saved_ns=SAVINGS_NS).interval_ns(cost_ns=100_000, elapsed_ns=10_000_000, share=0.01)
+    >>> pace = Pace(saved_ns=SAVINGS_NS)
+    >>> pace.interval_ns(cost_ns=400_000, elapsed_ns=40_000_000, rounds=4, share=0.01)
     2000000
     """
 
@@ -60,13 +70,14 @@ class Pace:
         self._saved_ns = saved_ns
         self._cost_ns = 0.0
 
-    def interval_ns(self, *, cost_ns: int, elapsed_ns: int, share: float) -> int:
-        """Until the next round, after one that cost `cost_ns`, `elapsed_ns` after the one before."""
+    def interval_ns(self, *, cost_ns: int, elapsed_ns: int, rounds: int, share: float) -> int:
+        """Between the next rounds, after some that cost `cost_ns` in all and took `elapsed_ns`."""
         self._saved_ns = min(SAVINGS_NS, self._saved_ns + elapsed_ns * share - cost_ns)
-        self._cost_ns = cost_ns if not self._cost_ns else 0.9 * self._cost_ns + 0.1 * cost_ns
+        each_ns = cost_ns / rounds
+        self._cost_ns = each_ns if not self._cost_ns else 0.7 * self._cost_ns + 0.3 * each_ns
         steady_ns = max(LEAST_NS, self._cost_ns / share)
         if self._saved_ns < 0:  # in debt: wait until it is paid
-            return int(min(MOST_NS, steady_ns - self._saved_ns / share))
+            return int(min(MOST_NS, steady_ns - self._saved_ns / share / rounds))
         return int(min(MOST_NS, LEAST_NS + (steady_ns - LEAST_NS) * (1 - self._saved_ns / SAVINGS_NS)))
 
 
@@ -95,48 +106,59 @@ class Sampler:
         self._holder_address = holder_address
         self._ident_offset = ident_offset
         self._memory: int | None = None  # its descriptor, -1 where it cannot be read
-        self._files: dict[int, tuple[int, int]] = {}  # by row: generation and descriptor, -1 for a thread that is gone
+        self._seating = 0  # the board's, when the seats were last looked up
+        self._seats: list[_Seat] = []  # all but those whose thread has gone
+        self._known: dict[int, _Seat] = {}  # the same and those, by row
         self._readings: dict[bytes, int] = {}
         self._fresh_until_ns = 0
         self._holders: dict[int, dict[str, int]] = {}
         self.classifier: Classifier
 
     def close(self) -> None:
-        for row in list(self._files):
-            self._close_file(row)
+        for seat in self._known.values():
+            seat.close()
         if self._memory is not None and self._memory >= 0:
             os.close(self._memory)
         self._memory = None
 
-    def active_rows(self) -> list[int]:
+    def is_needed(self) -> bool:
+        """Whether anybody is in a node."""
         words = self._words
-        end = b.ROW * (1 + words[b.ROWS])
-        depths = words[b.ROW + b.DEPTH : end : b.ROW].tolist()
-        return [b.ROW * (1 + index) for index, depth in enumerate(depths) if depth]
+        return any(words[b.ROW + b.DEPTH : b.ROW * (1 + words[b.ROWS]) : b.ROW])
 
-    def look(self, rows: list[int], now_ns: int, stands_for_ns: int) -> None:
-        """One round."""
-        words, readings = self._words, self._readings
-        if now_ns >= self._fresh_until_ns:
-            self._refresh(now_ns)
-        waiting = []
-        for row in rows:
-            text = self._read(row)
-            if text is None:
+    def look(self, now_ns: int, stands_for_ns: int) -> bool:
+        """One round: whether anybody was in a node."""
+        words = self._words
+        if words[b.SEATING] != self._seating:
+            self._find_seats()
+        waiting = None
+        found = False
+        for seat in self._seats:
+            if not words[seat.depth_at]:
                 continue
-            kind = readings.get(text)
+            found = True
+            descriptor = seat.descriptor
+            if descriptor < 0:
+                descriptor = self._open(seat)
+            try:
+                text = os.pread(descriptor, 256, 0)
+            except OSError:  # the thread has ended; its id is not looked up again, for it may be another's by now
+                self._lose(seat)
+                continue
+            kind = self.classifier.plain.get(text.partition(b" ")[0])
             if kind is None:
-                kind = self.classifier.classify(text)
-                if not self.classifier.asked_descriptor:
-                    if len(readings) >= MAX_READINGS:
-                        readings.clear()
-                    readings[text] = kind
-            words[row + b.SEEN + kind] += stands_for_ns
-            words[row + b.LOOKS] += 1
-            if kind == GIL:
-                waiting.append(row)
-        if waiting and self._holder_address is not None:
+                kind = self._readings.get(text)
+                if kind is None:
+                    kind = self._classify(text)
+                if kind == GIL:
+                    waiting = [seat] if waiting is None else [*waiting, seat]
+            words[seat.seen_at + kind] += stands_for_ns
+            words[seat.looks_at] += 1
+        if waiting is not None and self._holder_address is not None:
             self._note_holder(waiting, stands_for_ns)
+        if found and now_ns >= self._fresh_until_ns:
+            self._refresh(now_ns)
+        return found
 
     def holders(self, run_number: int) -> list[tuple[str, int]]:
         """Who held the interpreter lock while nodes of a run waited for it, and how long they waited. Forgets it."""
@@ -150,30 +172,37 @@ class Sampler:
         except OSError:
             return ""
 
-    def _read(self, row: int) -> bytes | None:
-        words = self._words
-        generation = words[row + b.GENERATION]
-        known = self._files.get(row)
-        if known is None or known[0] != generation:
-            self._close_file(row)
-            try:
-                descriptor = os.open(f"{self._proc}/task/{words[row + b.THREAD]}/syscall", os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                descriptor = -1
-            known = self._files[row] = (generation, descriptor)
-        if known[1] < 0:
-            return None
-        try:
-            return os.pread(known[1], 256, 0)
-        except OSError:  # the thread has ended; its id is not looked up again, for it may be another's by now
-            self._close_file(row)
-            self._files[row] = (generation, -1)
-            return None
+    def _classify(self, text: bytes) -> int:
+        kind = self.classifier.classify(text)
+        if not self.classifier.asked_descriptor:
+            if len(self._readings) >= MAX_READINGS:
+                self._readings.clear()
+            self._readings[text] = kind
+        return kind
 
-    def _close_file(self, row: int) -> None:
-        known = self._files.pop(row, None)
-        if known is not None and known[1] >= 0:
-            os.close(known[1])
+    def _find_seats(self) -> None:
+        """Workers have come."""
+        words = self._words
+        self._seating = words[b.SEATING]  # before the rows: one that comes now is found the next time
+        for row in range(b.ROW, b.ROW * (1 + words[b.ROWS]), b.ROW):
+            known = self._known.get(row)
+            if known is None or known.generation != words[row + b.GENERATION]:
+                if known is not None:
+                    known.close()
+                self._known[row] = _Seat(row, words[row + b.GENERATION])
+        self._seats = [seat for seat in self._known.values() if not seat.gone]
+
+    def _open(self, seat: _Seat) -> int:
+        """At the first look. A file that cannot be opened is -1, and cannot be read."""
+        thread = self._words[seat.row + b.THREAD]
+        with contextlib.suppress(OSError):
+            seat.descriptor = os.open(f"{self._proc}/task/{thread}/syscall", os.O_RDONLY | os.O_CLOEXEC)
+        return seat.descriptor
+
+    def _lose(self, seat: _Seat) -> None:
+        seat.close()
+        seat.gone = True
+        self._seats = [each for each in self._seats if each is not seat]
 
     def _refresh(self, now_ns: int) -> None:
         self._fresh_until_ns = now_ns + FRESH_NS
@@ -185,15 +214,15 @@ class Sampler:
         self._words[b.TICKS] = sum(ticks)
         self._words[b.STEAL] = ticks[7] if len(ticks) > 7 else 0
 
-    def _note_holder(self, waiting: list[int], stands_for_ns: int) -> None:
+    def _note_holder(self, waiting: list[_Seat], stands_for_ns: int) -> None:
         words = self._words
         assert self._holder_address is not None
         lock = self.memory(self._holder_address, 12)
         if len(lock) < 12 or not int.from_bytes(lock[8:], sys.byteorder):
             return  # nobody has it: one of those who wait is about to
         holder = self._name_holder(int.from_bytes(lock[:8], sys.byteorder))
-        for row in waiting:
-            run_number, _ = b.unpacked(words[row + b.NODE])
+        for seat in waiting:
+            run_number, _ = b.unpacked(words[seat.row + b.NODE])
             caused = self._holders.get(run_number)
             if caused is None:
                 if len(self._holders) >= MAX_RUNS:
@@ -226,57 +255,83 @@ class Sampler:
             return b""
 
 
+class _Seat:
+    """A worker, as the sampler knows it: where its words are on the board, and the file that is read."""
+
+    __slots__ = ("depth_at", "descriptor", "generation", "gone", "looks_at", "row", "seen_at")
+
+    def __init__(self, row: int, generation: int) -> None:
+        self.row = row
+        self.generation = generation
+        self.depth_at, self.looks_at, self.seen_at = row + b.DEPTH, row + b.LOOKS, row + b.SEEN
+        self.descriptor = -1
+        self.gone = False
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = -1
+
+
 def serve(sampler: Sampler, words: memoryview[int], channel: int, parent: int) -> None:
-    """Looks at what is active, parks when nothing is, answers questions; returns when the channel is closed."""
+    """Looks at what is active, parks when nothing is, answers questions; returns when the channel is closed.
+
+    The channel is to send SIGIO, which is to be blocked, when something is said.
+    """
     pace = Pace()
-    before_ns, cpu_ns = time.monotonic_ns(), time.process_time_ns()
-    active_ns = before_ns
-    interval_ns = LEAST_NS
+    said = [int(signal.SIGIO)]
+    before_ns = active_ns = account_ns = monotonic_ns()
+    cpu_ns, rounds, interval_ns = process_time_ns(), 0, LEAST_NS
     words[b.PHASE] = b.SAMPLING
-    while os.getppid() == parent:
+    while True:
         # Evenly spread over half to one and a half intervals, so as not to beat with the work; the clock's last
         # digits are chance enough.
         due_ns = before_ns + interval_ns * (500 + before_ns % 1_000) // 1_000
-        now_ns = before_ns
-        while now_ns < due_ns:  # a question neither puts the next look off nor brings it on: it comes at a run's end
-            if not _answer(sampler, channel, max(0, due_ns - time.monotonic_ns()) / 1e9):
+        # A question neither puts the next look off nor brings it on: it comes at a run's end.
+        while (left_ns := due_ns - monotonic_ns()) > 0:
+            if signal.sigtimedwait(said, left_ns / 1e9) is not None and not _answer(sampler, channel):
                 return
-            now_ns = time.monotonic_ns()
-        rows = sampler.active_rows()
-        if rows:
+        now_ns = monotonic_ns()
+        if sampler.look(now_ns, now_ns - before_ns):
             active_ns = now_ns
-            sampler.look(rows, now_ns, now_ns - before_ns)
         elif now_ns - active_ns > LINGER_NS:
             words[b.PHASE] = b.PARKED
             # A node that starts now sees that it must wake us, or is seen here.
-            while not sampler.active_rows() and os.getppid() == parent:
-                if not _answer(sampler, channel, ORPHAN_SECONDS):
+            while not sampler.is_needed() and os.getppid() == parent:
+                if signal.sigtimedwait(said, ORPHAN_SECONDS) is not None and not _answer(sampler, channel):
                     return
             words[b.PHASE] = b.SAMPLING
-            active_ns = now_ns = time.monotonic_ns()
+            active_ns = now_ns = monotonic_ns()
+        before_ns = now_ns
         words[b.ROUNDS] += 1
-        used_ns = time.process_time_ns()
-        interval_ns = pace.interval_ns(
-            cost_ns=used_ns - cpu_ns, elapsed_ns=now_ns - before_ns, share=max(1, words[b.BUDGET_PPM]) / 1e6
-        )
-        words[b.CPU_NS], words[b.INTERVAL_NS] = used_ns, interval_ns
-        before_ns, cpu_ns = now_ns, used_ns
+        rounds += 1
+        if rounds >= ACCOUNT_ROUNDS or interval_ns > FRESH_NS // ACCOUNT_ROUNDS:
+            if os.getppid() != parent:
+                return
+            used_ns = process_time_ns()
+            interval_ns = pace.interval_ns(
+                cost_ns=used_ns - cpu_ns,
+                elapsed_ns=now_ns - account_ns,
+                rounds=rounds,
+                share=max(1, words[b.BUDGET_PPM]) / 1e6,
+            )
+            words[b.CPU_NS], words[b.INTERVAL_NS] = used_ns, interval_ns
+            cpu_ns, account_ns, rounds = used_ns, now_ns, 0
 
 
-def _answer(sampler: Sampler, channel: int, seconds: float) -> bool:
-    """Waits that long, or until something is said. False: the other side is gone."""
-    readable, _, _ = select.select([channel], [], [], seconds)
-    if not readable:
-        return True
+def _answer(sampler: Sampler, channel: int) -> bool:
+    """Reads all that was said. False: the other side is gone."""
     try:
-        said = os.read(channel, 64)
-        if said[:1] == HOLDERS:
-            run_number = int(said[1:])
-            holders = " ".join(f"{who}={caused_ns}" for who, caused_ns in sampler.holders(run_number))
-            os.write(channel, f"{run_number} {holders}".encode())
+        while said := os.read(channel, 64):
+            if said[:1] == HOLDERS:
+                run_number = int(said[1:])
+                holders = " ".join(f"{who}={caused_ns}" for who, caused_ns in sampler.holders(run_number))
+                os.write(channel, f"{run_number} {holders}".encode())
+    except BlockingIOError:
+        return True
     except OSError:
         return False
-    return bool(said)
+    return False
 
 
 def refusal(proc: str, thread: int) -> str | None:
@@ -293,7 +348,8 @@ def refusal(proc: str, thread: int) -> str | None:
 
 def main() -> None:
     """What the helper process does."""
-    import resource  # not on Windows
+    import fcntl  # these two are not on Windows
+    import resource
 
     os.chdir("/")
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # pathlib is slow to import
@@ -324,5 +380,10 @@ def main() -> None:
         descriptor=sampler.descriptor,
         memory=sampler.memory,
     )
+    # What is said from now on comes as a signal, which is taken when it suits.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])
+    fcntl.fcntl(CHANNEL, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(CHANNEL, fcntl.F_SETFL, os.O_RDWR | os.O_ASYNC | os.O_NONBLOCK)
+    gc.disable()  # nothing here makes cycles
     os.write(CHANNEL, READY)
     serve(sampler, words, CHANNEL, parent)

@@ -255,6 +255,7 @@ class Service:
             self._lack("runqueue_unknown")
         seat = Seat(words, row, epoch=self.epoch, delay=delay, free=self._free_rows.append)
         self._all_seats.add(seat)
+        words[b.SEATING] += 1  # when all the rest is there
         return seat
 
     def _delay_of(self, thread: int) -> RunQueueDelay | None:

@@ -1,0 +1,119 @@
+"""One execution's wait divided, and its node's counters: pure arithmetic, so looks are made up here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from traced_threadpool.waits.estimate import BLOCKED, Account, Division
+
+GIL, NETWORK, SLEEP, OTHER = (BLOCKED.index(state) for state in ("gil", "network", "sleep", "other"))
+MS = 1_000_000
+EACH_NS = 10 * MS
+"""What a look stands for."""
+
+looks_of_each = st.lists(st.integers(0, 300), min_size=6, max_size=6)
+
+
+def looked(*counts: tuple[int, int]) -> list[int]:
+    """The looks of an execution: state and how often it was seen."""
+    seen = [0] * len(BLOCKED)
+    for state, count in counts:
+        seen[state] = count * EACH_NS
+    return seen
+
+
+def settle(account: Account, seen: Sequence[int], *, off_ns: int | None = None) -> Division:
+    """An execution that took as long as the looks at it stand for, unless told otherwise."""
+    return account.settle(sum(seen) if off_ns is None else off_ns, seen, looks=sum(seen) // EACH_NS)
+
+
+def shares(parts: Sequence[int]) -> list[float]:
+    return [part / sum(parts) for part in parts]
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**11), looks_of_each), max_size=30))
+def test_both_add_up_and_nothing_is_negative(executions: list[tuple[int, list[int]]]) -> None:
+    """Whatever was seen; and a state that nobody ever saw gets nothing."""
+    account, ever = Account(), [0] * len(BLOCKED)
+    for off_ns, counts in executions:
+        seen = [count * EACH_NS for count in counts]
+        ever = [so_far + now for so_far, now in zip(ever, seen, strict=True)]
+        division = account.settle(off_ns, seen, looks=sum(counts))
+        for parts in division:
+            assert sum(parts) == off_ns
+            assert min(parts) >= 0
+        if sum(ever):
+            assert [part for part, found in zip(division.estimate, ever, strict=True) if not found and part > 5] == []
+
+
+def test_a_first_execution_is_what_was_seen_of_it() -> None:
+    """Without a past there is nothing to mix it with."""
+    assert shares(settle(Account(), looked((GIL, 3), (SLEEP, 1))).estimate) == [0.75, 0, 0, 0, 0.25, 0]
+
+
+def test_executions_that_are_alike_make_the_past_count() -> None:
+    """Of eight looks at a node that always spends half of its wait in each of two states, chance makes one to seven."""
+    account, choice, errors = Account(), random.Random(1), []
+    for _ in range(100):
+        seen = sum(choice.random() < 0.5 for _ in range(8))
+        errors.append(abs(shares(settle(account, looked((GIL, seen), (SLEEP, 8 - seen))).estimate)[GIL] - 0.5))
+    assert sum(errors[50:]) / 50 < 0.04  # by its own looks alone 0.14
+
+
+def test_executions_that_differ_make_it_count_for_little() -> None:
+    """Where some only sleep and some only wait for the interpreter lock, eight looks are believed."""
+    account, choice, found = Account(), random.Random(1), []
+    for _ in range(100):
+        state = choice.choice([GIL, SLEEP])
+        found.append(shares(settle(account, looked((state, 8))).estimate)[state])
+    assert min(found[20:]) > 0.85
+
+
+def test_an_execution_unlike_all_before_it_shows() -> None:
+    """Also after a hundred that were alike."""
+    account = Account()
+    for _ in range(100):
+        settle(account, looked((GIL, 2), (SLEEP, 8)))
+    assert shares(settle(account, looked((NETWORK, 12))).estimate)[NETWORK] > 0.7
+
+
+def test_counters_are_right_in_the_sum_where_executions_differ() -> None:
+    """One in eleven is long, waits for the network and is seen; the rest are short, wait for the interpreter lock, and
+    hardly any is looked at. What short ones were not given is made good later on.
+    """
+    account, choice = Account(), random.Random(1)
+    true, counted = [0] * len(BLOCKED), [0] * len(BLOCKED)
+    for number in range(5_500):
+        long = number % 11 == 0
+        state, off_ns = (NETWORK, 10 * EACH_NS) if long else (GIL, EACH_NS)
+        seen = looked((state, 10 if long else 1)) if long or choice.random() < 0.2 else looked()
+        if not long:
+            seen = [5 * each for each in seen]  # one in five was looked at: its look stands for five of them
+        division = account.settle(off_ns, seen, looks=sum(seen) // EACH_NS if long else min(1, sum(seen)))
+        true[state] += off_ns
+        counted = [so_far + now for so_far, now in zip(counted, division.counted, strict=True)]
+    errors = [abs(one - other) for one, other in zip(shares(counted), shares(true), strict=True)]
+    assert max(errors) < 0.04, (shares(counted), shares(true))
+
+
+def test_what_was_counted_before_the_first_look_is_made_good() -> None:
+    """It was counted as `other`; later executions are counted as what is seen, and `other` gets no more."""
+    account = Account()
+    for _ in range(3):
+        assert account.settle(MS, looked(), looks=0).counted[OTHER] == MS
+    settle(account, looked((SLEEP, 1)), off_ns=MS)
+    assert account.settle(MS, looked(), looks=0) == Division(estimate=[0, 0, 0, 0, MS, 0], counted=[0, 0, 0, 0, MS, 0])
+
+
+def test_a_node_that_changes_is_forgotten() -> None:
+    """A thousand looks after it has, what it did before is hardly there."""
+    account = Account()
+    for _ in range(100):
+        settle(account, looked((GIL, 10)))
+    for _ in range(100):
+        settle(account, looked((SLEEP, 10)))
+    assert account.settle(MS, looked(), looks=0).counted[SLEEP] > 0.8 * MS
