@@ -3,7 +3,7 @@
 #   ARGS='...'          handed on to demo, test, test-all, test-core and bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-core doctest bench lint format lock clean venv
+.PHONY: help demo test test-all test-core doctest bench lint format lock clean venv dashboards
 
 export PYTHON
 export HAMILTON_TELEMETRY_ENABLED ?= false
@@ -11,7 +11,7 @@ export HAMILTON_TELEMETRY_ENABLED ?= false
 VERSIONS ?= 3.10 3.11 3.12 3.13
 ARGS ?=
 python := .venv/bin/python
-code := $(wildcard src examples benchmarks)
+code := $(wildcard src examples benchmarks dashboards)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -47,6 +47,9 @@ doctest: venv ## run the examples in docstrings and documents
 
 bench: venv ## run the benchmarks
 	@$(python) -m benchmarks $(ARGS)
+
+dashboards: venv ## write dashboards, rules and reference pages from dashboards/generate
+	@$(python) -m dashboards.generate
 
 lint: venv ## check style, format and types
 	@$(python) -m ruff check .

@@ -1,0 +1,27 @@
+"""`python -m dashboards.generate`: writes rules, dashboards and reference pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from dashboards.generate import rules
+
+ROOT: Final = Path(__file__).parents[2]
+
+
+def everything() -> dict[str, str]:
+    """The text of each generated file, by its path from the root of the repository."""
+    return {f"dashboards/rules/{name}": text for name, text in rules.files().items()}
+
+
+def main() -> None:
+    """Write them all."""
+    for name, text in everything().items():
+        path = ROOT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()
