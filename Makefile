@@ -3,7 +3,7 @@
 #   ARGS='...'          handed on to demo, test, test-all, test-core and bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-core doctest bench lint format lock clean venv dashboards
+.PHONY: help demo test test-all test-core doctest bench lint format lock clean venv dashboards grafana-schema
 
 export PYTHON
 export HAMILTON_TELEMETRY_ENABLED ?= false
@@ -50,6 +50,9 @@ bench: venv ## run the benchmarks
 
 dashboards: venv ## write dashboards, rules and reference pages from dashboards/generate
 	@$(python) -m dashboards.generate
+
+grafana-schema: ## write the JSON schema of dashboards from Grafana's types (needs npm)
+	cd dashboards/schema && npm install --ignore-scripts --no-package-lock --no-audit --no-fund && npm run --silent schema
 
 lint: venv ## check style, format and types
 	@$(python) -m ruff check .

@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import Final
 
 from dashboards.generate import rules
+from dashboards.generate.nodes import nodes
+from dashboards.generate.pools import pools
+from dashboards.generate.slo import slo
 
 ROOT: Final = Path(__file__).parents[2]
 
 
 def everything() -> dict[str, str]:
     """The text of each generated file, by its path from the root of the repository."""
-    return {f"dashboards/rules/{name}": text for name, text in rules.files().items()}
+    return {
+        "dashboards/pools.json": pools(),
+        "dashboards/nodes.json": nodes(),
+        "dashboards/slo.json": slo(),
+        **{f"dashboards/rules/{name}": text for name, text in rules.files().items()},
+    }
 
 
 def main() -> None:

@@ -404,8 +404,7 @@ FIRING = Query(
 
 # Variables of the dashboards
 
-POOLS = f"label_values({names.MAX_WORKERS.prometheus}, pool)"
-POOLS_ENDED = f"label_values({names.RUN_DURATION.prometheus}_count, pool)"
+POOLS = f"label_values({names.QUEUE_WAIT.prometheus}_count, pool)"  # outlives its adapters, as the gauges do not
 RUNS = f"label_values({names.RUN_DURATION.prometheus}_count{{{_POOL}}}, run)"
 NODES = f"label_values({names.NODES.prometheus}{{{_POOL}}}, node)"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-NEEDED = {"click", "rich"}
+NEEDED = {"click", "rich", "yaml"}
 EXTRA_MISSING = 5
 
 

@@ -1,4 +1,4 @@
-"""The command line: words into one of five commands, and what goes wrong into a sentence and an exit status.
+"""The command line: words into one of six commands, and what goes wrong into a sentence and an exit status.
 
 Exit statuses, also in `docs/command-line.md`:
 
@@ -41,6 +41,9 @@ from traced_threadpool.report.explanation import explain as explain_run
 from traced_threadpool.report.page import page
 from traced_threadpool.report.prediction import Settings, predict
 from traced_threadpool.report.text import difference_text, explanation_text, prediction_text
+from traced_threadpool.slo import Objective, slo_file
+from traced_threadpool.slo.burn_rate import RUNBOOK
+from traced_threadpool.telemetry import names
 
 PROGRAM: Final = "traced-threadpool"
 
@@ -107,11 +110,11 @@ def _reader_gone() -> NoReturn:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name=PROGRAM)
 def command() -> None:
-    """Why was a run slow, and what would help?
+    """Why was a run slow, and what would help? And when to be told.
 
     Reads runs from a trace: the file that setup_telemetry(file=...) writes, JSON downloaded from Jaeger,
     or OTLP JSON from Tempo or a collector. The commands that read a file take the longest run in it; --run
-    picks another.
+    picks another. The command slo reads nothing: it writes alert rules.
 
     \b
     Exit status: 0 done, 2 wrong usage, 3 a file cannot be read or written, 4 no such run,
@@ -312,6 +315,74 @@ def demo(directory: Path, workers: int) -> None:
             f"to go on:  {PROGRAM} what-if {trace} --workers {2 * workers},{4 * workers}",
         ]
     )
+
+
+def _bounds(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...]:
+    if value is None:
+        return names.RUN_BUCKETS
+    try:
+        bounds = tuple(float(word) for word in value.split(","))
+    except ValueError:
+        bounds = ()
+    if not bounds or not all(low < high for low, high in zip((0.0, *bounds), (*bounds, float("inf")), strict=True)):
+        raise click.BadParameter(f"{value!r} is no list of positive, rising numbers of seconds; write it as 1,10,60")
+    return bounds
+
+
+@command.command()
+@click.option(
+    "--run", "run_name", metavar="NAME", help="The run's name, as in run_name=. Without it: every run by itself."
+)
+@click.option("--pool", metavar="NAME", help="The pool's name, as in name=. Without it: every pool by itself.")
+@click.option("--objective", required=True, metavar="PERCENT", help="How many runs do not fail: 99.9, say.")
+@click.option("--latency", metavar="DURATION", help="How long a run may take: 30s, say. A bound of the histogram.")
+@click.option(
+    "--latency-objective", default="99", show_default=True, metavar="PERCENT", help="How many runs keep to it."
+)
+@click.option("--fresh-within", metavar="DURATION", help="How old the last success may be: 26h, say.")
+@click.option(
+    "--buckets", callback=_bounds, metavar="S,S,...", help="Your run_duration_buckets=, if you have set them."
+)
+@click.option("--runbook", default=RUNBOOK, show_default=True, metavar="URL", help="Where your docs/runbook.md is.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write, in place of standard output.",
+)
+def slo(
+    run_name: str | None,
+    pool: str | None,
+    objective: str,
+    latency: str | None,
+    latency_objective: str,
+    fresh_within: str | None,
+    buckets: tuple[float, ...],
+    runbook: str,
+    output: Path | None,
+) -> None:
+    """Write Prometheus rules for an objective: what to record, and when to wake somebody.
+
+    By Google's method of several windows and burn rates (docs/slo.md).
+    """
+    try:
+        promised = Objective.parse(
+            run=run_name,
+            pool=pool,
+            availability=objective,
+            latency=latency,
+            latency_objective=latency_objective,
+            fresh_within=fresh_within,
+            bounds=buckets,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    written = slo_file(promised, runbook=runbook)
+    if output is None:
+        _put(written)
+        return
+    _write(output, written)
+    _print([f"written to {output}; have Prometheus load it under rule_files:"])
 
 
 # Files and runs
