@@ -150,7 +150,7 @@ def alerts(limits: Thresholds = THRESHOLDS, runbook: str = RUNBOOK) -> Group:
                 hold="",
                 severity="ticket",
                 summary="Telemetry of {{ $labels.instance }} fails: {{ $labels.component }}",
-                description="{{ $value | humanize }} failures in ten minutes. Nodes run on; spans or metrics are "
+                description="Failures in ten minutes: {{ $value | humanize }}. Nodes run on; spans or metrics are "
                 "missing. The first of each kind is in the program's log.",
             ),
         ),

@@ -23,7 +23,7 @@ from prometheus_client.core import (
 )
 
 from traced_threadpool.observers import Observer
-from traced_threadpool.runs import STATES, State
+from traced_threadpool.runs import RUN_OUTCOMES, STATES, State
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.tally import HistogramCell, PoolTally
 
@@ -241,6 +241,10 @@ class Metrics(Observer):
         self._tally = collector.tally(pool_name)
         self._run_name = run_name
         self._max_node_labels = max_node_labels
+        with self._tally.lock:
+            for outcome in RUN_OUTCOMES:
+                # There from the start, at 0: to Prometheus a counter that appears with its first failure has not risen.
+                self._tally.run_cell(run_name, outcome)
 
     def run_ended(self, run: RunRecord) -> None:
         outcome = run.outcome or "success"
