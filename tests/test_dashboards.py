@@ -1,0 +1,246 @@
+"""The dashboards: generated, valid for Grafana, and asking only for what is exported."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+pytest.importorskip("promql_parser", reason="needs the development dependencies")
+jsonschema = pytest.importorskip("jsonschema", reason="needs the development dependencies")
+yaml = pytest.importorskip("yaml", reason="needs the extra [report]")
+
+from dashboards.generate import queries  # noqa: E402  # what it imports may be missing
+from tests.promql_names import problems  # noqa: E402  # likewise
+from traced_threadpool.slo import burn_rate  # noqa: E402  # likewise
+
+ROOT = Path(__file__).parent.parent
+BOARDS = ("pools", "nodes", "slo")
+SCHEMA = ROOT / "dashboards/schema/grafana-11.6.0.json"
+needs_sdk = pytest.mark.skipif(sys.version_info < (3, 11), reason="Grafana's SDK needs Python 3.11")
+
+
+def load(board: str) -> Any:
+    return json.loads((ROOT / f"dashboards/{board}.json").read_text())
+
+
+def panels(board: str) -> list[Any]:
+    return [panel for panel in load(board)["panels"] if panel["type"] != "row"]
+
+
+PANELS = [pytest.param(board, panel, id=f"{board}: {panel['title']}") for board in BOARDS for panel in panels(board)]
+
+
+def recorded() -> dict[str, frozenset[str]]:
+    """Names that the rules make, and the labels that these have."""
+    made = {burn_rate.FRESHNESS_BOUND: frozenset({"pool", "run"})}  # by the command slo, when asked for
+    for file in sorted((ROOT / "dashboards/rules").glob("*.yaml")):
+        for group in yaml.safe_load(file.read_text())["groups"]:
+            for rule in group["rules"]:
+                if "record" in rule:
+                    level = rule["record"].partition(":")[0]
+                    by = {"pool": {"job", "pool"}, "pool_run": {"pool", "run"}, "instance_pool": {"pool"}}[level]
+                    made[rule["record"]] = frozenset({*by, *rule.get("labels", {})})
+    return made
+
+
+# Generated
+
+
+@needs_sdk
+def test_committed_files_are_what_the_generator_gives() -> None:
+    """`make dashboards` leaves nothing changed: dashboards, rules, reference pages."""
+    pytest.importorskip("grafana_foundation_sdk", reason="needs the development dependencies")
+    from dashboards.generate.__main__ import everything
+
+    stale = [name for name, text in everything().items() if (ROOT / name).read_text(encoding="utf-8") != text]
+    assert stale == []
+
+
+# Valid
+
+
+def validators() -> tuple[Any, dict[str, Any]]:
+    """One for the dashboard without its panels, and one for each kind of panel: a fault is named where it is."""
+    schema = json.loads(SCHEMA.read_text())
+    board = schema["definitions"]["Dashboard"]
+    kinds = {kind["properties"]["type"]["const"]: kind for kind in board["properties"]["panels"]["items"]["anyOf"]}
+    board["properties"]["panels"]["items"] = {}
+    return jsonschema.Draft7Validator(schema), {
+        kind: jsonschema.Draft7Validator(inside) for kind, inside in kinds.items()
+    }
+
+
+def faults(document: Any) -> Iterator[str]:
+    whole, of_kind = validators()
+    for error in whole.iter_errors(document):
+        yield f"{list(error.absolute_path)}: {error.message}"
+    for panel in document["panels"]:
+        for error in of_kind[panel["type"]].iter_errors(panel):
+            yield f"{panel['title']} {list(error.absolute_path)}: {error.message}"
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_dashboards_are_valid_for_grafana(board: str) -> None:
+    """By the JSON schema made from the types of Grafana's own code, which knows no other fields."""
+    assert list(faults(load(board))) == []
+
+
+def test_the_schema_finds_mistakes() -> None:
+    """A field in the wrong place, a value that Grafana does not know, a panel without a description."""
+    document = load("pools")
+    first, second, third = [panel for panel in document["panels"] if panel["type"] == "timeseries"][:3]
+    first["unit"] = "s"
+    second["options"]["legend"]["displayMode"] = "tabel"
+    del third["description"]
+    found = "\n".join(faults(document))
+    assert "'unit' was unexpected" in found
+    assert "'tabel' is not one of" in found
+    assert "'description' is a required property" in found
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_panels_do_not_overlap(board: str) -> None:
+    """Each cell of the grid belongs to one panel, and rows of panels fill its width."""
+    taken: set[tuple[int, int]] = set()
+    document = load(board)
+    for panel in document["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place.get("x", 0), place.get("x", 0) + place["w"])
+            for y in range(place.get("y", 0), place.get("y", 0) + place["h"])
+        }
+        assert not taken & cells, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+    numbers = [panel["id"] for panel in document["panels"]]
+    assert len(set(numbers)) == len(numbers)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_variables_that_are_used_are_there(board: str) -> None:
+    """Data source, pool and run on each dashboard; and whatever a query or a link names."""
+    document = load(board)
+    have = [variable["name"] for variable in document["templating"]["list"]]
+    assert {"datasource", "pool", "run"} <= set(have)
+    text = json.dumps(document)
+    used = set(re.findall(r"\$\{?([a-z][a-z_]*)", text)) - {"__all"}
+    assert used <= set(have)
+    if board == "nodes":
+        assert {"node", "jaeger", "tempo"} <= set(have)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_it_says_which_grafana_it_needs(board: str) -> None:
+    """In the place where Grafana's import page and its catalogue look, and in words."""
+    document = load(board)
+    assert {"type": "grafana", "id": "grafana", "name": "Grafana", "version": "11.6.0"} in document["__requires"]
+    kinds = {panel["type"] for panel in document["panels"]} - {"row"}
+    assert {each["id"] for each in document["__requires"] if each["type"] == "panel"} == kinds
+    assert "Grafana 11.6.0" in document["description"]
+
+
+# Queries
+
+
+@pytest.mark.parametrize("query", queries.ALL.values(), ids=lambda query: query.name)
+def test_queries_name_only_what_is_exported(query: queries.Query) -> None:
+    """PromQL that parses; metrics, labels and values of the inventory, or made by the rules."""
+    concrete = queries.concrete(query)
+    assert "$" not in concrete
+    assert problems(concrete, recorded()) == []
+
+
+def test_a_wrong_name_is_found() -> None:
+    """A metric, a label, a value, a label to sum by that do not exist."""
+    assert problems("hamilton_node_seconds", {}) == ["no metric hamilton_node_seconds"]
+    assert problems('hamilton_threadpool_workers{node="a"}', {}) == ["hamilton_threadpool_workers has no label node"]
+    assert problems('hamilton_nodes_total{outcome="failed"}', {}) == ["hamilton_nodes_total has no outcome failed"]
+    assert problems("sum by (run) (hamilton_nodes_total)", {}) == ["nothing here has the label run"]
+
+
+@pytest.mark.parametrize(("board", "panel"), PANELS)
+def test_panels_ask_named_queries_and_explain_themselves(board: str, panel: Any) -> None:
+    """Each target is one of `queries`, as it is there; the description says how to read it; the unit is the query's."""
+    by_expr = {query.expr: query for query in queries.ALL.values()}
+    assert panel["targets"]
+    for target in panel["targets"]:
+        query = by_expr[target["expr"]]
+        assert (target["format"], target["exemplar"], target["instant"]) == (
+            query.format,
+            query.exemplar,
+            query.instant,
+        )
+        if query.needs == "slo":
+            assert board == "slo"
+    assert len(panel["description"]) > 60
+    assert panel["description"].endswith(".")
+    if panel["type"] != "table":
+        assert panel["fieldConfig"]["defaults"]["unit"] == by_expr[panel["targets"][0]["expr"]].unit
+
+
+def test_no_query_is_without_a_panel() -> None:
+    """What is asked nowhere is nobody's."""
+    shown = {target["expr"] for board in BOARDS for panel in panels(board) for target in panel["targets"]}
+    assert {query.name for query in queries.ALL.values() if query.expr not in shown} == set()
+
+
+def test_use_and_red_rows_are_named() -> None:
+    """Whoever knows the methods finds them."""
+    rows = {board: [each["title"] for each in load(board)["panels"] if each["type"] == "row"] for board in BOARDS}
+    assert {"USE: utilization", "USE: saturation", "USE: errors", "RED: rate, errors, duration of nodes"} <= set(
+        rows["pools"]
+    )
+    assert "RED: rate, errors, duration" in rows["nodes"]
+    assert "RED: rate, errors, duration of runs" in rows["slo"]
+
+
+def test_heatmaps_have_exemplars() -> None:
+    """The way from a slow cell to its trace."""
+    heatmaps = [panel for board in BOARDS for panel in panels(board) if panel["type"] == "heatmap"]
+    assert len(heatmaps) == 3
+    assert all(target["exemplar"] for panel in heatmaps for target in panel["targets"])
+
+
+def links(panel: Any) -> Iterator[Any]:
+    yield from panel["fieldConfig"]["defaults"].get("links", [])
+    for override in panel["fieldConfig"]["overrides"]:
+        for each in override["properties"]:
+            if each["id"] == "links":
+                yield from each["value"]
+
+
+def test_node_names_lead_to_their_spans() -> None:
+    """As Grafana does it: its variables are filled in first, then the address is read."""
+    seen = set()
+    for panel in panels("nodes"):
+        for link in links(panel):
+            address = link["url"]
+            for variable, value in {
+                "${jaeger}": "jaeger-uid",
+                "${tempo}": "tempo-uid",
+                "${service}": "etl",
+                "${__field.labels.node}": "parse",
+                "${__data.fields.node}": "parse",
+                "${__from}": "1700000000000",
+                "${__to}": "1700003600000",
+            }.items():
+                address = address.replace(variable, value)
+            assert "$" not in address
+            parts = urlsplit(address)
+            assert parts.path == "/explore"
+            (pane,) = json.loads(parse_qs(parts.query)["panes"][0]).values()
+            (query,) = pane["queries"]
+            seen.add((pane["datasource"], query.get("operation"), query.get("query")))
+            assert pane["range"] == {"from": "1700000000000", "to": "1700003600000"}
+    assert seen == {
+        ("jaeger-uid", "parse", None),
+        ("tempo-uid", None, '{ resource.service.name =~ "etl" && span.hamilton.node.name = "parse" }'),
+    }
