@@ -57,7 +57,7 @@ def test_alerts_fire_and_are_silent_and_resolve(cases: Path) -> None:
 
 
 def test_every_alert_has_its_cases() -> None:
-    """Of each alert: silent and then it fires, fires and then it has resolved, and its text; so for each long window."""
+    """Of each alert, by its long window: silent and then firing, firing and then resolved; and its text."""
     tests = [test for file in CASES for test in yaml.safe_load(file.read_text())["tests"]]
     told = {each["alertname"] for test in tests for each in test.get("alert_rule_test", [])}
     for rule in rules("alert"):
