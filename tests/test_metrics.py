@@ -171,10 +171,9 @@ def test_nodes_that_never_ran_are_in_no_histogram(registry: CollectorRegistry, a
     adapter.close()
     assert samples(registry, "hamilton_node_duration_seconds_count") == {("fails", "error", "default"): 1.0}
     assert samples(registry, "hamilton_threadpool_queue_wait_seconds_count") == {("default",): 1.0}
-    assert set(samples(registry, "hamilton_node_time_seconds_total")) == {
-        ("fails", "default", "cpu"),
-        ("fails", "default", "other"),
-    }
+    spent = set(samples(registry, "hamilton_node_time_seconds_total"))
+    assert {node for node, _, _ in spent} == {"fails"}
+    assert {"cpu", "other"} <= {state for _, _, state in spent}  # and on a busy machine `runqueue`
 
 
 def test_nodes_without_a_run_are_counted_without_one(registry: CollectorRegistry, adapter: FutureAdapter) -> None:
