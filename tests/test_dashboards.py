@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,7 +18,7 @@ pytest.importorskip("promql_parser", reason="needs the development dependencies"
 jsonschema = pytest.importorskip("jsonschema", reason="needs the development dependencies")
 yaml = pytest.importorskip("yaml", reason="needs the extra [report]")
 
-from dashboards.generate import queries  # noqa: E402  # what it imports may be missing
+from dashboards.generate import check_grafana, queries  # noqa: E402  # what it imports may be missing
 from tests.promql_names import problems  # noqa: E402  # likewise
 from traced_threadpool.slo import burn_rate  # noqa: E402  # likewise
 
@@ -244,3 +246,35 @@ def test_node_names_lead_to_their_spans() -> None:
         ("jaeger-uid", "parse", None),
         ("tempo-uid", None, '{ resource.service.name =~ "etl" && span.hamilton.node.name = "parse" }'),
     }
+
+
+class Health(BaseHTTPRequestHandler):
+    """A Grafana that says which release it is, by its path."""
+
+    def do_GET(self) -> None:
+        version = self.path.split("/")[1]
+        body = json.dumps({"database": "ok", "version": version}).encode() if version != "none" else b"<html>"
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_grafana_that_is_too_old_is_told_of() -> None:
+    """One that is new enough passes; what is no Grafana, or nothing at all, is an error too."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        try:
+            assert check_grafana.main([f"{address}/11.6.0"]) is None
+            assert check_grafana.main([f"{address}/12.1.0/"]) is None
+            assert "9.5.2 is older than 11.6.0" in str(check_grafana.main([f"{address}/9.5.2"]))
+            assert "does not answer as Grafana does" in str(check_grafana.main([f"{address}/none"]))
+        finally:
+            server.shutdown()
+            thread.join(10)
+    assert "does not answer as Grafana does" in str(check_grafana.main([address]))
+    assert "usage" in str(check_grafana.main([]))

@@ -156,6 +156,13 @@ def test_inventory_of_attributes_is_the_contracts() -> None:
     assert names.SCOPE == "traced_threadpool"
 
 
+def test_documented_attributes_are_the_contracts() -> None:
+    """What `docs/spans.md` lists is each attribute once, with a description of its own."""
+    keys = [attribute.key.partition("<")[0] for attribute in names.ATTRIBUTES]
+    assert sorted(keys) == sorted(RUN_ATTRIBUTES | NODE_ATTRIBUTES)
+    assert [attribute.key for attribute in names.ATTRIBUTES if not attribute.description] == []
+
+
 def test_scrape_is_the_inventory() -> None:
     """Every family scraped is in the inventory, with its kind, labels and help text, and the other way round."""
     registry = CollectorRegistry()

@@ -8,6 +8,7 @@ from typing import Final
 from dashboards.generate import rules
 from dashboards.generate.nodes import nodes
 from dashboards.generate.pools import pools
+from dashboards.generate.reference import metrics_page, spans_page
 from dashboards.generate.slo import slo
 
 ROOT: Final = Path(__file__).parents[2]
@@ -19,6 +20,8 @@ def everything() -> dict[str, str]:
         "dashboards/pools.json": pools(),
         "dashboards/nodes.json": nodes(),
         "dashboards/slo.json": slo(),
+        "docs/metrics.md": metrics_page(),
+        "docs/spans.md": spans_page(),
         **{f"dashboards/rules/{name}": text for name, text in rules.files().items()},
     }
 

@@ -11,10 +11,11 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards.generate import queries
+from dashboards.generate.check_grafana import NEEDED
 from dashboards.generate.panels import PROMETHEUS, Panel
 
-GRAFANA: Final = "11.6.0"
-"""The release for which the dashboards are made, and the oldest that shows them as meant."""
+GRAFANA: Final = NEEDED
+
 TAG: Final = "hamilton"
 _PANEL_NAMES: Final = {
     "bargauge": "Bar gauge",

@@ -24,6 +24,7 @@ Outcome = Literal["success", "error", "upstream_error", "cancelled"]
 """How a node ended: its function returned; it raised; an upstream failed; it was never started."""
 
 RunOutcome = Literal["success", "error", "cancelled"]
+RUN_OUTCOMES: Final[tuple[RunOutcome, ...]] = ("success", "error", "cancelled")
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("success", "error", "upstream_error", "cancelled")
 

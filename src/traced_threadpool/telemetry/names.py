@@ -72,6 +72,95 @@ def run_wait(state: str) -> str:
     return f"hamilton.run.wait.{state}.duration"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribute:
+    """One attribute of a span, or of a link. Where it is one of many, the key has `<name>` where they differ."""
+
+    key: str
+    of: Literal["run", "node", "both", "link"]
+    type: str
+    description: str
+
+
+ATTRIBUTES: Final[tuple[Attribute, ...]] = (
+    Attribute(key=RUN_ID, of="both", type="string", description="Hamilton's run id"),
+    Attribute(key=POOL_NAME, of="both", type="string", description="The adapter's `name=`"),
+    Attribute(key=RUN_OUTPUTS, of="run", type="string[]", description="Names that were asked for"),
+    Attribute(key=RUN_INPUTS, of="run", type="string[]", description="Names of the inputs, never their values"),
+    Attribute(key=RUN_OVERRIDES, of="run", type="string[]", description="Names of the overrides, never their values"),
+    Attribute(key=RUN_OUTCOME, of="run", type="string", description="`success`, `error`, `cancelled`"),
+    Attribute(key=RUN_NODE_COUNT, of="run", type="int", description="Nodes submitted"),
+    Attribute(key=POOL_LIMIT, of="run", type="int", description="The limit of workers"),
+    Attribute(
+        key=GRAPH_VERSION, of="run", type="string", description="Hamilton's version of the graph, if it gives one"
+    ),
+    Attribute(key=RUN_CPU, of="run", type="double, s", description="CPU time of the run's nodes"),
+    Attribute(key=run_wait("<state>"), of="run", type="double, s", description="Time of the run's nodes in a state"),
+    Attribute(
+        key=RUN_GIL_HOLDERS,
+        of="run",
+        type="string[]",
+        description="Who held the interpreter lock while nodes of the run waited for it",
+    ),
+    Attribute(
+        key=RUN_GIL_HOLDER_SECONDS,
+        of="run",
+        type="double[], s",
+        description="The waiting that each caused, in that order",
+    ),
+    Attribute(
+        key=RUN_STEAL,
+        of="run",
+        type="double",
+        description="Share of the processors' time that a hypervisor took, over 1 %",
+    ),
+    Attribute(
+        key=ATTRIBUTION_METHOD, of="run", type="string", description="How the states of nodes' time were found out"
+    ),
+    Attribute(key=ATTRIBUTION_REASON, of="run", type="string", description="What that lacked, if anything"),
+    Attribute(key=PROCESSORS_LIMIT, of="run", type="double", description="Processors that the process may use"),
+    Attribute(
+        key=CRITICAL_PATH, of="run", type="string[]", description="The chain of nodes that governed the run's duration"
+    ),
+    Attribute(key=NODE_NAME, of="node", type="string", description="The node's name"),
+    Attribute(
+        key=NODE_UPSTREAM,
+        of="node",
+        type="string[]",
+        description="Names of the upstream nodes, whole where the SDK truncates links",
+    ),
+    Attribute(
+        key=NODE_OUTCOME, of="node", type="string", description="`success`, `error`, `upstream_error`, `cancelled`"
+    ),
+    Attribute(
+        key=NODE_FAILED_UPSTREAM, of="node", type="string", description="With `upstream_error`: the node that raised"
+    ),
+    Attribute(
+        key=NODE_DEPENDENCY, of="node", type="double, s", description="From being submitted to having all inputs"
+    ),
+    Attribute(key=NODE_QUEUE, of="node", type="double, s", description="From having all inputs to the start"),
+    Attribute(key=NODE_CPU, of="node", type="double, s", description="CPU time of the worker thread in the node"),
+    Attribute(key=node_wait("<state>"), of="node", type="double, s", description="Time in a state, where it is not 0"),
+    Attribute(
+        key=NODE_SAMPLES, of="node", type="int", description="Looks at the waiting worker on which that division rests"
+    ),
+    Attribute(key=f"{NODE_TAG_PREFIX}<tag>", of="node", type="string", description="The node's tags"),
+    Attribute(key=TASK_ID, of="node", type="string", description="The task's id, in dynamic execution"),
+    Attribute(key=THREAD_ID, of="node", type="int", description="The worker thread"),
+    Attribute(key=THREAD_NAME, of="node", type="string", description="Its name"),
+    Attribute(key=CODE_FUNCTION, of="node", type="string", description="The node's function"),
+    Attribute(key=CODE_FILE, of="node", type="string", description="The file that it is in"),
+    Attribute(key=CODE_LINE, of="node", type="int", description="The line at which it begins"),
+    Attribute(
+        key=ERROR_TYPE, of="both", type="string", description="The exception's type, on the run and on who raised"
+    ),
+    Attribute(
+        key=LINK_PARAMETER, of="link", type="string", description="The parameter that took the upstream node's result"
+    ),
+)
+"""What `docs/spans.md` lists."""
+
+
 OTHER_NODES: Final = "_other"
 """The `node` label of every node beyond `max_node_labels`."""
 
