@@ -137,6 +137,7 @@ def pools() -> str:
                         "here; they are in the rates below.",
                         q.NODE_ERROR_RATIO,
                         limits=rising(0.001, 0.01),
+                        width=8,
                     ),
                     time_series(
                         "Failures of telemetry itself",
@@ -144,6 +145,16 @@ def pools() -> str:
                         "first of each component; often an exporter that cannot reach its collector.",
                         q.TELEMETRY_ERRORS,
                         limits=rising(1e-9, 0.1),
+                        width=8,
+                    ),
+                    time_series(
+                        "Spans lost",
+                        "Made, and never arrived: queue is full (they come faster than they can be sent), endpoint "
+                        "does not take them, file cannot be written (a full disk), adapter has more waiting than it "
+                        "may. Above 0: traces have holes until it is mended.",
+                        q.SPANS_LOST,
+                        limits=rising(1e-9, 1),
+                        width=8,
                     ),
                 ),
             ),

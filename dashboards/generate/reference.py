@@ -18,6 +18,7 @@ _LABELS: Final = {
     "state": f"{', '.join(f'`{each}`' for each in STATES)} ([waits.md](waits.md))",
     "method": "how waits are told apart ([waits.md](waits.md))",
     "reason": "what that lacks, empty if nothing",
+    "stage": "where spans were lost: `adapter`, `queue`, `endpoint`, `file`",
     "component": "the part of telemetry that failed",
 }
 _MADE: Final = "<!-- Written by `make dashboards` from src/traced_threadpool/telemetry/names.py. -->"
@@ -29,9 +30,9 @@ def metrics_page() -> str:
     parts = [
         _MADE,
         "# Metrics",
-        "What is scraped from the registry. The OpenTelemetry name is for metrics that are pushed; it has neither the "
-        "unit nor `_total`. Histograms are `_bucket`, `_sum` and `_count`. No run id, trace id or "
-        "value is ever a label.",
+        "What is scraped from the registry. The OpenTelemetry name is for metrics that are pushed "
+        "([metrics-push.md](metrics-push.md)); it has neither the unit nor `_total`. Histograms are `_bucket`, `_sum` "
+        "and `_count`. No run id, trace id or value is ever a label.",
         _table(
             ("metric", "kind", "labels", "meaning", "OpenTelemetry"),
             [
