@@ -113,7 +113,7 @@ def turn(url: str, seconds: float) -> dict[str, float]:
             functions.append(names[name])
     module = ad_hoc_utils.create_temporary_module(*functions)
     lasts: list[Any] = [f"c{chain}_{LENGTH - 1}" for chain in range(CHAINS)]
-    everything = [function.__name__ for function in functions]
+    everything: list[Any] = [function.__name__ for function in functions]
     with FutureAdapter(WORKERS, registry=CollectorRegistry()) as adapter:
         dr = driver.Builder().with_modules(module).with_adapters(adapter).build()  # type: ignore[no-untyped-call]
         dr.execute(lasts)
