@@ -274,6 +274,7 @@ TRUTHS: dict[str, Truth] = {
     "pool_node_duration_p99": _quantile(0.99, names.NODE_DURATION, "pool"),
     "pool_runs_active": _page(names.RUNS_ACTIVE, "pool", "run"),
     "telemetry_errors": _rate(names.TELEMETRY_ERRORS.prometheus, "component"),
+    "telemetry_spans_lost": _rate(names.SPANS_LOST.prometheus, "stage"),
     "gil_wait": _rate(names.GIL_WAIT.prometheus, "job", "instance"),
     "pool_gil_share": _divided(
         _rate(names.NODE_TIME.prometheus, "pool", state="gil"), _rate(names.NODE_TIME.prometheus, "pool")

@@ -143,6 +143,7 @@ def pools() -> str:
                         "They never fail a node, but make these dashboards lie. Above 0: the program's log has the "
                         "first of each component; often an exporter that cannot reach its collector.",
                         q.TELEMETRY_ERRORS,
+                        q.SPANS_LOST,
                         limits=rising(1e-9, 0.1),
                     ),
                 ),

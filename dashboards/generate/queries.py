@@ -189,6 +189,12 @@ TELEMETRY_ERRORS = Query(
     legend="{{component}}",
     unit="ops",
 )
+SPANS_LOST = Query(
+    name="telemetry_spans_lost",
+    expr=f"sum by (stage) (rate({names.SPANS_LOST.prometheus}{_RATE}))",
+    legend="spans lost: {{stage}}",
+    unit="ops",
+)
 
 # Pools: the interpreter lock
 
