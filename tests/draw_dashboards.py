@@ -27,7 +27,7 @@ from tests.live_servers import Process, Prometheus
 from tests.live_world import ROOT, quick_rules
 
 SECONDS = int(os.environ.get("SECONDS", "150"))
-STEP = 1
+STEP = 2
 WIDTH, ROW, GAP = 1320, 24, 6
 ASSETS = ROOT / "src/traced_threadpool/report/assets"
 SIGN = (
@@ -36,11 +36,17 @@ SIGN = (
 MOST = 9  # series in a panel, the largest first: a picture has no legend to scroll
 
 
+class _Patient(Prometheus):
+    """One that the examples, which keep all processors busy, can answer in time."""
+
+    SCRAPE_SECONDS = 2.0
+
+
 def main(target: Path) -> None:
     """Live, ask, draw."""
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
-        with Prometheus(folder, quick_rules(folder, rules.THRESHOLDS, rules.EVERY_RUN)) as prometheus:
+        with _Patient(folder, quick_rules(folder, rules.THRESHOLDS, rules.EVERY_RUN)) as prometheus:
             words = ["--port", "0", "--every", "6", "--scale", "0.4", "--limit", "250", "--break-every", "5"]
             for example in ("survey", "gil_bound", "pool_starved", "slow_network"):
                 words += ["--only", example]
@@ -62,7 +68,7 @@ def main(target: Path) -> None:
             page = browser.new_page(viewport={"width": WIDTH + 2 * GAP, "height": 600})
             page.set_content(text)
             page.wait_for_function("window.drawn === true")
-            page.screenshot(path=target / f"dashboard-{name}.jpg", type="jpeg", quality=80, full_page=True)
+            page.screenshot(path=target / f"dashboard-{name}.jpg", type="jpeg", quality=72, full_page=True)
         browser.close()
 
 
@@ -77,7 +83,8 @@ def _page(prometheus: Prometheus, name: str, start: float) -> str:
         ".panel{position:absolute;background:#fff;border:1px solid #d8dadd;overflow:hidden;box-sizing:border-box}"
         ".panel h2{font-size:12px;margin:3px 6px;white-space:nowrap}.row{position:absolute;font-weight:600;padding:4px}"
         "table{border-collapse:collapse;width:100%}td,th{padding:1px 6px;text-align:left;white-space:nowrap}"
-        "td.n,th.n{text-align:right}.big{font-size:15px;margin:1px 6px;white-space:nowrap}.big b{float:right}"
+        ".big{font-size:13px;margin:3px 6px;display:flex}.big span{overflow:hidden;white-space:nowrap;flex:1}"
+        ".big b{white-space:nowrap}"
         "h1{font-size:15px;margin:0;height:44px}h1 small{font-weight:normal;display:block;color:#57606a}"
     )
     return (
@@ -99,10 +106,11 @@ def _frame(panel: dict[str, Any], number: int) -> str:
         return f"<div class=row style='{place}'>{escape(panel['title'])}</div>"
     inside = f"<div id=p{number} style='width:100%;height:{at['h'] * (ROW + 2) - GAP - 24}px'></div>"
     if panel["type"] == "stat":
-        inside = "".join(f"<div class=big>{escape(one)} <b>{escape(value)}</b></div>" for one, value in panel["values"])
+        inside = "".join(
+            f"<div class=big><span>{escape(one)}</span><b>{escape(value)}</b></div>" for one, value in panel["values"]
+        )
     elif panel["type"] == "table":
-        head = "".join(f"<th{' class=n' if i == len(panel['head']) - 1 else ''}>{escape(column)}</th>"
-                       for i, column in enumerate(panel["head"]))  # fmt: skip
+        head = "".join(f"<th>{escape(column)}</th>" for column in panel["head"])
         rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in panel["rows"])
         inside = f"<table><tr>{head}</tr>{rows}</table>"
     return f"<div class=panel style='{place}'><h2>{escape(panel['title'])}</h2>{inside}</div>"
@@ -131,19 +139,29 @@ def _panel(prometheus: Prometheus, panel: dict[str, Any], start: float, end: flo
         room = panel["gridPos"]["h"] - 1 if panel["type"] == "stat" else MOST
         return {**drawn, "unit": unit, "values": [(n, _text(v, unit)) for n, v in values[:room]],
                 "numbers": [v for _, v in values[:room]]}  # fmt: skip
+    right = {
+        override["matcher"]["options"]: setting["value"]
+        for override in panel["fieldConfig"]["overrides"]
+        for setting in override["properties"]
+        if override["matcher"]["id"] == "byFrameRefID" and setting["id"] == "unit"
+    }
     series = [
-        (_legend(target["legendFormat"], one["metric"]), [[float(t) * 1000, float(v)] for t, v in one["values"]])
+        (
+            _legend(target["legendFormat"], one["metric"]),
+            [[float(t) * 1000, float(v)] for t, v in one["values"]],
+            target["refId"] in right,
+        )
         for target, expression in asked
         for one in prometheus.matrix(expression, start + 20, end, STEP)
     ]
-    series = [(name, [point for point in points if not math.isnan(point[1])]) for name, points in series]
+    series = [(name, [point for point in points if not math.isnan(point[1])], at) for name, points, at in series]
     if panel["type"] == "heatmap":
-        return {**drawn, **_heatmap(series)}
+        return {**drawn, **_heatmap([(name, points) for name, points, _ in series])}
     stacked = "stacking" in panel["fieldConfig"]["defaults"].get("custom", {})
     series.sort(key=lambda one: -max((value for _, value in one[1]), default=0))
     times = [(start + 20 + STEP * n) * 1000 for n in range(int((end - start - 20) / STEP) + 1)]
-    shown = [(name, _with_gaps(points, times, 0.0 if stacked else None)) for name, points in series[:MOST]]
-    return {**drawn, "unit": unit, "stacked": stacked, "series": shown}
+    shown = [(name, _with_gaps(points, times, 0.0 if stacked else None), at) for name, points, at in series[:MOST]]
+    return {**drawn, "unit": unit, "right": next(iter(right.values()), None), "stacked": stacked, "series": shown}
 
 
 def _with_gaps(points: list[list[float]], times: list[float], gap: float | None) -> list[tuple[float, float | None]]:
@@ -223,12 +241,14 @@ panels.forEach((panel, index) => {
   const base = {animation: false, grid: {left: 56, right: 12, top: 8, bottom: 22}};
   let options;
   if (panel.type === 'timeseries') {
-    options = {...base, grid: {...base.grid, right: 190},
+    options = {...base, grid: {...base.grid, right: panel.right ? 200 : 160},
       legend: {type: 'plain', orient: 'vertical', right: 4, top: 4, itemWidth: 12, itemHeight: 8, itemGap: 3,
-        textStyle: {fontSize: 10, width: 150, overflow: 'truncate'}},
+        textStyle: {fontSize: 10, width: 130, overflow: 'truncate'}},
       xAxis: {type: 'time', axisLabel: {formatter: time, fontSize: 10, hideOverlap: true}},
-      yAxis: {type: 'value', min: 0, axisLabel: {fontSize: 10, formatter: value => number(value, panel.unit)}},
-      series: panel.series.map(([name, data]) => ({name, data, type: 'line', showSymbol: false,
+      yAxis: [panel.unit, panel.right].filter(unit => unit).map(unit => ({type: 'value',
+        min: range => Math.min(0, range.min), axisLabel: {fontSize: 10, formatter: value => number(value, unit)}})),
+      series: panel.series.map(([name, data, right]) => ({name, data, yAxisIndex: +right, type: 'line',
+        showSymbol: false,
         stack: panel.stacked ? 'all' : undefined, areaStyle: panel.stacked ? {opacity: .6} : undefined,
         lineStyle: {width: panel.stacked ? 0.5 : 1.5}}))};
   } else if (panel.type === 'heatmap') {

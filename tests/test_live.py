@@ -7,6 +7,7 @@ exactly, rates by the rule by which Prometheus carries on what it saw, quantiles
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import json
 import math
 import re
@@ -22,6 +23,7 @@ for package in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc", "
 
 from dashboards.generate import queries, rules
 from dashboards.generate.queries import Query
+from tests import live_truth
 from tests.live_servers import Labels, Vector, labels
 from tests.live_truth import Bounds, Window, counters_of, matches, quantile, quotient, total
 from tests.live_world import LIMITS, NASTY_POOL, OBJECTIVE, World, living_world
@@ -38,6 +40,11 @@ DASHBOARDS = Path(__file__).parent.parent / "dashboards"
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with living_world(tmp_path_factory.mktemp("live")) as world:
         yield world
+
+
+def test_the_rule_of_the_truth_itself() -> None:
+    """Its example of what Prometheus makes of a counter's samples."""
+    assert doctest.testmod(live_truth) == (0, 2)
 
 
 # What the programs did, against what they say, against what Prometheus has
@@ -267,7 +274,7 @@ TRUTHS: dict[str, Truth] = {
     "pool_node_duration_p99": _quantile(0.99, names.NODE_DURATION, "pool"),
     "pool_runs_active": _page(names.RUNS_ACTIVE, "pool", "run"),
     "telemetry_errors": _rate(names.TELEMETRY_ERRORS.prometheus, "component"),
-    "spans_lost": _rate(names.SPANS_LOST.prometheus, "stage"),
+    "telemetry_spans_lost": _rate(names.SPANS_LOST.prometheus, "stage"),
     "gil_wait": _rate(names.GIL_WAIT.prometheus, "job", "instance"),
     "pool_gil_share": _divided(
         _rate(names.NODE_TIME.prometheus, "pool", state="gil"), _rate(names.NODE_TIME.prometheus, "pool")

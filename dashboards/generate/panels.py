@@ -57,12 +57,13 @@ def time_series(
     *queries: Query,
     limits: Limits = (),
     stacked: bool = False,
+    lowest: float | None = 0,
     highest: float | None = None,
     links: Sequence[dashboard.DashboardLink] = (),
     colours: Mapping[str, str] | None = None,
     width: int = 12,
 ) -> timeseries.Panel:
-    """Lines over time, all in the unit of the first query."""
+    """Lines over time, in the unit of the first query; those in another have an axis on the right."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -70,7 +71,6 @@ def time_series(
         .datasource(PROMETHEUS)
         .targets(_targets(queries))
         .unit(queries[0].unit)
-        .min(0)
         .height(8)
         .span(width)
         .line_width(1)
@@ -90,8 +90,13 @@ def time_series(
             .sort(common_models.SortOrder.DESCENDING)
         )
     )
+    if lowest is not None:
+        panel.min(lowest)
     if highest is not None:
         panel.max(highest)
+    for query, letter in zip(queries, _letters(len(queries)), strict=True):
+        if query.unit != queries[0].unit:
+            panel.override_by_query(letter, [_property("unit", query.unit), _property("custom.axisPlacement", "right")])
     if stacked:
         panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL).group("A"))
     if limits:

@@ -190,9 +190,9 @@ TELEMETRY_ERRORS = Query(
     unit="ops",
 )
 SPANS_LOST = Query(
-    name="spans_lost",
+    name="telemetry_spans_lost",
     expr=f"sum by (stage) (rate({names.SPANS_LOST.prometheus}{_RATE}))",
-    legend="{{stage}}",
+    legend="spans lost: {{stage}}",
     unit="ops",
 )
 

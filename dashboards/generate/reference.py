@@ -7,6 +7,7 @@ from typing import Final
 
 from traced_threadpool.runs import OUTCOMES, RUN_OUTCOMES, STATES
 from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry.losses import STAGES
 
 _LABELS: Final = {
     "pool": "the adapter's `name=`, else its `thread_name_prefix`, else `default`",
@@ -18,8 +19,8 @@ _LABELS: Final = {
     "state": f"{', '.join(f'`{each}`' for each in STATES)} ([waits.md](waits.md))",
     "method": "how waits are told apart ([waits.md](waits.md))",
     "reason": "what that lacks, empty if nothing",
-    "stage": "where spans were lost: `adapter`, `queue`, `endpoint`, `file`",
     "component": "the part of telemetry that failed",
+    "stage": f"where spans were lost: {', '.join(f'`{each}`' for each in STAGES)} ([metrics-push.md](metrics-push.md))",
 }
 _MADE: Final = "<!-- Written by `make dashboards` from src/traced_threadpool/telemetry/names.py. -->"
 

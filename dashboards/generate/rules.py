@@ -146,7 +146,9 @@ def alerts(limits: Thresholds = THRESHOLDS, runbook: str = RUNBOOK) -> Group:
                 # A counter that appears with its first failure has not increased yet: what was not there ten minutes
                 # ago counts whole.
                 f"sum by (job, instance, component) (increase({errors}[10m])) > 0\nor\n"
-                f"sum by (job, instance, component) ({errors} unless {errors} offset 10m) > 0",
+                f"sum by (job, instance, component) ({errors} unless {errors} offset 10m) > 0\nor\n"
+                f"label_replace(sum by (job, instance, stage) (increase({names.SPANS_LOST.prometheus}[10m])) > 0, "
+                '"component", "spans lost at stage $1", "stage", "(.+)")',
                 hold="",
                 severity="ticket",
                 summary="Telemetry of {{ $labels.instance }} fails: {{ $labels.component }}",

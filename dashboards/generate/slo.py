@@ -55,9 +55,11 @@ def slo() -> str:
                     ),
                     time_series(
                         "Error budget left, over time",
-                        "A cliff is an incident, a slope a steady trouble. It recovers as bad days leave the 30 days.",
+                        "A cliff is an incident, a slope a steady trouble; below 0 the objective is missed. It "
+                        "recovers as bad days leave the 30 days.",
                         q.BUDGET_LEFT,
                         limits=falling(0, 0.25),
+                        lowest=None,
                         width=24,
                     ),
                 ),
