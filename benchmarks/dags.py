@@ -42,6 +42,20 @@ class Dag:
         return next(reversed(self.inputs))
 
     @cached_property
+    def in_order(self) -> dict[str, tuple[str, ...]]:
+        """The inputs of each node, nodes in the order in which Hamilton submits them: depth first from the last one."""
+        found: dict[str, tuple[str, ...]] = {}
+        path = [self.end]
+        while path:
+            node = path[-1]
+            following = next((each for each in self.inputs[node] if each not in found), None)
+            if following is not None:
+                path.append(following)
+            else:
+                found[path.pop()] = self.inputs[node]
+        return found
+
+    @cached_property
     def module(self) -> ModuleType:
         """One real function a node, as a user of Hamilton would write it."""
         return write_module(self.name, self.inputs, self.seconds)
@@ -97,6 +111,46 @@ def tree(size: int) -> Dag:
         f"t{i}": tuple(f"t{child}" for child in (2 * i + 1, 2 * i + 2) if child < size) for i in reversed(range(size))
     }
     return Dag(name=f"binary tree {size}", inputs=inputs)
+
+
+def out_tree(size: int) -> Dag:
+    """A binary tree, from its root to its leaves, which one node joins."""
+    inputs: dict[str, tuple[str, ...]] = {f"t{i}": (f"t{(i - 1) // 2}",) if i else () for i in range(size)}
+    inputs["end"] = tuple(f"t{i}" for i in range(size) if 2 * i + 1 >= size)
+    return Dag(name=f"tree from its root {size}", inputs=inputs)
+
+
+def irregular(size: int, reach: int, *, seed: int) -> Dag:
+    """Each node takes none to three of the `reach` nodes before it."""
+    choice = random.Random(seed)
+    names = [f"r{i}" for i in range(size)]
+    inputs: dict[str, tuple[str, ...]] = {}
+    for number, name in enumerate(names):
+        near = names[max(0, number - reach) : number]
+        inputs[name] = tuple(choice.sample(near, min(len(near), choice.choice((0, 1, 1, 2, 2, 3)))))
+    used = {name for upstream in inputs.values() for name in upstream}
+    inputs["end"] = tuple(name for name in inputs if name not in used)
+    return Dag(name=f"irregular {size} within {reach}", inputs=inputs)
+
+
+def demo() -> Dag:
+    """The pipeline of `make demo`, asleep for as long as its nodes take."""
+    inputs: dict[str, tuple[str, ...]] = {}
+    seconds: dict[str, float] = {}
+    regions = range(8)
+    for region in regions:
+        for name, upstream, taken in (
+            ("fetched", "", 0.6 if region == 7 else 0.15),
+            ("parsed", "fetched", 0.03),
+            ("stored", "parsed", 0.02),
+            ("digest", "fetched", 0.06),
+        ):
+            inputs[f"{name}{region}"] = (f"{upstream}{region}",) if upstream else ()
+            seconds[f"{name}{region}"] = taken
+    inputs["quota"], seconds["quota"] = (), 0.15
+    ends = [f"{name}{region}" for name in ("stored", "digest") for region in regions]
+    inputs["ranking"] = (*ends, "quota")
+    return Dag(name="the demo", inputs=inputs, seconds=seconds)
 
 
 def fork_joins(stages: int, width: int) -> Dag:

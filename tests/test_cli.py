@@ -162,7 +162,19 @@ def test_a_run_that_is_not_there(command: Command, both: Path) -> None:
 def test_what_if_options_combine(command: Command, trace: Path) -> None:
     """Each number of workers gets a row; making the longest node of the path faster makes the run shorter."""
     node = max((node for node in RUN.nodes), key=lambda node: node.duration_ns).name
-    text = command("what-if", trace, "--workers", "8,4", "--faster", f"{node}=4x", "--no-gil", "--processors", "8")
+    text = command(
+        "what-if",
+        trace,
+        "--workers",
+        "8,4",
+        "--faster",
+        f"{node}=4x",
+        "--no-gil",
+        "--processors",
+        "8",
+        "--priority",
+        "fifo",
+    )
     assert f"{node} 4x faster, no interpreter lock, 8 processors" in text
     assert re.search(r"^\s*4\s.*-.*\n\s*8\s", text, re.MULTILINE)
 
@@ -174,7 +186,7 @@ def test_what_if_as_json(command: Command, trace: Path) -> None:
     assert same["predictions"][0]["makespan"] == pytest.approx(RUN.duration_ns / 1e9, rel=0.02)
     last = max(RUN.nodes, key=lambda node: node.ended_ns).name
     less = command.json("what-if", trace, "--without", last, "--workers", "4,64")
-    assert less["settings"] == {"faster": {}, "without": [last], "processors": None, "gil": True}
+    assert less["settings"] == {"faster": {}, "without": [last], "processors": None, "gil": True, "priority": None}
     assert less["predictions"][0]["change"] < 0
 
 

@@ -64,6 +64,7 @@ RUN_ATTRIBUTES = {
     "hamilton.run.overrides",
     "hamilton.run.outcome",
     "hamilton.run.node.count",
+    "hamilton.run.priority",
     "hamilton.threadpool.name",
     "hamilton.threadpool.workers.limit",
     "hamilton.graph.version",

@@ -150,6 +150,7 @@ def test_run_span_has_the_documented_attributes(traces: Traces) -> None:
         "hamilton.run.overrides": ("right",),
         "hamilton.run.outcome": "success",
         "hamilton.run.node.count": 3,
+        "hamilton.run.priority": "hops",
         "hamilton.threadpool.name": "etl",
         "hamilton.threadpool.workers.limit": 3,
         **({"hamilton.graph.version": HamiltonGraph.from_graph(dr.graph).version} if PARSES_SAFELY else {}),

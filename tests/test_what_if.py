@@ -438,3 +438,52 @@ def test_a_real_run_is_given_back() -> None:
     assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=0.01)
     nodes_ns = sum(each.duration_ns for each in run.nodes)
     assert replay(run, workers=1).makespan_ns >= nodes_ns
+
+
+def test_priorities_on_and_off() -> None:
+    """A chain of three that is submitted last: first ready, first started, it waits for two short nodes."""
+    starts = {"short": 0, "brief": 0, "a": 100, "b": 200, "c": 300}
+    upstream = {"b": ("a",), "c": ("b",)}
+    nodes = tuple(
+        NodeExecution(
+            key=name,
+            name=name,
+            submitted_ns=0,
+            ready_ns=start if name in upstream else 0,
+            started_ns=start,
+            ended_ns=start + 100,
+            upstream=upstream.get(name, ()),
+        )
+        for name, start in starts.items()
+    )
+    run = RecordedRun(id="1", name="r", pool="p", started_ns=0, ended_ns=400, nodes=nodes, max_workers=2)
+    assert replay(run, priority="critical_path").makespan_ns == 300
+    assert replay(run, priority="fifo").makespan_ns == replay(run).makespan_ns == 400
+    assert replay(dataclasses.replace(run, priority="critical_path")).makespan_ns == 300
+    assert scale(run, [2], priority="critical_path").makespan_ns == {2: 300}
+    with pytest.raises(ValueError, match="priority is 'lifo'"):
+        replay(run, priority="lifo")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("priority", ["critical_path", "hops", "custom"])
+def test_a_record_with_priorities_unchanged_is_the_run(priority: str) -> None:
+    """Whatever the order was, the replay has the same."""
+    lengths = {"short": 100, "a": 50, "b": 50, "c": 100}
+    starts = {"a": 0, "b": 50, "short": 100, "c": 200}
+    upstream = {"b": ("a",), "c": ("b",)}
+    nodes = tuple(
+        NodeExecution(
+            key=name,
+            name=name,
+            submitted_ns=0,
+            ready_ns=max([starts[each] + lengths[each] for each in upstream.get(name, ())], default=0),
+            started_ns=starts[name],
+            ended_ns=starts[name] + length,
+            upstream=upstream.get(name, ()),
+        )
+        for name, length in lengths.items()
+    )
+    run = RecordedRun(
+        id="1", name="r", pool="p", started_ns=0, ended_ns=300, nodes=nodes, max_workers=1, priority=priority
+    )
+    assert {node.name: node.started_ns for node in replay(run).nodes} == starts

@@ -31,6 +31,7 @@ from traced_threadpool._version import __version__
 from traced_threadpool.analysis.difference import compare
 from traced_threadpool.analysis.record import RecordedRun
 from traced_threadpool.analysis.trace_file import TraceFileError, read_runs
+from traced_threadpool.priorities import PriorityName
 from traced_threadpool.report.as_json import (
     difference_json,
     explanation_json,
@@ -191,6 +192,11 @@ def _faster(context: click.Context, parameter: click.Parameter, values: tuple[st
 @click.option("--without", multiple=True, metavar="NODE", help="A node that takes no time. May be repeated.")
 @click.option("--no-gil", is_flag=True, help="Nothing waits for the interpreter lock.")
 @click.option("--processors", type=click.IntRange(min=1), metavar="N", help="The machine's number of processors.")
+@click.option(
+    "--priority",
+    type=click.Choice(["fifo", "critical_path"]),
+    help="Which of the ready nodes goes first; the record's own durations are known.",
+)
 @_which_run()
 @_as_json
 def what_if(
@@ -200,6 +206,7 @@ def what_if(
     without: tuple[str, ...],
     no_gil: bool,
     processors: int | None,
+    priority: PriorityName | None,
     which: str,
     as_json: bool,
 ) -> None:
@@ -209,7 +216,9 @@ def what_if(
     """
     runs = _read(file)
     number = _pick(runs, which, file)
-    settings = Settings(workers=workers, faster=faster, without=without, processors=processors, gil=not no_gil)
+    settings = Settings(
+        workers=workers, faster=faster, without=without, processors=processors, gil=not no_gil, priority=priority
+    )
     try:
         prediction = predict(runs[number], settings)
     except ValueError as error:

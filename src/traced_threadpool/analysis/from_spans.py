@@ -202,6 +202,7 @@ def _record(root: _Group, members: Sequence[_Group], gathered: Gathered, shared:
         outcome=outcome or _outcome_of(nodes),
         error_type=_text(attributes, names.ERROR_TYPE),
         max_workers=_positive(attributes, names.POOL_LIMIT),
+        priority=_text(attributes, names.RUN_PRIORITY) or "fifo",
         processors=_positive(attributes, names.PROCESSORS_LIMIT),
         attribution=_text(attributes, names.ATTRIBUTION_METHOD) or "none",
         attribution_reason=_text(attributes, names.ATTRIBUTION_REASON),

@@ -77,7 +77,8 @@ def is_split(name: str, task_id: str | None) -> bool:
 class RecordedRun:
     """One run: its nodes in the order of their submission.
 
-    `max_workers` is None where the record does not say. `gil_holders` maps what held the interpreter lock while nodes
+    `max_workers` is None where the record does not say. `priority` is the order of ready nodes, by the words of
+    `hamilton.run.priority`. `gil_holders` maps what held the interpreter lock while nodes
     of this run waited for it (a node's name, or `thread:<name>` outside of the pool) to the nanoseconds of waiting it
     caused. `attribution` is how states were found out (`process`, or `none`). `problems` are sentences for people.
     """
@@ -91,6 +92,7 @@ class RecordedRun:
     outcome: RunOutcome = "success"
     error_type: str | None = None
     max_workers: int | None = None
+    priority: str = "fifo"
     processors: int | None = None
     attribution: str = "none"
     attribution_reason: str | None = None

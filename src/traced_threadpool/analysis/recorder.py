@@ -155,6 +155,7 @@ class _RunFacts(NamedTuple):
     outcome: RunOutcome
     error_type: str | None
     wait_facts: Callable[[], WaitFacts] | None
+    priority: str
 
 
 class Recording:
@@ -241,6 +242,7 @@ class Recording:
             run.outcome or "success",
             None if run.error is None else _error_type(run.error),
             run.wait_facts,
+            run.priority,
         )
         self._by_node.clear()
         self._awaited.clear()
@@ -288,6 +290,7 @@ class Recording:
             outcome=facts.outcome,
             error_type=facts.error_type,
             max_workers=facts.max_workers,
+            priority=facts.priority,
             processors=processors(),
             attribution=waits.method,
             attribution_reason=waits.reason,

@@ -8,7 +8,7 @@ as it ends one, or as a node becomes ready; from there to the node's start it ta
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from traced_threadpool.analysis.machine import Demand, Machine
@@ -25,6 +25,7 @@ _SUBMIT: Final = "submit"
 _START: Final = "start"
 _END: Final = "end"
 _RELEASE: Final = "release"
+_TAKE: Final = "take"
 
 
 class Times(NamedTuple):
@@ -70,16 +71,17 @@ class VirtualPool:
         workers: int,
         processors: int | None,
         without: Collection[str] = (),
+        ranks: Mapping[str, float] | None = None,
     ) -> list[Times | None]:
-        """When each node starts and ends; None for those without.
+        """When each node starts and ends; None for those without. `ranks` are the scheduler's, by keys of nodes.
 
         Raises:
             ValueError: Links form a circle.
         """
         nodes = self._nodes
         machine = Machine(processors=processors, slices=SLICES)
-        scheduler, queue = Scheduler(workers), RunQueue()
-        tasks = [_Virtual(index, node.name, queue) for index, node in enumerate(nodes)]
+        scheduler, queue = Scheduler(workers), RunQueue(ranks=ranks)
+        tasks = [_Virtual(index, node.key, queue) for index, node in enumerate(nodes)]
         taken_out = {index for index, node in enumerate(nodes) if node.name in without}
         upstream = _around(self._upstream, taken_out)
         submitted_after: dict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -103,6 +105,10 @@ class VirtualPool:
                 scheduler.end(subject, now_ns)  # type: ignore[arg-type]  # a virtual nanosecond has parts
                 for later_ns, index in submitted_after.get(subject.index, ()):
                     machine.at(now_ns + later_ns, (_SUBMIT, index))
+            elif kind is _TAKE:
+                while (task := scheduler.take()) is not None:
+                    machine.at(now_ns, (_START, task))
+                continue
             elif kind is _RELEASE:
                 scheduler.end(subject, now_ns)  # type: ignore[arg-type]
             else:
@@ -114,6 +120,9 @@ class VirtualPool:
                     machine.at(max(now_ns, released_ns), (_RELEASE, outside))
                     inputs.append(outside)
                 scheduler.add(tasks[subject], inputs, now_ns)  # type: ignore[arg-type]
+                if ranks is not None:  # a worker woken up chooses when it is awake: more may be submitted meanwhile
+                    machine.at(now_ns + hand_over_ns[subject], (_TAKE, None))
+                    continue
             while (task := scheduler.take()) is not None:
                 assert isinstance(task, _Virtual)
                 machine.at(now_ns + hand_over_ns[task.index], (_START, task))

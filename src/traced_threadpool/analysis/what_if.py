@@ -20,14 +20,26 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Final, Literal
 
 from traced_threadpool.analysis.demand import demands
 from traced_threadpool.analysis.machine import Demand
 from traced_threadpool.analysis.record import RecordedRun
 from traced_threadpool.analysis.virtual_pool import VirtualPool, most_at_once
+from traced_threadpool.priorities import (
+    CRITICAL_PATH,
+    CUSTOM,
+    FIFO,
+    HOPS,
+    PriorityName,
+    RunPlan,
+    critical_path,
+    ranks_of,
+)
 
 HELPS: Final = 0.02
 """More workers help if they take at least this part off the makespan."""
@@ -111,6 +123,7 @@ def replay(
     without: Collection[str] = (),
     processors: int | None = None,
     gil: bool = True,
+    priority: PriorityName | None = None,
 ) -> Replayed:
     """The run to expect with other settings; what is not given stays as recorded.
 
@@ -121,11 +134,12 @@ def replay(
         without: Names of nodes that take no time and no worker any more.
         processors: How many the machine has.
         gil: False: nothing ever waits for the interpreter lock, as in a free-threaded Python.
+        priority: Which of the ready nodes goes first: "fifo", or "critical_path" with the record's own durations known.
 
     Raises:
         ValueError: The record has no node that ran, or links that form a circle; or a setting makes no sense.
     """
-    settings = _settings(run, workers, faster or {}, without, processors, gil)
+    settings = _settings(run, workers, faster or {}, without, processors, gil, priority)
     return _Plan(run).replay(settings)
 
 
@@ -137,6 +151,7 @@ def scale(
     without: Collection[str] = (),
     processors: int | None = None,
     gil: bool = True,
+    priority: PriorityName | None = None,
 ) -> Scaling:
     """How the makespan goes with the number of workers. Arguments and errors are those of `replay`."""
     counts = sorted(set(workers))
@@ -145,7 +160,7 @@ def scale(
     plan = _Plan(run)
     found: dict[int, Replayed] = {}
     for count in counts:
-        settings = _settings(run, count, faster or {}, without, processors, gil)
+        settings = _settings(run, count, faster or {}, without, processors, gil, priority)
         last = next(reversed(found.values()), None)
         # With workers to spare, more of them change nothing.
         found[count] = last if last is not None and last.most_busy < last.workers else plan.replay(settings)
@@ -216,6 +231,7 @@ class _Settings:
     without: frozenset[str]
     processors: int | None
     gil: bool
+    priority: PriorityName | None
 
 
 def _settings(
@@ -225,11 +241,14 @@ def _settings(
     without: Collection[str],
     processors: int | None,
     gil: bool,
+    priority: PriorityName | None,
 ) -> _Settings:
     """The settings, if they make sense for this run."""
     for what, count in (("workers", workers), ("processors", processors)):
         if count is not None and (type(count) is not int or count < 1):
             raise ValueError(f"{what} is {count!r}; it must be a whole number from 1 on, or None for what was recorded")
+    if priority not in (None, FIFO, CRITICAL_PATH):
+        raise ValueError(f"priority is {priority!r}; it must be 'fifo', 'critical_path', or None for what was recorded")
     if isinstance(without, str):
         raise ValueError(f"without is the string {without!r}; give a collection of names, such as ({without!r},)")
     for name, factor in faster.items():
@@ -242,7 +261,12 @@ def _settings(
         if name not in names:
             raise ValueError(_unknown(name, names))
     return _Settings(
-        workers=workers, faster=faster, without=frozenset(without), processors=processors or run.processors, gil=gil
+        workers=workers,
+        faster=faster,
+        without=frozenset(without),
+        processors=processors or run.processors,
+        gil=gil,
+        priority=priority,
     )
 
 
@@ -274,7 +298,8 @@ class _Plan:
         quiet_ns = sorted(self.pool.hand_over_ns)[len(self.nodes) // 4]
         self.quiet_ns = [min(ns, quiet_ns) for ns in self.pool.hand_over_ns]
         self.tail_ns = max(0, run.ended_ns - max(node.ended_ns for node in self.nodes))
-        self.contention_ns = self._contention(self.demands.each, (), self.workers, run.processors)
+        ranks = self._ranks(run.priority, {}, ())
+        self.contention_ns = self._contention(self.demands.each, (), self.workers, run.processors, ranks)
 
     def replay(self, settings: _Settings) -> Replayed:
         workers = settings.workers or self.workers
@@ -282,7 +307,8 @@ class _Plan:
         wanted = [demand.times(factor) for demand, factor in zip(self.demands.each, factors, strict=True)]
         if not settings.gil:
             wanted = [demand.without_lock() for demand in wanted]
-        contention_ns = self._contention(wanted, settings.without, workers, settings.processors)
+        ranks = self._ranks(settings.priority or self.run.priority, settings.faster, settings.without)
+        contention_ns = self._contention(wanted, settings.without, workers, settings.processors, ranks)
         # What the virtual machine misses of the recorded contention goes with all of it. Where it sees none in the
         # record, that came from outside of the run, and stays.
         before_ns = sum(self.contention_ns)
@@ -297,7 +323,9 @@ class _Plan:
             quiet_ns + round((ns - quiet_ns) * kept)
             for ns, quiet_ns in zip(self.pool.hand_over_ns, self.quiet_ns, strict=True)
         ]
-        times = self.pool.play(lasting, hand_over_ns, workers=workers, processors=None, without=settings.without)
+        times = self.pool.play(
+            lasting, hand_over_ns, workers=workers, processors=None, without=settings.without, ranks=ranks
+        )
         started_ns = self.run.started_ns
         nodes = tuple(
             ReplayedNode(
@@ -324,13 +352,42 @@ class _Plan:
             assumptions=self._assumptions(settings),
         )
 
+    def _ranks(
+        self, priority: str, faster: Mapping[str, float], without: Collection[str]
+    ) -> Mapping[str, float] | None:
+        """What the scheduler goes by, by keys of nodes. Executions of one name count as their mean, as in a pool."""
+        nodes = self.nodes
+        if priority == CUSTOM:  # nobody knows the policy, but in what order nodes started
+            return {node.key: node.started_ns for node in nodes}
+        if priority not in (CRITICAL_PATH, HOPS):
+            return None
+        of_name: dict[str, list[int]] = defaultdict(list)
+        for node in nodes:
+            of_name[node.name].append(node.duration_ns)
+        cost = {
+            name: 0.0 if name in without else 1.0 if priority == HOPS else fmean(each) / faster.get(name, 1)
+            for name, each in of_name.items()
+        }
+        plan = RunPlan(
+            upstream={node.key: node.upstream for node in nodes},
+            seconds={node.key: cost[node.name] for node in nodes},
+        )
+        return ranks_of(critical_path(plan))
+
     def _contention(
-        self, wanted: Sequence[Demand], without: Collection[str], workers: int, processors: int | None
+        self,
+        wanted: Sequence[Demand],
+        without: Collection[str],
+        workers: int,
+        processors: int | None,
+        ranks: Mapping[str, float] | None,
     ) -> list[float]:
         """For each node, how long others keep it from computing on the virtual machine."""
         if not any(demand.held_ns or (demand.free_ns and processors) for demand in wanted):
             return [0.0] * len(wanted)
-        times = self.pool.play(wanted, self.quiet_ns, workers=workers, processors=processors, without=without)
+        times = self.pool.play(
+            wanted, self.quiet_ns, workers=workers, processors=processors, without=without, ranks=ranks
+        )
         return [
             0.0 if when is None else max(0.0, when.ended_ns - when.started_ns - demand.alone_ns)
             for when, demand in zip(times, wanted, strict=True)

@@ -82,6 +82,7 @@ def prediction_json(prediction: Prediction) -> dict[str, Any]:
             "without": list(settings.without),
             "processors": settings.processors,
             "gil": settings.gil,
+            "priority": settings.priority,
         },
         "predictions": [
             {
@@ -151,6 +152,7 @@ def run_json(run: RecordedRun) -> dict[str, Any]:
         "nodes": len(run.nodes),
         "expected_nodes": run.expected_nodes,
         "max_workers": run.max_workers,
+        "priority": run.priority,
         "processors": run.processors,
         "attribution": run.attribution,
         "attribution_reason": run.attribution_reason,

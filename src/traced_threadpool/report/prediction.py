@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from traced_threadpool.analysis.record import RecordedRun
 from traced_threadpool.analysis.what_if import Scaling, scale
+from traced_threadpool.priorities import PriorityName
 from traced_threadpool.report.curve import Point, points_of
 from traced_threadpool.report.quantities import count
 from traced_threadpool.report.timeline import peak
@@ -21,6 +22,7 @@ class Settings:
     without: tuple[str, ...] = ()
     processors: int | None = None
     gil: bool = True
+    priority: PriorityName | None = None
 
     @property
     def in_words(self) -> str:
@@ -32,6 +34,7 @@ class Settings:
         parts += [f"without {name}" for name in self.without]
         parts += ["no interpreter lock"] if not self.gil else []
         parts += [count(self.processors, "processor")] if self.processors is not None else []
+        parts += [f"priority {self.priority}"] if self.priority is not None else []
         return ", ".join(parts)
 
 
@@ -63,5 +66,6 @@ def predict(run: RecordedRun, settings: Settings) -> Prediction:
         without=settings.without,
         processors=settings.processors,
         gil=settings.gil,
+        priority=settings.priority,
     )
     return Prediction(run=run, settings=settings, scaling=scaling)

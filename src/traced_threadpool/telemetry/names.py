@@ -24,6 +24,7 @@ RUN_INPUTS: Final = "hamilton.run.inputs"
 RUN_OVERRIDES: Final = "hamilton.run.overrides"
 RUN_OUTCOME: Final = "hamilton.run.outcome"
 RUN_NODE_COUNT: Final = "hamilton.run.node.count"
+RUN_PRIORITY: Final = "hamilton.run.priority"
 POOL_NAME: Final = "hamilton.threadpool.name"
 POOL_LIMIT: Final = "hamilton.threadpool.workers.limit"
 GRAPH_VERSION: Final = "hamilton.graph.version"
@@ -90,6 +91,12 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute(key=RUN_OVERRIDES, of="run", type="string[]", description="Names of the overrides, never their values"),
     Attribute(key=RUN_OUTCOME, of="run", type="string", description="`success`, `error`, `cancelled`"),
     Attribute(key=RUN_NODE_COUNT, of="run", type="int", description="Nodes submitted"),
+    Attribute(
+        key=RUN_PRIORITY,
+        of="run",
+        type="string",
+        description="Order of ready nodes: `critical_path`, `hops` (the same, nothing learned), `fifo`, `custom`",
+    ),
     Attribute(key=POOL_LIMIT, of="run", type="int", description="The limit of workers"),
     Attribute(
         key=GRAPH_VERSION, of="run", type="string", description="Hamilton's version of the graph, if it gives one"

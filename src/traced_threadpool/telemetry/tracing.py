@@ -139,6 +139,7 @@ class Tracing(Observer):
             names.RUN_OVERRIDES: run.override_names,
             names.RUN_OUTCOME: run.outcome or "success",
             names.RUN_NODE_COUNT: run.node_count,
+            names.RUN_PRIORITY: run.priority,
             names.POOL_NAME: self._pool_name,
             names.POOL_LIMIT: self._max_workers,
             names.PROCESSORS_LIMIT: processors(),
