@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
+from traced_threadpool.convoys import let_holder_go_on
 from traced_threadpool.observers import Observers
 from traced_threadpool.runs import NodeRecord
 from traced_threadpool.scheduler import ENDED, RUNNING, RunQueue, Scheduler, Task
@@ -156,6 +157,8 @@ class Pool:
         outside = self._find_inputs(work) if work.arguments else None
         work.submitted_ns = now_ns = self._clock()
         run = work.queue
+        if self._lock.locked():
+            let_holder_go_on(self._lock)
         with self._lock:
             if self.closed and run is self.unbound:
                 raise closed_error()
@@ -286,10 +289,14 @@ class Pool:
         self._end_unrun(never_ran, now_ns, error=error, cancelled=True)
 
     def _has_loops(self) -> bool:
+        if self._lock.locked():
+            let_holder_go_on(self._lock)
         with self._lock:
             return self._loops > 0
 
     def _loop(self, start: _LoopStart) -> None:
+        if self._lock.locked():
+            let_holder_go_on(self._lock)
         with self._lock:
             if start.void:
                 return
@@ -311,6 +318,8 @@ class Pool:
         return work  # type: ignore[return-value]  # only Work is ever added
 
     def _take_locked(self) -> Work | None:
+        if self._lock.locked():
+            let_holder_go_on(self._lock)
         with self._lock:
             return self._take()
 
@@ -404,6 +413,8 @@ class Pool:
         assert future is not None
         cancelled: Sequence[Task] = ()
         doomed: Sequence[Task] = ()
+        if self._lock.locked():
+            let_holder_go_on(self._lock)
         with self._lock:
             future.finish()
             if work.error is None:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from traced_threadpool.convoys import let_holder_go_on
 from traced_threadpool.observers import ErrorLog
 
 MAX_WAITING: Final = 100_000
@@ -58,6 +59,8 @@ class Background:
         self._stuck_at = -1  # the value of _done_count at which a flush last gave up
 
     def put(self, item: Any) -> None:
+        if self._lock.locked():
+            let_holder_go_on(self._lock)
         with self._lock:
             if len(self._waiting) >= self._max_waiting:
                 full = True
@@ -123,6 +126,8 @@ class Background:
         except BaseException as error:
             self._errors.record(self._component, error)
         del item
+        if self._lock.locked():
+            let_holder_go_on(self._lock)
         with self._lock:
             self._done_count += 1
             if self._flushing:
