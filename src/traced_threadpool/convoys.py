@@ -1,10 +1,10 @@
 """A lock that is held into a moment for its holder to go on, so that no convoy forms.
 
 Under the interpreter lock only one thread runs. A thread that meets one of our locks held has met a holder that was
-made to give up the interpreter in the middle of its few lines. To queue up for the lock then is the worst to do: the lock
-is handed to a thread that does not have the interpreter, which is in the hands of one that soon needs the lock. From then
-on each use of it costs two switches of threads, and that goes on until chance ends it. So one sleeps for a moment
-*before* queueing up: the holder runs on, and lets go of the lock with nobody at it.
+made to give up the interpreter in the middle of its few lines. To queue up for the lock then is the worst to do: the
+lock goes to a thread that does not have the interpreter, while the one that has it soon needs the lock. From then on
+each use of the lock costs two switches of threads, until chance ends it. So one sleeps for a moment *before* queueing
+up: the holder runs on, and lets go of the lock with nobody at it.
 
     if lock.locked():
         let_holder_go_on(lock)

@@ -18,6 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures._base import FINISHED
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -175,7 +176,9 @@ class Pool:
                 never_ran = (work,)
             elif not self._scheduler.add(work, work.inputs, now_ns):
                 never_ran = (work,)
-            starts = self._plan_loops() if self._scheduler.ready_count else 0
+            starts = 0
+            if self._scheduler.ready_count and (self._loops < self.max_workers or self._parked):
+                starts = self._plan_loops()
         if outside:
             self._listen(outside)
         if never_ran:
@@ -387,9 +390,16 @@ class Pool:
         arguments = work.arguments
         more: list[tuple[str, Future[Any]]] = []
         for name in work.parameters:
-            value = arguments.get(name)
-            if isinstance(value, Future):
-                arguments[name] = _value_of(work, name, value, more)
+            future = arguments.get(name)
+            if not isinstance(future, Future):
+                continue
+            # What `result` does, without the calls: this is done for every input of every node.
+            if type(future) is NodeFuture and future._state is FINISHED and future._exception is None:
+                value = future._result
+                if not isinstance(value, Future):
+                    arguments[name] = value
+                    continue
+            arguments[name] = _value_of(work, name, future, more)
         collect = work.collected
         if collect is not None and isinstance(collected := arguments.get(collect), list):
             arguments[collect] = [
@@ -422,9 +432,12 @@ class Pool:
             else:
                 cancelled, doomed = self._end_failed(work)
             following = self._take()
-            starts = self._plan_loops() if scheduler.ready_count else 0
+            starts = 0
+            if scheduler.ready_count and (self._loops < self.max_workers or self._parked):
+                starts = self._plan_loops()
             finished = self._count_down(run)
-        future.tell()
+        if future._watched:
+            future.tell()
         _release(work)
         if cancelled or doomed:
             self._end_unrun(cancelled, work.ended_ns, cancelled=True)
