@@ -1,9 +1,9 @@
 # Each target makes the environment that it needs from the pinned sets in requirements/ (scripts/make-venv).
 #   PYTHON=python3.12   the interpreter to use, instead of the first suitable one
-#   ARGS='...'          handed on to demo, test, test-all, test-core and bench
+#   ARGS='...'          handed on to demo, test, test-all, test-core, bench and guard
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-core doctest bench lint format lock clean venv dashboards grafana-schema
+.PHONY: help demo test test-all test-core doctest bench guard lint format lock clean venv dashboards grafana-schema
 
 export PYTHON
 export HAMILTON_TELEMETRY_ENABLED ?= false
@@ -47,6 +47,9 @@ doctest: venv ## run the examples in docstrings and documents
 
 bench: venv ## run the benchmarks
 	@$(python) -m benchmarks $(ARGS)
+
+guard: venv ## count what a node costs against what was last accepted; ARGS=--accept accepts
+	@$(python) -m benchmarks.guard $(ARGS)
 
 dashboards: venv ## write dashboards, rules and reference pages from dashboards/generate
 	@$(python) -m dashboards.generate

@@ -11,7 +11,19 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from benchmarks import attribution, machine, makespan, memory, overhead, report, table, targets, telemetry_parts
+from benchmarks import (
+    attribution,
+    holds,
+    machine,
+    makespan,
+    memory,
+    overhead,
+    page,
+    report,
+    table,
+    targets,
+    telemetry_parts,
+)
 from benchmarks.samples import Results, Series
 from benchmarks.settings import Settings, say
 from benchmarks.targets import Check
@@ -23,6 +35,7 @@ SECTIONS: Mapping[str, Callable[[Settings], list[Series]]] = {
     "first-run": telemetry_parts.measure_first_run,
     "attribution": attribution.measure,
     "makespan": makespan.measure,
+    "lock": holds.measure,
     "memory": memory.measure,
 }
 RESULTS = Path(__file__).parent / "results.json"
@@ -45,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{processors}, {machine.versions()['python']}, {seconds:.0f} s")
     if asked.smoke:
         print("A smoke: every peer ran every DAG and gave the same result. The numbers mean nothing.")
+    if asked.write is not None:
+        page.write(asked.write, report.tables(results, checks), machine.describe(), machine.versions())
     path = asked.json or (None if asked.smoke else RESULTS)
     if path is not None:
         record = {
@@ -72,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--repeat", type=_positive, metavar="N", help="rounds of each section")
     parser.add_argument("--seed", type=int, default=1, help="of the order of turns; %(default)s, unless given")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="a Markdown page, whose tables of these sections are replaced"
+    )
     parser.add_argument(
         "--json",
         type=Path,

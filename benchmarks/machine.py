@@ -14,6 +14,8 @@ PACKAGES = (
     "sf-hamilton",
     "apache-hamilton",
     "dask",
+    "distributed",
+    "joblib",
     "opentelemetry-api",
     "opentelemetry-sdk",
     "prometheus-client",

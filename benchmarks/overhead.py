@@ -26,11 +26,13 @@ PEERS = (
     peers.HAMILTON_TRACED_HASHED,
     peers.NO_ADAPTER,
     peers.DASK,
+    peers.DISTRIBUTED,
+    peers.JOBLIB,
     peers.GRAPHLIB,
     peers.FLOOR,
 )
-# The tracer that hashes every source again for each run is known from the shapes, and takes minutes here.
-SIZES_PEERS = tuple(peer for peer in PEERS if peer != peers.HAMILTON_TRACED)
+# Those that take a millisecond a node are known from the shapes, and would take minutes here.
+SIZES_PEERS = tuple(peer for peer in PEERS if peer not in (peers.HAMILTON_TRACED, peers.DISTRIBUTED))
 
 
 def shapes(*, smoke: bool) -> list[Dag]:

@@ -36,6 +36,8 @@ HAMILTON_TRACED_HASHED = "Hamilton's + its tracer, hashed before"
 NO_ADAPTER = "Hamilton, no adapter"
 DASK = "dask.threaded"
 GRAPHLIB = "graphlib + executor"
+DISTRIBUTED = "distributed, in threads"
+JOBLIB = "joblib, in threads"
 FLOOR = "SDK floor"
 FLOOR_AS_OURS = "SDK floor, spans as ours"
 
@@ -97,6 +99,17 @@ class HamiltonPeer:
         self._close()
 
 
+def _dask_graph(dag: Dag) -> dict[str, Any]:
+    from dask._task_spec import Task, TaskRef
+
+    functions = vars(dag.module)
+    graph: dict[str, Any] = {}
+    for name, upstream in dag.inputs.items():
+        arguments: dict[str, Any] = {each: TaskRef(each) for each in upstream}
+        graph[name] = Task(name, functions[name], **arguments)
+    return graph
+
+
 class DaskPeer:
     """`dask.threaded.get`, with the tasks already in dask's own form."""
 
@@ -105,14 +118,8 @@ class DaskPeer:
 
     def prepare(self, dag: Dag) -> Run:
         from dask import threaded
-        from dask._task_spec import Task, TaskRef
 
-        functions = vars(dag.module)
-        graph: dict[str, Task] = {}
-        for name, upstream in dag.inputs.items():
-            arguments: dict[str, Any] = {each: TaskRef(each) for each in upstream}
-            graph[name] = Task(name, functions[name], **arguments)
-        end = dag.end
+        graph, end = _dask_graph(dag), dag.end
 
         def run() -> int:
             value: int = threaded.get(graph, end, pool=self._executor)
@@ -125,6 +132,71 @@ class DaskPeer:
 
     def close(self) -> None:
         self._executor.shutdown()
+
+
+class DistributedPeer:
+    """`distributed` with its scheduler and one worker of many threads in this process."""
+
+    def __init__(self, workers: int) -> None:
+        import distributed
+
+        self._cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]  # it is not annotated
+            n_workers=1, threads_per_worker=workers, processes=False, dashboard_address=None
+        )
+        self._client = distributed.Client(self._cluster)  # type: ignore[no-untyped-call]
+
+    def prepare(self, dag: Dag) -> Run:
+        graph, end = _dask_graph(dag), dag.end
+
+        def run() -> int:
+            value: int = self._client.get(graph, end)  # type: ignore[no-untyped-call]
+            return value
+
+        return run
+
+    def drain(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._client.close()  # type: ignore[no-untyped-call]
+        self._cluster.close()  # type: ignore[no-untyped-call]
+
+
+class JoblibPeer:
+    """`joblib.Parallel` knows no graphs: one call for all nodes whose inputs are there, then for the next."""
+
+    def __init__(self, workers: int) -> None:
+        import joblib
+
+        self._delayed = joblib.delayed
+        self._parallel = joblib.Parallel(workers, backend="threading")
+        self._parallel.__enter__()  # its threads stay for all calls
+
+    def prepare(self, dag: Dag) -> Run:
+        functions = vars(dag.module)
+        end = dag.end
+
+        def run() -> int:
+            sorter = TopologicalSorter(dag.inputs)
+            sorter.prepare()
+            values: dict[str, int] = {}
+            while sorter.is_active():
+                ready = sorter.get_ready()
+                calls = (
+                    self._delayed(functions[name])(**{each: values[each] for each in dag.inputs[name]})
+                    for name in ready
+                )
+                values.update(zip(ready, self._parallel(calls), strict=True))
+                sorter.done(*ready)
+            return values[end]
+
+        return run
+
+    def drain(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._parallel.__exit__(None, None, None)
 
 
 class GraphlibPeer:
@@ -279,6 +351,8 @@ _MAKERS: Mapping[str, Callable[[int, SpanSink], Peer]] = {
     NO_ADAPTER: lambda workers, sink: HamiltonPeer(close=lambda: None),
     DASK: lambda workers, sink: DaskPeer(workers),
     GRAPHLIB: lambda workers, sink: GraphlibPeer(workers),
+    DISTRIBUTED: lambda workers, sink: DistributedPeer(workers),
+    JOBLIB: lambda workers, sink: JoblibPeer(workers),
     FLOOR: lambda workers, sink: FloorPeer(sink),
     FLOOR_AS_OURS: lambda workers, sink: FloorPeer(sink, as_ours=True),
     TRACING_NO_SDK: lambda workers, sink: ours(workers, metrics=False),
@@ -290,8 +364,11 @@ _MAKERS: Mapping[str, Callable[[int, SpanSink], Peer]] = {
 }
 
 
+_NEEDS: Mapping[str, str] = {DASK: "dask", DISTRIBUTED: "distributed", JOBLIB: "joblib"}
+
+
 def is_installed(label: str) -> bool:
-    return label != DASK or importlib.util.find_spec("dask") is not None
+    return label not in _NEEDS or importlib.util.find_spec(_NEEDS[label]) is not None
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks import attribution, makespan, memory, overhead, peers, telemetry_parts
+from benchmarks import attribution, holds, makespan, memory, overhead, peers, telemetry_parts
 from benchmarks.samples import Results, Series, ratio
 from benchmarks.table import Table
 from benchmarks.targets import Check
@@ -42,6 +42,7 @@ def tables(results: Results, checks: Sequence[Check]) -> list[Table]:
         found.append(_attribution(results))
     if results.cases(makespan.SECTION):
         found.append(_makespans(results))
+    found += [_holds(results, case) for case in results.cases(holds.SECTION)]
     found += [_memory(results, case) for case in results.cases(memory.SECTION)]
     if checks:
         found.append(_checks(checks))
@@ -66,6 +67,15 @@ def _times(results: Results, section: str, case: str) -> Table:
         ),
         rows=rows,
     )
+
+
+def _holds(results: Results, case: str) -> Table:
+    rows = [
+        [each.measure, f"{each.median:.2f}", each.unit]
+        for each in results.series
+        if (each.section, each.case) == (holds.SECTION, case)
+    ]
+    return Table(title=f"{holds.SECTION}: {case}", columns=("", "median", "unit"), rows=rows)
 
 
 def _attribution(results: Results) -> Table:

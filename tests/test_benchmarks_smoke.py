@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("opentelemetry.sdk", reason="needs the extra [otlp]")
 
 from benchmarks import __main__ as command
-from benchmarks import bounds, dags, memory, peers, samples, targets, telemetry_parts
+from benchmarks import bounds, dags, guard, holds, memory, page, peers, samples, targets, telemetry_parts
 from benchmarks.samples import Results, Series
+from benchmarks.table import Table
 
 BENCHMARKS = Path(dags.__file__).parent
 
@@ -107,6 +108,40 @@ def test_verdicts() -> None:
     ]
     verdicts = [(check.verdict, check.value) for check in targets.check(Results(series))]
     assert verdicts == [("met, close", 0.9), ("missed", 1.5), ("met", 0.3), ("missed", 0.6)]
+
+
+def test_guard_tells_a_regression_from_noise(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is within the margin passes; what is beyond it is named."""
+    assert guard.compare({"untraced": 1_040.0, "traced": 6_400.0}, {"untraced": 1_000.0, "traced": 6_000.0}) == [
+        "traced"
+    ]
+    assert "traced" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_guard_counts_the_same_twice() -> None:
+    """Instructions, not time: on a busy machine too."""
+    once, again = guard.count(), guard.count()
+    assert once == pytest.approx(again, rel=guard.MARGIN - 1)
+
+
+def test_lock_is_held_for_less_than_a_run_takes() -> None:
+    """Each node takes it a few times, and the pool has its own lock back afterwards."""
+    found = {each.measure: each.median for each in holds.measure(command.Settings(smoke=True))}
+    assert 1 <= found["holds of a node"] < 5
+    assert 0 < found["median of a hold"] <= found["99th percentile of a hold"] <= found["longest hold"]
+
+
+def test_page_keeps_what_others_wrote(tmp_path: Path) -> None:
+    """Tables are replaced in place; text around them stays."""
+    path = tmp_path / "page.md"
+    first = Table(title="one", columns=("", "n"), rows=[("a", "1")])
+    page.write(path, [first], {"processors usable": 2, "processor": "some"}, {"python": "3"})
+    path.write_text(path.read_text() + "\nWords.\n")
+    second = Table(title="one", columns=("", "n"), rows=[("a", "2")])
+    page.write(path, [second], {"processors usable": 2, "processor": "some"}, {"python": "3"})
+    text = path.read_text()
+    assert ("| a | 1 |" in text, "| a | 2 |" in text, text.endswith("Words.\n")) == (False, True, True)
 
 
 @pytest.mark.parametrize("arguments", [["--only", "speed"], ["--only", ""], ["--repeat", "0"], ["--repeat", "x"]])

@@ -313,9 +313,9 @@ class FutureAdapter(
         """
         keywords = getattr(execute_lifecycle_for_node, "keywords", None) or {}
         run_id = keywords.get("__run_id")
-        run = self._runs.get(run_id) or self._start(run_id)  # type: ignore[arg-type]  # None is no run's id
+        run = self._runs.get(run_id)  # type: ignore[arg-type]  # None is no run's id
         if run is None:
-            run = self._pool.unbound
+            run = self._start(run_id) or self._pool.unbound
         if run.record is None or run.caller_thread_id == threading.get_ident():
             context = contextvars.copy_context()
         else:  # a thread of one of Hamilton's executors, which does not have the caller's context

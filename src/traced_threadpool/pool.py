@@ -18,10 +18,12 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures._base import FINISHED
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
+from traced_threadpool.convoys import let_holder_go_on
 from traced_threadpool.observers import Observers
 from traced_threadpool.runs import NodeRecord
 from traced_threadpool.scheduler import ENDED, RUNNING, RunQueue, Scheduler, Task
@@ -156,6 +158,8 @@ class Pool:
         outside = self._find_inputs(work) if work.arguments else None
         work.submitted_ns = now_ns = self._clock()
         run = work.queue
+        if self._lock.locked():
+            let_holder_go_on(self._lock)
         with self._lock:
             if self.closed and run is self.unbound:
                 raise closed_error()
@@ -172,7 +176,9 @@ class Pool:
                 never_ran = (work,)
             elif not self._scheduler.add(work, work.inputs, now_ns):
                 never_ran = (work,)
-            starts = self._plan_loops() if self._scheduler.ready_count else 0
+            starts = 0
+            if self._scheduler.ready_count and (self._loops < self.max_workers or self._parked):
+                starts = self._plan_loops()
         if outside:
             self._listen(outside)
         if never_ran:
@@ -286,10 +292,14 @@ class Pool:
         self._end_unrun(never_ran, now_ns, error=error, cancelled=True)
 
     def _has_loops(self) -> bool:
+        if self._lock.locked():
+            let_holder_go_on(self._lock)
         with self._lock:
             return self._loops > 0
 
     def _loop(self, start: _LoopStart) -> None:
+        if self._lock.locked():
+            let_holder_go_on(self._lock)
         with self._lock:
             if start.void:
                 return
@@ -311,6 +321,8 @@ class Pool:
         return work  # type: ignore[return-value]  # only Work is ever added
 
     def _take_locked(self) -> Work | None:
+        if self._lock.locked():
+            let_holder_go_on(self._lock)
         with self._lock:
             return self._take()
 
@@ -378,9 +390,16 @@ class Pool:
         arguments = work.arguments
         more: list[tuple[str, Future[Any]]] = []
         for name in work.parameters:
-            value = arguments.get(name)
-            if isinstance(value, Future):
-                arguments[name] = _value_of(work, name, value, more)
+            future = arguments.get(name)
+            if not isinstance(future, Future):
+                continue
+            # What `result` does, without the calls: this is done for every input of every node.
+            if type(future) is NodeFuture and future._state is FINISHED and future._exception is None:
+                value = future._result
+                if not isinstance(value, Future):
+                    arguments[name] = value
+                    continue
+            arguments[name] = _value_of(work, name, future, more)
         collect = work.collected
         if collect is not None and isinstance(collected := arguments.get(collect), list):
             arguments[collect] = [
@@ -404,6 +423,8 @@ class Pool:
         assert future is not None
         cancelled: Sequence[Task] = ()
         doomed: Sequence[Task] = ()
+        if self._lock.locked():
+            let_holder_go_on(self._lock)
         with self._lock:
             future.finish()
             if work.error is None:
@@ -411,9 +432,12 @@ class Pool:
             else:
                 cancelled, doomed = self._end_failed(work)
             following = self._take()
-            starts = self._plan_loops() if scheduler.ready_count else 0
+            starts = 0
+            if scheduler.ready_count and (self._loops < self.max_workers or self._parked):
+                starts = self._plan_loops()
             finished = self._count_down(run)
-        future.tell()
+        if future._watched:
+            future.tell()
         _release(work)
         if cancelled or doomed:
             self._end_unrun(cancelled, work.ended_ns, cancelled=True)

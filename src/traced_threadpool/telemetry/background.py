@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import time
 import weakref
@@ -17,11 +18,28 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from traced_threadpool.convoys import MOMENT_SECONDS, let_holder_go_on
 from traced_threadpool.observers import ErrorLog
 
 MAX_WAITING: Final = 100_000
 IDLE_SECONDS: Final = 1.0
 EXIT_SECONDS: Final = 5.0
+
+
+ENOUGH_WAITING: Final = 64
+"""With more than this waiting, a worker lets the thread go first, if that has got on since: what waits for long has
+left the processor's caches, and is looked at by each garbage collection."""
+
+_HAS_GIL: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+class _Mark:
+    """Put in by `flush`, to know when everything before it has been handled."""
+
+    __slots__ = ("passed",)
+
+    def __init__(self) -> None:
+        self.passed = threading.Event()
 
 
 class Background:
@@ -51,62 +69,70 @@ class Background:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
-        self._sleeping = False
-        self._flushing = 0
-        self._put_count = 0
+        self._awake = False  # a thread is there, and will look at what waits before it sleeps
         self._done_count = 0
         self._stuck_at = -1  # the value of _done_count at which a flush last gave up
+        self._gave_way_at = -1  # likewise, at which a worker last let the thread go first
 
     def put(self, item: Any) -> None:
-        with self._lock:
-            if len(self._waiting) >= self._max_waiting:
-                full = True
-            else:
-                full = False
-                self._waiting.append(item)
-                self._put_count += 1
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=_work, args=(self,), name="traced-threadpool-telemetry", daemon=True
-                    )
-                    start: threading.Thread | None = self._thread
-                else:
-                    start = None
-                    if self._sleeping:
-                        self._sleeping = False
-                        self._changed.notify_all()
-        if full:
+        """Hands an item over. Without the lock, as long as the thread is awake.
+
+        The race: here the item is put in before `_awake` is read; the thread says that it is no longer awake before it
+        looks for the last time. Whichever comes first, one sees the other, where stores are seen in one order, as under
+        the interpreter lock; without that lock the slow way is taken.
+        """
+        waiting = self._waiting
+        count = len(waiting)
+        if count >= self._max_waiting:
             self._dropped(item)
             self._errors.record(self._component, RuntimeError(f"{self._max_waiting} items wait; this one is dropped"))
-        elif start is not None:
+            return
+        waiting.append(item)
+        if not self._awake or not _HAS_GIL:
+            self._wake()
+        elif count > ENOUGH_WAITING and self._done_count != self._gave_way_at:
+            self._gave_way_at = self._done_count
+            time.sleep(MOMENT_SECONDS)
+
+    def _wake(self) -> None:
+        if self._lock.locked():
+            let_holder_go_on(self._lock)
+        start: threading.Thread | None = None
+        with self._lock:
+            self._awake = True
+            if self._thread is None:
+                start = self._thread = threading.Thread(
+                    target=_work, args=(self,), name="traced-threadpool-telemetry", daemon=True
+                )
+            else:
+                self._changed.notify_all()
+        if start is not None:
             self._start(start)
 
     def _start(self, thread: threading.Thread) -> None:
         try:
             thread.start()
         except RuntimeError:  # the interpreter is at its exit: what remains is done here
+            with self._lock:
+                self._thread = None
+                self._awake = False
             self._drain_here()
 
     def flush(self, timeout_seconds: float) -> bool:
         """Waits until everything put in before has been handled. False when that took too long."""
         if not threading.main_thread().is_alive():
             self._drain_here()
-        deadline = time.monotonic() + timeout_seconds
-        with self._lock:
-            goal = self._put_count
-            if self._stuck_at == self._done_count < goal:
-                return False
-            self._flushing += 1
-            try:
-                while self._done_count < goal:
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        self._stuck_at = self._done_count
-                        return False
-                    self._changed.wait(left)
-            finally:
-                self._flushing -= 1
-        return True
+        if not self._waiting and not self._awake:
+            return True
+        if self._stuck_at == self._done_count:
+            return False
+        mark = _Mark()
+        self._waiting.append(mark)
+        self._wake()
+        if mark.passed.wait(timeout_seconds):
+            return True
+        self._stuck_at = self._done_count
+        return False
 
     def _drain_here(self) -> None:
         """Daemon threads may be gone already when the interpreter exits; this is for whoever is still there."""
@@ -118,15 +144,14 @@ class Background:
             item = self._waiting.popleft()
         except IndexError:
             return False
+        if type(item) is _Mark:
+            item.passed.set()
+            return True
         try:
             self._handle(item)
         except BaseException as error:
             self._errors.record(self._component, error)
-        del item
-        with self._lock:
-            self._done_count += 1
-            if self._flushing:
-                self._changed.notify_all()
+        self._done_count += 1
         return True
 
     def work(self) -> bool:
@@ -134,14 +159,13 @@ class Background:
         while self._handle_next():
             pass
         with self._lock:
-            if self._waiting:
-                return True
-            self._sleeping = True
-            woken = self._changed.wait_for(lambda: not self._sleeping, self._idle_seconds)
-            if not woken and not self._waiting:
+            self._awake = False
+            if not self._waiting:
+                self._changed.wait_for(lambda: self._awake, self._idle_seconds)
+            if not self._awake and not self._waiting:
                 self._thread = None
                 return False
-            self._sleeping = False
+            self._awake = True
         return True
 
     def reset_after_fork(self) -> None:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from traced_threadpool.convoys import let_holder_go_on
 from traced_threadpool.observers import Observer
 from traced_threadpool.runs import OUTCOMES, STATES
 from traced_threadpool.telemetry import losses, names
@@ -239,6 +240,8 @@ class Counting(Observer):
     def count_node(self, node: NodeRecord, *, ran: bool) -> NodeCell:
         tally = self._tally
         label = (node.name, node.outcome or "success")
+        if tally.lock.locked():
+            let_holder_go_on(tally.lock)
         with tally.lock:
             cell = tally.nodes.get(label) or tally.new_node_cell(*label, self._max_node_labels)
             cell.count += 1

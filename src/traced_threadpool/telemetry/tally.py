@@ -12,6 +12,7 @@ import time
 import weakref
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from operator import add
 from typing import Any, Final
 
 from traced_threadpool.runs import STATES
@@ -71,11 +72,10 @@ class NodeCell:
     def add_states(self, cpu_ns: int, counted_ns: Sequence[int] | None) -> None:
         """The time of one execution: all its states, where they are known."""
         states = self.state_ns
-        states[0] += cpu_ns
-        if counted_ns is not None:
-            for index in range(1, len(states)):
-                if counted_ns[index]:
-                    states[index] += counted_ns[index]
+        if counted_ns is None:
+            states[0] += cpu_ns
+        else:  # which starts with the processor time, and has `other` at its end
+            states[:] = map(add, states, counted_ns)
 
     def copy(self) -> NodeCell:
         copied = NodeCell(self.labels, self.duration.bounds_ns)

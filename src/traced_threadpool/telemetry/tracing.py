@@ -14,6 +14,7 @@ import inspect
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import add
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
@@ -37,6 +38,9 @@ STEAL_WORTH_TELLING: Final = 0.01
 
 MAX_STATICS: Final = 10_000
 """How many nodes' unchanging attributes are kept."""
+
+_NODE_WAITS: Final = tuple(names.node_wait(state) for state in STATES[1:])
+_RUN_WAITS: Final = tuple(names.run_wait(state) for state in STATES[1:])
 
 AttributeValue = str | bool | int | float | Sequence[str] | Sequence[float]
 Attributes = dict[str, AttributeValue]
@@ -149,7 +153,7 @@ class Tracing(Observer):
             span.set_status(Status(StatusCode.ERROR, error_type(run.error)))
         if run.wait_facts is not None:
             attributes[names.RUN_CPU] = run.telemetry.state_ns[0] / 1e9
-            attributes.update(_wait_attributes(run.telemetry.state_ns, names.run_wait))
+            _add_waits(attributes, run.telemetry.state_ns, _RUN_WAITS)
             attributes.update(_fact_attributes(run.wait_facts()))
         if run.critical_path is not None:
             attributes[names.CRITICAL_PATH] = run.critical_path().names
@@ -237,8 +241,7 @@ class Tracing(Observer):
         node.span = None
         if node.state_ns is not None and node.run is not None and node.run.telemetry is not None:
             sums = node.run.telemetry.state_ns
-            for index, state_ns in enumerate(node.state_ns):
-                sums[index] += state_ns
+            sums[:] = map(add, sums, node.state_ns)
         ended_unix_ns = node.ended_ns + offset_ns
         try:
             if span.is_recording():
@@ -249,7 +252,7 @@ class Tracing(Observer):
     def _describe_end(self, span: Span, node: NodeRecord, ended_unix_ns: int) -> None:
         attributes: Attributes = {names.NODE_OUTCOME: node.outcome or "success", names.NODE_CPU: node.cpu_ns / 1e9}
         if node.state_ns is not None:
-            attributes.update(_wait_attributes(node.state_ns, names.node_wait))
+            _add_waits(attributes, node.state_ns, _NODE_WAITS)
             if node.state_ns is not node.counted_ns:  # there was something to divide
                 attributes[names.NODE_SAMPLES] = node.samples
         error = node.error
@@ -286,8 +289,9 @@ class Tracing(Observer):
             attributes[names.RUN_ID] = node.run_id
         if node.task_id is not None:
             attributes[names.TASK_ID] = node.task_id
-        attributes[names.NODE_DEPENDENCY] = node.dependency_ns / 1e9
-        attributes[names.NODE_QUEUE] = node.queue_ns / 1e9
+        ready_ns = node.ready_ns
+        attributes[names.NODE_DEPENDENCY] = (ready_ns - node.submitted_ns) / 1e9
+        attributes[names.NODE_QUEUE] = (node.started_ns - ready_ns) / 1e9
         attributes[names.NODE_UPSTREAM] = _upstream_names(node)
         thread = node.thread
         if thread is not None:
@@ -314,13 +318,11 @@ class Tracing(Observer):
         return attributes
 
 
-def _wait_attributes(state_ns: Sequence[int], name_of: Callable[[str], str]) -> Attributes:
-    """What is not 0 of the states other than `cpu`."""
-    return {
-        name_of(state): one_ns / 1e9
-        for state, one_ns in zip(STATES, state_ns, strict=True)
-        if one_ns and state != "cpu"
-    }
+def _add_waits(attributes: Attributes, state_ns: Sequence[int], keys: Sequence[str]) -> None:
+    """What is not 0 of the states other than `cpu`, which is the first."""
+    for key, one_ns in zip(keys, state_ns[1:], strict=True):
+        if one_ns:
+            attributes[key] = one_ns / 1e9
 
 
 def _fact_attributes(facts: WaitFacts) -> Attributes:
@@ -374,25 +376,30 @@ def error_type(error: BaseException) -> str:
 
 def _links(node: NodeRecord) -> list[Link]:
     """One link for each distinct upstream span, in the order of the parameters."""
+    links: list[Link] = []
     inputs = node.inputs
     if not inputs:
-        return []
+        return links
     if len(inputs) == 1:
         context = inputs[0].span_context
-        return [] if context is None else [Link(context, {names.LINK_PARAMETER: node.parameters[0]})]
-    links: dict[int, Link] = {}  # by identity of the node: a SpanContext has no hash
-    for parameter, upstream in zip(node.parameters, inputs, strict=True):
+        if context is not None:
+            links.append(Link(context, {names.LINK_PARAMETER: node.parameters[0]}))
+        return links
+    seen = set()  # nodes, whose hash is their identity: a SpanContext has no hash
+    parameters = node.parameters
+    for index, upstream in enumerate(inputs):
         context = upstream.span_context
-        if context is not None and id(upstream) not in links:
-            links[id(upstream)] = Link(context, {names.LINK_PARAMETER: parameter})
-    return list(links.values())
+        if context is not None and upstream not in seen:
+            seen.add(upstream)
+            links.append(Link(context, {names.LINK_PARAMETER: parameters[index]}))
+    return links
 
 
-def _upstream_names(node: NodeRecord) -> list[str]:
+def _upstream_names(node: NodeRecord) -> Sequence[str]:
     inputs = node.inputs
     if len(inputs) == 1 and inputs[0].name:
-        return [inputs[0].name]
-    return list(dict.fromkeys(upstream.name for upstream in inputs if upstream.name))
+        return (inputs[0].name,)
+    return tuple(dict.fromkeys([upstream.name for upstream in inputs if upstream.name]))
 
 
 def _attribute_value(value: Any) -> AttributeValue:

@@ -1,0 +1,34 @@
+"""A lock that is held into a moment for its holder to go on, so that no convoy forms.
+
+Under the interpreter lock only one thread runs. A thread that meets one of our locks held has met a holder that was
+made to give up the interpreter in the middle of its few lines. To queue up for the lock then is the worst to do: the
+lock goes to a thread that does not have the interpreter, while the one that has it soon needs the lock. From then on
+each use of the lock costs two switches of threads, until chance ends it. So one sleeps for a moment *before* queueing
+up: the holder runs on, and lets go of the lock with nobody at it.
+
+    if lock.locked():
+        let_holder_go_on(lock)
+    with lock:
+        ...
+
+It is a hint and no more: what is right is up to the `with`, which a Ctrl-C cannot tear apart from its lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final
+
+MOMENT_SECONDS: Final = 0.00001
+"""The kernel makes 60 us of it: enough for a holder to get the interpreter and do its few lines."""
+
+MOMENTS: Final = 100
+
+
+def let_holder_go_on(lock: threading.Lock) -> None:
+    """Returns when the lock is free, or has been met held so often that to queue up is better."""
+    for _ in range(MOMENTS):
+        time.sleep(MOMENT_SECONDS)
+        if not lock.locked():
+            return

@@ -1,0 +1,114 @@
+"""Many nodes, wide fan-ins, many runs at once: nothing of ours recurses, keeps results, or gets stuck."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hamilton import ad_hoc_utils, driver
+from prometheus_client import CollectorRegistry
+
+from traced_threadpool import FutureAdapter
+
+
+@pytest.fixture(params=["untraced", "metrics"])
+def adapter(request: pytest.FixtureRequest) -> Iterator[FutureAdapter]:
+    with FutureAdapter(4, tracing=False, metrics=request.param == "metrics", registry=CollectorRegistry()) as made:
+        yield made
+
+
+def submit(adapter: FutureAdapter, function: Any, **arguments: Any) -> Any:
+    return adapter.do_remote_execute(execute_lifecycle_for_node=function, node=None, **arguments)
+
+
+def test_a_chain_of_twenty_thousand_nodes(adapter: FutureAdapter) -> None:
+    """It is as deep as it likes: resolving, ending and letting go do not recurse."""
+    future = submit(adapter, lambda: 0)
+    for _ in range(20_000):
+        future = submit(adapter, lambda before: before + 1, before=future)
+    assert future.result(timeout=50) == 20_000
+
+
+def test_a_failure_falls_through_a_chain_of_twenty_thousand_nodes(adapter: FutureAdapter) -> None:
+    """All of them end with the exception of the first."""
+    gate, error = threading.Event(), ValueError("first")
+
+    def fails() -> None:
+        assert gate.wait(50)
+        raise error
+
+    future = submit(adapter, fails)
+    for _ in range(20_000):
+        future = submit(adapter, lambda before: before, before=future)
+    gate.set()
+    assert future.exception(timeout=50) is error
+
+
+def test_a_node_with_five_thousand_upstreams(adapter: FutureAdapter) -> None:
+    """It starts once, when the last of them has ended."""
+    upstream = {f"u{number}": submit(adapter, lambda number=number: number) for number in range(5_000)}
+    total = submit(adapter, lambda **values: sum(values.values()), **upstream)
+    assert total.result(timeout=50) == sum(range(5_000))
+
+
+def test_a_thousand_runs_at_once(adapter: FutureAdapter) -> None:
+    """A thousand callers, each with a run of its own in the pool at the same time: each gets its own result."""
+    everybody = threading.Event()
+
+    def start(number: int) -> int:
+        assert everybody.wait(50)
+        return number
+
+    def end(start: int) -> int:
+        return start * 2
+
+    module = ad_hoc_utils.create_temporary_module(start, end)
+    built = driver.Builder().with_modules(module).with_adapters(adapter).build()  # type: ignore[no-untyped-call]
+    results: dict[int, int] = {}
+
+    def run(number: int) -> None:
+        results[number] = built.execute(["end"], inputs={"number": number})["end"]
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(1_000)]
+    for thread in threads:
+        thread.start()
+    everybody.set()
+    for thread in threads:
+        thread.join(50)
+    assert results == {number: number * 2 for number in range(1_000)}
+
+
+class Large:
+    """A result that can be seen to go."""
+
+
+def test_a_result_goes_when_its_last_reader_has_ended(adapter: FutureAdapter) -> None:
+    """While the run goes on, nothing of ours holds what no node needs any more."""
+    seen: list[weakref.ref[Large]] = []
+
+    def make() -> Large:
+        large = Large()
+        seen.append(weakref.ref(large))
+        return large
+
+    def read(large: Large) -> int:
+        return 1
+
+    gone = threading.Event()
+
+    def later(read: int) -> bool:
+        gc.collect()
+        gone.wait(50)
+        return seen[0]() is None
+
+    one = submit(adapter, make)
+    two = submit(adapter, read, large=one)
+    last = submit(adapter, later, read=two)
+    assert two.result(timeout=50) == 1
+    del one
+    gone.set()
+    assert last.result(timeout=50)
