@@ -4,7 +4,9 @@ The same `Scheduler` that ran the record is told of the same nodes at the same m
 whenever a worker is free. What a node does meanwhile is played twice on a virtual machine (see `machine`), with
 the recorded settings and with those asked for: what differs is how long it waits there for the interpreter lock or
 a processor. The recorded waits for these are changed by that, and nodes of the durations that follow are
-scheduled. So a replay with nothing changed gives back the record, whatever the model misses.
+scheduled. Durations alone would let nodes have the lock at the same time, so where there was contention the whole is
+then stretched to the length that the virtual machine gives it, plus what that missed of the record. So a replay with
+nothing changed gives back the record, whatever the model misses.
 
 >>> from traced_threadpool.analysis.record import NodeExecution
 >>> nodes = tuple(
@@ -299,7 +301,9 @@ class _Plan:
         self.quiet_ns = [min(ns, quiet_ns) for ns in self.pool.hand_over_ns]
         self.tail_ns = max(0, run.ended_ns - max(node.ended_ns for node in self.nodes))
         ranks = self._ranks(run.priority, {}, ())
-        self.contention_ns = self._contention(self.demands.each, (), self.workers, run.processors, ranks)
+        self.contention_ns, self.machine_ns = self._contention(
+            self.demands.each, (), self.workers, run.processors, ranks
+        )
 
     def replay(self, settings: _Settings) -> Replayed:
         workers = settings.workers or self.workers
@@ -308,7 +312,7 @@ class _Plan:
         if not settings.gil:
             wanted = [demand.without_lock() for demand in wanted]
         ranks = self._ranks(settings.priority or self.run.priority, settings.faster, settings.without)
-        contention_ns = self._contention(wanted, settings.without, workers, settings.processors, ranks)
+        contention_ns, machine_ns = self._contention(wanted, settings.without, workers, settings.processors, ranks)
         # What the virtual machine misses of the recorded contention goes with all of it. Where it sees none in the
         # record, that came from outside of the run, and stays.
         before_ns = sum(self.contention_ns)
@@ -326,13 +330,19 @@ class _Plan:
         times = self.pool.play(
             lasting, hand_over_ns, workers=workers, processors=None, without=settings.without, ranks=ranks
         )
-        started_ns = self.run.started_ns
+        started_ns, stretch = self.run.started_ns, 1.0
+        if before_ns:
+            last_ns = max((when.ended_ns for when in times if when is not None), default=0.0)
+            missed_ns = self.run.duration_ns - self.tail_ns - self.machine_ns
+            length_ns = max(0.0, machine_ns + missed_ns * kept)
+            if last_ns and abs(length_ns - last_ns) > 1:
+                stretch = length_ns / last_ns
         nodes = tuple(
             ReplayedNode(
                 key=node.key,
                 name=node.name,
-                started_ns=started_ns + round(when.started_ns),
-                ended_ns=started_ns + round(when.ended_ns),
+                started_ns=started_ns + round(when.started_ns * stretch),
+                ended_ns=started_ns + round(when.ended_ns * stretch),
             )
             for node, when in zip(self.nodes, times, strict=True)
             if when is not None
@@ -381,17 +391,21 @@ class _Plan:
         workers: int,
         processors: int | None,
         ranks: Mapping[str, float] | None,
-    ) -> list[float]:
-        """For each node, how long others keep it from computing on the virtual machine."""
-        if not any(demand.held_ns or (demand.free_ns and processors) for demand in wanted):
-            return [0.0] * len(wanted)
+    ) -> tuple[list[float], float]:
+        """For each node, how long others keep it from computing on the virtual machine; and when the last one ends.
+
+        Where nothing is computed there is nothing to play, and the end is 0.
+        """
+        if not any(demand.held_ns or demand.free_ns for demand in wanted):
+            return [0.0] * len(wanted), 0.0
         times = self.pool.play(
             wanted, self.quiet_ns, workers=workers, processors=processors, without=without, ranks=ranks
         )
-        return [
+        waits_ns = [
             0.0 if when is None else max(0.0, when.ended_ns - when.started_ns - demand.alone_ns)
             for when, demand in zip(times, wanted, strict=True)
         ]
+        return waits_ns, max((when.ended_ns for when in times if when is not None), default=0.0)
 
     def _assumptions(self, settings: _Settings) -> tuple[str, ...]:
         """What is taken for granted and may be wrong, for this record and these settings."""
