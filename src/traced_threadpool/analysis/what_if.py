@@ -21,7 +21,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from traced_threadpool.analysis.demand import demands
@@ -111,6 +111,8 @@ def replay(
     without: Collection[str] = (),
     processors: int | None = None,
     gil: bool = True,
+    less_wait_ns: Mapping[str, float] | None = None,
+    less_contention_ns: Mapping[str, float] | None = None,
 ) -> Replayed:
     """The run to expect with other settings; what is not given stays as recorded.
 
@@ -121,11 +123,18 @@ def replay(
         without: Names of nodes that take no time and no worker any more.
         processors: How many the machine has.
         gil: False: nothing ever waits for the interpreter lock, as in a free-threaded Python.
+        less_wait_ns: By key of an execution, how much less it waits for what is no node: a socket, a disk, a lock.
+        less_contention_ns: By key, how much less it waits for the interpreter lock or a processor because of others
+            than nodes. What nodes do to each other stays.
 
     Raises:
         ValueError: The record has no node that ran, or links that form a circle; or a setting makes no sense.
     """
-    settings = _settings(run, workers, faster or {}, without, processors, gil)
+    settings = replace(
+        _settings(run, workers, faster or {}, without, processors, gil),
+        less_wait_ns=less_wait_ns or {},
+        less_contention_ns=less_contention_ns or {},
+    )
     return _Plan(run).replay(settings)
 
 
@@ -216,6 +225,8 @@ class _Settings:
     without: frozenset[str]
     processors: int | None
     gil: bool
+    less_wait_ns: Mapping[str, float] = field(default_factory=dict)
+    less_contention_ns: Mapping[str, float] = field(default_factory=dict)
 
 
 def _settings(
@@ -279,7 +290,12 @@ class _Plan:
     def replay(self, settings: _Settings) -> Replayed:
         workers = settings.workers or self.workers
         factors = [1 / settings.faster.get(node.name, 1) for node in self.nodes]
-        wanted = [demand.times(factor) for demand, factor in zip(self.demands.each, factors, strict=True)]
+        less_ns = [settings.less_wait_ns.get(node.key, 0.0) for node in self.nodes]
+        asked = [
+            replace(demand, wait_ns=max(0.0, demand.wait_ns - less)) if less else demand
+            for demand, less in zip(self.demands.each, less_ns, strict=True)
+        ]
+        wanted = [demand.times(factor) for demand, factor in zip(asked, factors, strict=True)]
         if not settings.gil:
             wanted = [demand.without_lock() for demand in wanted]
         contention_ns = self._contention(wanted, settings.without, workers, settings.processors)
@@ -290,6 +306,8 @@ class _Plan:
         lasting = []
         for index, (node, factor) in enumerate(zip(self.nodes, factors, strict=True)):
             missed_ns = node.duration_ns - self.demands.each[index].alone_ns - self.contention_ns[index]
+            if missed_ns > 0:
+                missed_ns = max(0.0, missed_ns - settings.less_contention_ns.get(node.key, 0.0))
             waits_ns = max(0.0, contention_ns[index] + missed_ns * kept * min(1.0, factor))
             lasting.append(Demand(wait_ns=round(wanted[index].alone_ns + waits_ns)))
         # So does what a hand-over takes beyond the usual: a worker just woken up must get the lock first.
