@@ -91,7 +91,7 @@ def count() -> dict[str, float]:
                     if round_number >= 0:
                         found[name].append((counter.total - before) / len(dag))
     finally:
-        threading.settrace(None)  # type: ignore[arg-type]  # which is how it is switched off
+        threading.settrace(None)
     return {name: round(statistics.median(counts), 1) for name, counts in found.items()}
 
 

@@ -159,7 +159,7 @@ class DistributedPeer:
 
     def close(self) -> None:
         self._client.close()  # type: ignore[no-untyped-call]
-        self._cluster.close()  # type: ignore[no-untyped-call]
+        self._cluster.close()
 
 
 class JoblibPeer:
