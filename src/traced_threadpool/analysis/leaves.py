@@ -14,7 +14,7 @@ from typing import Final
 from traced_threadpool.analysis.causes import Cause, Finding
 from traced_threadpool.analysis.look import OUTSIDE_OF_NODES, Look, faster_by, most_first, names_of
 from traced_threadpool.analysis.path_states import BETWEEN_NODES
-from traced_threadpool.analysis.record import NodeExecution, RecordedRun
+from traced_threadpool.analysis.record import NodeExecution
 from traced_threadpool.analysis.what_if import Replayed, Scaling, replay
 from traced_threadpool.analysis.words import count, listed, seconds, share, shortened
 from traced_threadpool.runs import State
@@ -161,7 +161,7 @@ def gil_bound(look: Look) -> Leaf | None:
     if waited_ns < MATTERS * look.busy_ns or not waited_ns:
         return None
     # The replay knows of nodes alone. What others in the process did to them is taken off as it was recorded.
-    other = look.without("gil") if look.is_held_from_outside else replay(look.run, gil=False)
+    other = look.without("gil") if look.is_held_from_outside else look.replayed(gil=False)
     victims = look.by_name("gil")
     evidence = [f"waiting for the interpreter lock: {look.of_nodes(waited_ns)}; most of it {_most(victims)}"]
     holders = most_first(look.run.gil_holders)
@@ -208,7 +208,7 @@ def processor_starved(look: Look) -> Leaf | None:
     if processors is not None and used is not None:
         evidence.append(f"nodes compute for {share(used)} of the time of {count(processors, 'processor')}")
     if processors is not None and used is not None and used >= FULL:
-        other = replay(look.run, processors=2 * processors)
+        other = look.replayed(processors=2 * processors)
         evidence.append(f"replay: with {2 * processors:,} processors, {look.instead(other)}")
         advice = (
             "Give the program more processors (a container's limit is the first thing to look at), or let "
@@ -364,7 +364,7 @@ def governing_chain(look: Look) -> Leaf | None:
     ns_by_name: dict[str, float] = {}
     for step in steps:
         ns_by_name[step.name] = ns_by_name.get(step.name, 0) + step.duration_ns
-    other = replay(look.run, faster=dict.fromkeys(ns_by_name, 2.0))
+    other = look.replayed(faster=dict.fromkeys(ns_by_name, 2.0))
     states = most_first({state: ns for state, ns in look.on_path.items() if state not in BETWEEN_NODES})
     names = list(most_first(ns_by_name))
     evidence = (
@@ -409,7 +409,7 @@ def pool_too_large(look: Look) -> Leaf | None:
         return None
     if max(recorded.gil_share, recorded.processor_share) < FULL or look.is_held_from_outside:
         return None  # others are in their way, of which fewer nodes would get even less
-    enough = _fewest(look.run, recorded, recorded.most_busy // CROWDED)
+    enough = _fewest(look, recorded, recorded.most_busy // CROWDED)
     if enough is None:
         return None
     evidence = (
@@ -425,12 +425,12 @@ def pool_too_large(look: Look) -> Leaf | None:
     return Leaf(finding=finding, weight=in_the_way_ns / look.busy_ns)
 
 
-def _fewest(run: RecordedRun, recorded: Replayed, most: int) -> Replayed | None:
+def _fewest(look: Look, recorded: Replayed, most: int) -> Replayed | None:
     """The run with the least number of workers, up to `most`, that is as good as what there was."""
     low, high, found = 1, most, None
     while low <= high:
         middle = (low + high) // 2
-        other = replay(run, workers=middle)
+        other = look.replayed(workers=middle)
         if other.makespan_ns <= recorded.makespan_ns * (1 + AS_WELL):
             found, high = other, middle - 1
         else:

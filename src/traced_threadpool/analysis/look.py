@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from traced_threadpool.analysis.critical_path import CriticalPath, critical_path
 from traced_threadpool.analysis.path_states import BETWEEN_NODES, PathState, path_states, states_of
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
-from traced_threadpool.analysis.what_if import MOST_WORKERS, Replayed, Scaling, replay, scale
+from traced_threadpool.analysis.what_if import MOST_WORKERS, Plan, Replayed, Scaling, replay, scale
 from traced_threadpool.analysis.words import seconds, share
 from traced_threadpool.runs import State
 
@@ -51,12 +51,25 @@ class Look:
         return sum(part_ns for state, part_ns in self.on_path.items() if state not in others)
 
     @cached_property
+    def plan(self) -> Plan:
+        """What all replays have in common: worked out once.
+
+        Raises:
+            ValueError: Nothing can be replayed.
+        """
+        return Plan(self.run)
+
+    def replayed(self, **settings: Any) -> Replayed:
+        """`replay` of this run, with these settings of its."""
+        return replay(self.run, plan=self.plan, **settings)
+
+    @cached_property
     def as_recorded(self) -> Replayed | None:
         """The replay with nothing changed; None where nothing can be replayed."""
         if self.duration_ns <= 0:
             return None
         try:
-            return replay(self.run)
+            return self.replayed()
         except ValueError:
             return None
 
@@ -68,8 +81,8 @@ class Look:
         now = self.as_recorded.workers
         most = max(MOST_WORKERS, 2 * now)
         if len(self.nodes) <= MANY_NODES:
-            return scale(self.run, range(now, most + 1))
-        return scale(self.run, {now, 2 * now, 4 * now, most})
+            return scale(self.run, range(now, most + 1), plan=self.plan)
+        return scale(self.run, {now, 2 * now, 4 * now, most}, plan=self.plan)
 
     @property
     def most_at_once(self) -> int:
@@ -128,8 +141,8 @@ class Look:
         """The run with this part of all waits of one kind taken off; of contention, what did not come from nodes."""
         less_ns = {node.key: part * self.states[node.key].get(state, 0) for node in self.nodes}
         if state in ("gil", "runqueue"):
-            return replay(self.run, less_contention_ns=less_ns)
-        return replay(self.run, less_wait_ns=less_ns)
+            return self.replayed(less_contention_ns=less_ns)
+        return self.replayed(less_wait_ns=less_ns)
 
     def of_run(self, part_ns: float) -> str:
         """A length of time, and which part of the run that is."""

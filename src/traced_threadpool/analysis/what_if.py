@@ -128,6 +128,7 @@ def replay(
     priority: PriorityName | None = None,
     less_wait_ns: Mapping[str, float] | None = None,
     less_contention_ns: Mapping[str, float] | None = None,
+    plan: Plan | None = None,
 ) -> Replayed:
     """The run to expect with other settings; what is not given stays as recorded.
 
@@ -142,6 +143,7 @@ def replay(
         less_wait_ns: By key of an execution, how much less it waits for what is no node: a socket, a disk, a lock.
         less_contention_ns: By key, how much less it waits for the interpreter lock or a processor because of others
             than nodes. What nodes do to each other stays.
+        plan: What was worked out of this run before, for whoever replays it several times.
 
     Raises:
         ValueError: The record has no node that ran, or links that form a circle; or a setting makes no sense.
@@ -151,7 +153,7 @@ def replay(
         less_wait_ns=less_wait_ns or {},
         less_contention_ns=less_contention_ns or {},
     )
-    return _Plan(run).replay(settings)
+    return (plan or Plan(run)).replay(settings)
 
 
 def scale(
@@ -163,12 +165,13 @@ def scale(
     processors: int | None = None,
     gil: bool = True,
     priority: PriorityName | None = None,
+    plan: Plan | None = None,
 ) -> Scaling:
     """How the makespan goes with the number of workers. Arguments and errors are those of `replay`."""
     counts = sorted(set(workers))
     if not counts:
         raise ValueError("workers is empty; give the numbers of workers to try, for example range(1, 17)")
-    plan = _Plan(run)
+    plan = plan or Plan(run)
     found: dict[int, Replayed] = {}
     for count in counts:
         settings = _settings(run, count, faster or {}, without, processors, gil, priority)
@@ -292,7 +295,7 @@ def _unknown(name: str, names: Collection[str]) -> str:
     return f"no node {name!r} in the record; it has {', '.join(repr(each) for each in shown)}{more}"
 
 
-class _Plan:
+class Plan:
     """What of a record stays the same in all its replays."""
 
     def __init__(self, run: RecordedRun) -> None:
