@@ -1,12 +1,21 @@
-"""A small recorded run for each leaf of the diagnosis. docs/diagnosis.md shows what is said of them."""
+"""A small recorded run for each leaf of the diagnosis. `docs/diagnosis.md` shows what is said of them.
+
+`python -m tests.diagnosed_runs docs/diagnosis.md` writes that into the page again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from traced_threadpool.analysis.causes import Cause
+from traced_threadpool.analysis.diagnose import diagnose
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
+from traced_threadpool.report.verdict import expected_gain, title
 from traced_threadpool.runs import State
 
 MS: Final = 1_000_000
@@ -154,3 +163,60 @@ UNATTRIBUTED: Final = run(
     attribution_reason="unsupported_platform",
 )
 """Three nodes for a second, and nobody knows what they did."""
+
+
+# The page
+
+WIDTH: Final = 110
+_NUMBER: Final = re.compile(r"(?<=\d) (?=(?:s|ms|%)\b|%)")
+_BLOCK: Final = re.compile(r"(<!-- example: (\w+) -->\n```text\n)(.*?)(```\n)", re.DOTALL)
+
+
+def renewed(page: str) -> str:
+    """The page with its examples as they are now."""
+    return _BLOCK.sub(lambda block: f"{block[1]}{shown(EXAMPLES[block[2]])}{block[4]}", page)  # type: ignore[index]
+
+
+def shown_in(page: str) -> list[str]:
+    """The causes that the page has an example of."""
+    return [block[2] for block in _BLOCK.finditer(page)]
+
+
+def shown(run: RecordedRun) -> str:
+    """A run, node by node, and what is said of it."""
+    return "".join(f"{line}\n" for line in (*_nodes(run), "", *_findings(run)))
+
+
+def _nodes(run: RecordedRun) -> Iterator[str]:
+    lacking = (run.expected_nodes or 0) - len(run.nodes)
+    yield (
+        f"run: {run.duration_ns // MS} ms, {run.max_workers} workers, {run.processors} "
+        f"processor{'s' if run.processors != 1 else ''}{f', {lacking} more nodes expected' if lacking else ''}"
+    )
+    for node in run.nodes:
+        states = ", ".join(f"{state} {part_ns // MS}" for state, part_ns in node.states.items())
+        what = states if node.outcome == "success" else ": ".join(filter(None, (node.outcome, states)))
+        queue = f", after {node.queue_ns // MS} ms in the queue" if node.queue_ns else ""
+        after = f" (needs {', '.join(node.upstream)})" if node.upstream else ""
+        yield f"  {node.name:<9}{node.started_ns // MS:>5} to {node.ended_ns // MS:>4} ms  {what}{queue}{after}"
+
+
+def _findings(run: RecordedRun) -> Iterator[str]:
+    for number, finding in enumerate(diagnose(run).findings, 1):
+        yield f"{number}. {title(finding)}"
+        said = [*(f"- {each}" for each in finding.evidence), finding.advice, expected_gain(finding, run)]
+        for each in filter(None, said):
+            whole = _NUMBER.sub("\u00a0", each)  # a number and its unit stay together
+            further = "     " if each.startswith("- ") else "   "
+            for line in textwrap.wrap(whole, WIDTH, initial_indent="   ", subsequent_indent=further):
+                yield line.replace("\u00a0", " ")
+
+
+def main() -> None:
+    """Renew the page that is named."""
+    page = Path(sys.argv[1])
+    page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -434,6 +434,29 @@ def test_a_link_that_is_no_input_is_no_upstream(file: Path) -> None:
     assert [node.upstream for node in read_one(file, items).nodes] == [(), ()]
 
 
+def test_a_node_that_never_ran_lacks_no_link(file: Path) -> None:
+    """Its inputs that never started have no span to link to; the names tell of those that there are."""
+    items = [
+        run_item(1, 0, 100, nodes=3),
+        node_item(2, "load", 0, 10),
+        node_item(3, "bad", 0, 20, attributes={"hamilton.node.outcome": "error"}),
+        node_item(
+            4,
+            "join",
+            20,
+            20,
+            (2, "load"),
+            (3, "bad"),
+            (9, "late"),
+            links=(3,),
+            attributes={"hamilton.node.outcome": "upstream_error"},
+        ),
+    ]
+    run = read_one(file, items)
+
+    assert (run.by_key[key(4)].upstream, run.problems) == ((key(3), key(2)), ())
+
+
 # What cannot be
 
 

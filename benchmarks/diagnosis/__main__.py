@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         keep = asked.keep or asked.read or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         keep.mkdir(parents=True, exist_ok=True)
-        for seed in range(1, asked.seeds + 1):
+        for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
             for name in asked.only:
                 trace = keep / f"{name}-{seed}.jsonl"
                 if not trace.exists():
@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.diagnosis", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each program (default: 5)")
+    parser.add_argument("--first-seed", type=int, default=1, metavar="N", help="the others follow (default: 1)")
     parser.add_argument("--scale", type=float, default=1.0, help="how much work (default: 1, which is 1 to 5 s a run)")
     parser.add_argument(
         "--only", type=_names, default=list(cases.CASES), metavar="NAME,...", help=f"of {', '.join(cases.CASES)}"

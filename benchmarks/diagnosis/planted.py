@@ -242,18 +242,18 @@ def busy_processors(dice: random.Random, scale: float) -> Iterator[Program]:
 
 
 def even_stages(dice: random.Random, scale: float) -> Iterator[Program]:
-    """Nothing is wrong: four nodes that ask as long as they compute."""
-    names = [f"line_{index}" for index in range(4)]
+    """Nothing is wrong: two nodes that ask as long as they compute, and never want more than two processors."""
+    names = [f"line_{index}" for index in range(2)]
 
     def line(name: str, url: str) -> int:
         fetched = 0
-        for number in range(4):
+        for number in range(6):
             fetched += len(fetch(url, f"/line/{name}/{number}?figures=5"))
             compute_without_lock(0.1 * scale)
         return fetched
 
     with running_service({"line": 0.1 * scale}, seed=dice.randrange(1000)) as url:
-        yield Program(module=_wide(line, names), workers=4, inputs={"url": url})
+        yield Program(module=_wide(line, names), workers=2, inputs={"url": url})
 
 
 PLANTED: Final[Mapping[str, Make]] = {

@@ -35,8 +35,6 @@ class Judged:
         found = ", ".join(
             each.cause
             if each.gain_seconds is None
-            else f"{each.cause} {each.gain_seconds / self.run.duration_ns:.0%}"
-            if not self.run.duration_ns
             else f"{each.cause} {each.gain_seconds * 1e9 / self.run.duration_ns:.0%}"
             for each in self.diagnosis.findings
         )
@@ -44,15 +42,22 @@ class Judged:
 
 
 def tables(judged: Sequence[Judged]) -> list[Table]:
-    """The matrix, and the runs that were misjudged."""
-    columns = _columns(judged)
-    rows = [[name, planted, *cells, right] for name, planted, cells, right in _rows(judged, columns)]
+    """What was found, by program. The matrix itself is too wide for a terminal."""
+    rows = [
+        [
+            case.name,
+            " or ".join(case.causes),
+            ", ".join(f"{cause} {number}" for cause, number in counts.most_common()),
+            f"{right} of {counts.total()}",
+        ]
+        for case, counts, right in _rows(judged)
+    ]
     return [
         Table(
             title="First finding, by what was planted",
-            columns=("program", "planted", *columns, "right"),
+            columns=("program", "planted", "found", "right"),
             rows=rows,
-            text_columns=frozenset({0, 1}),
+            text_columns=frozenset({0, 1, 2}),
             note=_total(judged),
         )
     ]
@@ -73,31 +78,32 @@ def write(page: Path, judged: Sequence[Judged], where: str) -> None:
 
 
 def _markdown(judged: Sequence[Judged], where: str) -> str:
-    columns = _columns(judged)
-    head = ["program", "planted", *(f"`{column}`" for column in columns), "right"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [
-        f"| {' | '.join([name, f'`{planted}`', *cells, right])} |"
-        for name, planted, cells, right in _rows(judged, columns)
+    used = {each.diagnosis.cause for each in judged} | {cause for each in judged for cause in each.case.causes}
+    columns = [cause for cause in CAUSES if cause in used]
+    numbers = {cause: str(number) for number, cause in enumerate(columns, 1)}
+    lines = [
+        f"First findings: {', '.join(f'{numbers[cause]} `{cause}`' for cause in columns)}.",
+        "",
+        f"| program | planted | {' | '.join(numbers.values())} | right |",
+        f"|---|---|{'---:|' * (len(columns) + 1)}",
     ]
-    wrong = [each for each in judged if not each.is_right]
-    said = [f"- {each.in_a_line}" for each in wrong]
-    return "\n".join([*lines, "", f"{_total(judged)}. Measured on {where}.", *([""] if said else []), *said, ""])
+    for case, counts, right in _rows(judged):
+        planted = " or ".join(f"{numbers[cause]} `{cause}`" for cause in case.causes)
+        cells = [str(counts[column]) if counts[column] else "" for column in columns]
+        lines.append(f"| {' | '.join([f'`{case.name}`', planted, *cells, f'{right} of {counts.total()}'])} |")
+    seeds = sorted({each.seed for each in judged})
+    said = [f"- {each.in_a_line}" for each in judged if not each.is_right]
+    total = f"{_total(judged)}. Seeds {seeds[0]} to {seeds[-1]}, on {where}."
+    return "\n".join([*lines, "", total, *([""] if said else []), *said, ""])
 
 
-def _columns(judged: Sequence[Judged]) -> list[Cause]:
-    used = {each.diagnosis.cause for each in judged} | {each.case.causes[0] for each in judged}
-    return [cause for cause in CAUSES if cause in used]
-
-
-def _rows(judged: Sequence[Judged], columns: Sequence[Cause]) -> list[tuple[str, str, list[str], str]]:
+def _rows(judged: Sequence[Judged]) -> list[tuple[Case, Counter[Cause], int]]:
+    """Each program, how often each cause came first, and how often that was right."""
     rows = []
     for case in {each.case.name: each.case for each in judged}.values():
         of_case = [each for each in judged if each.case is case]
         counts = Counter(each.diagnosis.cause for each in of_case)
-        right = sum(each.is_right for each in of_case)
-        cells = [str(counts[column]) if counts[column] else "" for column in columns]
-        rows.append((case.name, " or ".join(case.causes), cells, f"{right} of {len(of_case)}"))
+        rows.append((case, counts, sum(each.is_right for each in of_case)))
     return rows
 
 

@@ -15,6 +15,7 @@ The tree, in the order in which it is gone through:
    - if the nodes of the critical path were twice as fast: `critical_path`, unless one of the above explains the chain.
 
    What takes less than a tenth off the run is no finding. So what a node does beside the critical path never is one.
+   Where something is found and waiting for the network or the disk is less than most, but a third, it is told after.
 4. What cannot be replayed: most of the run passes outside of nodes (`outside_nodes`); nodes stand in each other's way,
    and half as many at once would be done as early (`pool_too_large`).
 5. Nothing of these: `healthy`; or `telemetry_loss`, where nobody knows what most of the run went to.
@@ -91,14 +92,18 @@ def _by_gain(look: Look) -> list[Leaf]:
         leaves.pool_too_small(look),
         leaves.straggler(look),
     ]
-    least = leaves.CONTRIBUTES if any(asked) else leaves.DOMINATES
-    asked += [leaves.slow_network(look, least=least), leaves.slow_disk(look, least=least)]
     found = [leaf for leaf in asked if leaf is not None]
+    slow = [leaves.slow_network(look, least=leaves.DOMINATES), leaves.slow_disk(look, least=leaves.DOMINATES)]
+    beside: list[Leaf | None] = []
+    if found:
+        beside = [leaves.slow_network(look, least=leaves.CONTRIBUTES), leaves.slow_disk(look, least=leaves.CONTRIBUTES)]
+        beside = [None if one is not None else other for one, other in zip(slow, beside, strict=True)]
+    found += [leaf for leaf in slow if leaf is not None]
     chain = leaves.governing_chain(look)
     explained = max((leaf.weight for leaf in found if leaf.finding.cause in _EXPLAIN_A_CHAIN), default=0.0)
     if chain is not None and explained < chain.weight / 2:
         found.append(chain)
-    return _ordered(found)
+    return [*_ordered(found), *_ordered([leaf for leaf in beside if leaf is not None])]
 
 
 def _by_share(look: Look) -> list[Leaf]:

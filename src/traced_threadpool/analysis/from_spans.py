@@ -310,9 +310,10 @@ def _linked(node: NodeExecution, span: Span, look_up: _LookUp, repairs: Counter[
             upstream.update(dict.fromkeys(keys))
             if keys:
                 found.add(name)
-        repairs["links"] += len(upstream) > before
+        # A node that never ran need not have had spans to link to: some of its inputs had not started.
+        repairs["links"] += node.ran and len(upstream) > before
         missing = [name for name in told if name not in found]
-    if missing or (lost and not is_told):
+    if node.ran and (missing or (lost and not is_told)):
         repairs["upstream"] += 1
     ready_ns = node.ready_ns
     if upstream and span.resolution_ns > 1:  # an end and a ready time that differ by rounding alone are one

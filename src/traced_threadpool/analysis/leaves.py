@@ -64,7 +64,6 @@ UNKNOWN: Final = 0.5
 CULPRITS: Final = 0.5
 """Those are named who held the lock during this part of the waiting, beginning with the one who held it most."""
 
-MOST_NAMES: Final = 5
 MOST_SHOWN: Final = 3
 
 
@@ -104,9 +103,7 @@ def failing_upstream(look: Look) -> Finding | None:
         if raised
         else "No node in the record raised. Look at what is done with the results, or for spans that are missing."
     )
-    return Finding(
-        cause="failing_upstream", nodes=names[:MOST_NAMES], evidence=tuple(evidence), advice=advice, gain_seconds=None
-    )
+    return Finding(cause="failing_upstream", nodes=names, evidence=tuple(evidence), advice=advice, gain_seconds=None)
 
 
 def cancelled(look: Look) -> Finding | None:
@@ -193,7 +190,7 @@ def _culprits(holders: Mapping[str, float]) -> list[str]:
     found: list[str] = []
     left_ns = CULPRITS * sum(holders.values())
     for name, held_ns in holders.items():
-        if left_ns <= 0 or len(found) == MOST_NAMES:
+        if left_ns <= 0:
             break
         found.append(name)
         left_ns -= held_ns
@@ -491,7 +488,8 @@ def healthy(look: Look) -> Finding:
         nodes=(),
         evidence=evidence,
         advice=(
-            f"Leave it as it is: no setting makes it shorter by {share(MATTERS)}. What remains is {scaling.reason}."
+            f"Leave it as it is: no setting makes it shorter by {share(MATTERS)}. More workers would not help: "
+            f"{scaling.reason}."
         ),
         gain_seconds=None,
     )
@@ -538,7 +536,7 @@ def _by_gain(
         return None
     finding = Finding(
         cause=cause,
-        nodes=tuple(nodes[:MOST_NAMES]),
+        nodes=tuple(nodes),
         evidence=tuple(evidence),
         advice=advice,
         gain_seconds=gain_ns / 1e9,

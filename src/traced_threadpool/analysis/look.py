@@ -125,17 +125,11 @@ class Look:
         return min(max(0, self.as_recorded.makespan_ns - _makespan_ns(other)), self.duration_ns)
 
     def without(self, state: State, part: float = 1.0) -> Replayed:
-        """The run with this part of all waits of one kind taken off."""
-        whole_ns: dict[str, float] = {}
-        for node in self.nodes:
-            whole_ns[node.name] = whole_ns.get(node.name, 0) + node.duration_ns
-        return replay(
-            self.run,
-            faster={
-                name: faster_by(whole_ns[name], whole_ns[name] - part * wait_ns)
-                for name, wait_ns in self.by_name(state).items()
-            },
-        )
+        """The run with this part of all waits of one kind taken off; of contention, what did not come from nodes."""
+        less_ns = {node.key: part * self.states[node.key].get(state, 0) for node in self.nodes}
+        if state in ("gil", "runqueue"):
+            return replay(self.run, less_contention_ns=less_ns)
+        return replay(self.run, less_wait_ns=less_ns)
 
     def of_run(self, part_ns: float) -> str:
         """A length of time, and which part of the run that is."""

@@ -24,7 +24,7 @@ import difflib
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Final, Literal
 
@@ -126,6 +126,8 @@ def replay(
     processors: int | None = None,
     gil: bool = True,
     priority: PriorityName | None = None,
+    less_wait_ns: Mapping[str, float] | None = None,
+    less_contention_ns: Mapping[str, float] | None = None,
 ) -> Replayed:
     """The run to expect with other settings; what is not given stays as recorded.
 
@@ -137,11 +139,18 @@ def replay(
         processors: How many the machine has.
         gil: False: nothing ever waits for the interpreter lock, as in a free-threaded Python.
         priority: Which of the ready nodes goes first: "fifo", or "critical_path" with the record's own durations known.
+        less_wait_ns: By key of an execution, how much less it waits for what is no node: a socket, a disk, a lock.
+        less_contention_ns: By key, how much less it waits for the interpreter lock or a processor because of others
+            than nodes. What nodes do to each other stays.
 
     Raises:
         ValueError: The record has no node that ran, or links that form a circle; or a setting makes no sense.
     """
-    settings = _settings(run, workers, faster or {}, without, processors, gil, priority)
+    settings = replace(
+        _settings(run, workers, faster or {}, without, processors, gil, priority),
+        less_wait_ns=less_wait_ns or {},
+        less_contention_ns=less_contention_ns or {},
+    )
     return _Plan(run).replay(settings)
 
 
@@ -234,6 +243,8 @@ class _Settings:
     processors: int | None
     gil: bool
     priority: PriorityName | None
+    less_wait_ns: Mapping[str, float] = field(default_factory=dict)
+    less_contention_ns: Mapping[str, float] = field(default_factory=dict)
 
 
 def _settings(
@@ -308,7 +319,12 @@ class _Plan:
     def replay(self, settings: _Settings) -> Replayed:
         workers = settings.workers or self.workers
         factors = [1 / settings.faster.get(node.name, 1) for node in self.nodes]
-        wanted = [demand.times(factor) for demand, factor in zip(self.demands.each, factors, strict=True)]
+        less_ns = [settings.less_wait_ns.get(node.key, 0.0) for node in self.nodes]
+        asked = [
+            replace(demand, wait_ns=max(0.0, demand.wait_ns - less)) if less else demand
+            for demand, less in zip(self.demands.each, less_ns, strict=True)
+        ]
+        wanted = [demand.times(factor) for demand, factor in zip(asked, factors, strict=True)]
         if not settings.gil:
             wanted = [demand.without_lock() for demand in wanted]
         ranks = self._ranks(settings.priority or self.run.priority, settings.faster, settings.without)
@@ -318,8 +334,13 @@ class _Plan:
         before_ns = sum(self.contention_ns)
         kept = min(1.0, sum(contention_ns) / before_ns) if before_ns else 1.0
         lasting = []
+        missed_by_nodes_ns = left_of_it_ns = 0.0
         for index, (node, factor) in enumerate(zip(self.nodes, factors, strict=True)):
             missed_ns = node.duration_ns - self.demands.each[index].alone_ns - self.contention_ns[index]
+            if missed_ns > 0:
+                missed_by_nodes_ns += missed_ns
+                missed_ns = max(0.0, missed_ns - settings.less_contention_ns.get(node.key, 0.0))
+                left_of_it_ns += missed_ns
             waits_ns = max(0.0, contention_ns[index] + missed_ns * kept * min(1.0, factor))
             lasting.append(Demand(wait_ns=round(wanted[index].alone_ns + waits_ns)))
         # So does what a hand-over takes beyond the usual: a worker just woken up must get the lock first.
@@ -334,6 +355,8 @@ class _Plan:
         if before_ns:
             last_ns = max((when.ended_ns for when in times if when is not None), default=0.0)
             missed_ns = self.run.duration_ns - self.tail_ns - self.machine_ns
+            if missed_ns > 0 and missed_by_nodes_ns:
+                missed_ns *= left_of_it_ns / missed_by_nodes_ns
             length_ns = max(0.0, machine_ns + missed_ns * kept)
             if last_ns and abs(length_ns - last_ns) > 1:
                 stretch = length_ns / last_ns
