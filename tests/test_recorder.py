@@ -297,3 +297,37 @@ def test_a_chain_of_20_000_nodes_is_recorded_and_let_go_of() -> None:
     (recorded,) = recorder.runs
     assert sum(node.duration_ns for node in recorded.nodes) == recorded.duration_ns == 20_000
     assert len(critical_path(recorded).steps) == 20_000
+
+
+@pytest.mark.parametrize(("call", "times"), [("run_started", 1), ("node_ended", 3), ("run_ended", 1)])
+def test_a_recorder_that_fails_costs_a_counted_error_and_no_node(
+    call: str, times: int, stage: Stage, monkeypatch: pytest.MonkeyPatch, without_logging: None
+) -> None:
+    """Wherever it fails: the result is there, and each failure is counted where everybody can see it."""
+    registry = CollectorRegistry()
+
+    def out_of_memory(*_: Any) -> None:
+        raise MemoryError(call)
+
+    monkeypatch.setattr(Recorder, call, out_of_memory)
+    adapter = stage.adapter(FutureAdapter(2, tracing=False, registry=registry, record=True))
+    assert driver_of(adapter, load, rates, join).execute(["join"]) == {"join": 3}
+
+    assert registry.get_sample_value("hamilton_telemetry_errors_total", {"component": "recorder"}) == times
+
+
+def test_whoever_is_told_of_a_run_may_fail(stage: Stage, record: Record, without_logging: None) -> None:
+    """A keeper of records that raises: counted, and the run is kept in memory all the same."""
+
+    def full_disk(run: RunRecord, recording: Recording) -> None:
+        raise OSError("no space left on device")
+
+    adapter = stage.adapter(FutureAdapter(2, tracing=False, registry=CollectorRegistry()))
+    recorder = record(adapter, on_end=full_disk)
+    driver = driver_of(adapter, load, rates, join)
+    for _ in range(2):
+        assert driver.execute(["join"]) == {"join": 3}
+
+    assert adapter._pool._observers.errors.counts == {"recorder": 2}
+    assert [len(run.nodes) for run in recorder.runs] == [3, 3]
+    assert recorder._parts == {}

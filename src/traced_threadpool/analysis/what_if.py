@@ -338,10 +338,13 @@ class Plan:
         before_ns = sum(self.contention_ns)
         kept = min(1.0, sum(contention_ns) / before_ns) if before_ns else 1.0
         lasting = []
+        missed_by_nodes_ns = left_of_it_ns = 0.0
         for index, (node, factor) in enumerate(zip(self.nodes, factors, strict=True)):
             missed_ns = node.duration_ns - self.demands.each[index].alone_ns - self.contention_ns[index]
             if missed_ns > 0:
+                missed_by_nodes_ns += missed_ns
                 missed_ns = max(0.0, missed_ns - settings.less_contention_ns.get(node.key, 0.0))
+                left_of_it_ns += missed_ns
             waits_ns = max(0.0, contention_ns[index] + missed_ns * kept * min(1.0, factor))
             lasting.append(Demand(wait_ns=round(wanted[index].alone_ns + waits_ns)))
         # So does what a hand-over takes beyond the usual: a worker just woken up must get the lock first.
@@ -353,9 +356,11 @@ class Plan:
             lasting, hand_over_ns, workers=workers, processors=None, without=settings.without, ranks=ranks
         )
         started_ns, stretch = self.run.started_ns, 1.0
-        if before_ns and not settings.less_contention_ns:  # which the machine knows nothing of
+        if before_ns:
             last_ns = max((when.ended_ns for when in times if when is not None), default=0.0)
             missed_ns = self.run.duration_ns - self.tail_ns - self.machine_ns
+            if missed_ns > 0 and missed_by_nodes_ns:
+                missed_ns *= left_of_it_ns / missed_by_nodes_ns
             length_ns = max(0.0, machine_ns + missed_ns * kept)
             if last_ns and abs(length_ns - last_ns) > 1:
                 stretch = length_ns / last_ns
