@@ -16,6 +16,9 @@ from benchmarks import __main__ as command
 from benchmarks import bounds, dags, guard, holds, memory, page, peers, samples, targets, telemetry_parts
 from benchmarks.samples import Results, Series
 from benchmarks.table import Table
+from benchmarks.what_if import __main__ as what_if
+from benchmarks.what_if import report as foretold_report
+from benchmarks.what_if.kept import read_runs
 
 BENCHMARKS = Path(dags.__file__).parent
 
@@ -142,6 +145,25 @@ def test_page_keeps_what_others_wrote(tmp_path: Path) -> None:
     page.write(path, [second], {"processors usable": 2, "processor": "some"}, {"python": "3"})
     text = path.read_text()
     assert ("| a | 1 |" in text, "| a | 2 |" in text, text.endswith("Words.\n")) == (False, True, True)
+
+
+def test_what_was_foretold_is_put_between_the_marks_of_a_page(tmp_path: Path) -> None:
+    """From runs that are really made, kept and read again, with their records as they were."""
+    path = tmp_path / "page.md"
+    marked = f"{foretold_report.BEGIN}\nto be replaced\n{foretold_report.END}"
+    path.write_text(f"before\n{marked}\nafter\n", encoding="utf-8")
+    words = ["--only", "wide", "--scale", "0.05", "--rounds", "1", "--workers", "2,4", "--keep", str(tmp_path)]
+    for _ in range(2):
+        what_if.main([*words, "--write", str(path)])
+        text = path.read_text(encoding="utf-8")
+        assert "to be replaced" not in text
+        assert text.startswith("before\n")
+        assert text.endswith("after\n")
+        assert "| I/O | wide 101: sleep |" in text
+    (file,) = tmp_path.glob("*.json")
+    assert sorted(read_runs(file)) == [2, 4]
+    with pytest.raises(ValueError, match="has no place for the tables"):
+        foretold_report.write(Path(__file__), [], "here")
 
 
 @pytest.mark.parametrize("arguments", [["--only", "speed"], ["--only", ""], ["--repeat", "0"], ["--repeat", "x"]])

@@ -208,6 +208,16 @@ def test_settings_that_make_no_sense(command: Command, trace: Path, words: tuple
     assert message in command("what-if", trace, *words, status=2)
 
 
+@pytest.mark.parametrize("option", ["--faster", "--without"])
+def test_a_name_that_is_nearly_one_is_answered_with_it(command: Command, trace: Path, option: str) -> None:
+    """Both options that take a node's name."""
+    right = RUN.nodes[0].name
+    wrong = right.replace("_", "-")
+    message = command("what-if", trace, option, f"{wrong}=2x" if option == "--faster" else wrong, status=2)
+    assert f"no node {wrong!r} in the record; did you mean" in message
+    assert repr(right) in message
+
+
 # report, diff, demo
 
 

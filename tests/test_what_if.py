@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hamilton.htypes import Collect, Parallelizable
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from tests.dags import driver_of
+from tests.dags import driver_of, dynamic_driver_of
 from traced_threadpool import FutureAdapter
 from traced_threadpool.analysis.demand import demands
 from traced_threadpool.analysis.machine import Demand
@@ -277,6 +280,30 @@ def test_nodes_that_never_waited_for_the_lock_do_not_hold_it() -> None:
     assert replay(run).processor_share == 1
 
 
+def test_a_node_that_ran_in_the_middle_of_another_is_part_of_it() -> None:
+    """Where every worker waits for a nested run, one helps with any node: two at once on a single worker."""
+    run = record([node("outer", 0, 30, worker="w"), node("helped", 5, 15, worker="w")], workers=1)
+    assert replay(run).makespan_ns == 30 * MS
+    assert [each.name for each in replay(run).nodes] == ["outer"]
+    assert "1 nodes ran while another one on their worker waited, and are part of that one" in replay(run).assumptions
+
+
+def test_however_unfair_the_turns_were_the_lock_stays_serial() -> None:
+    """Four nodes that got the lock one after another take no less on two workers, though durations alone would."""
+    run = record(
+        [
+            node(name, 0, 50 + waited, states={"cpu": 50, "gil": waited}, samples=9, worker=name)
+            for name, waited in zip("abcd", (0, 50, 100, 150), strict=True)
+        ],
+        workers=4,
+        processors=2,
+        attribution="process",
+    )
+    made = {workers: replay(run, workers=workers).makespan_ns / MS for workers in (1, 2, 3, 4, 8)}
+    # Who never waited is taken to hold the lock a little less than the others.
+    assert all(175 <= ms <= 204 for ms in made.values()), made
+
+
 def test_a_node_that_met_nobody_is_taken_for_plain_python_and_that_is_said() -> None:
     """On one worker nothing tells whether `hash` held the lock."""
     run = record(
@@ -371,6 +398,30 @@ def test_where_more_workers_stop_helping_and_why(run: RecordedRun, enough: int, 
     assert scaling.makespan_ns[run.max_workers or 0] == replay(run).makespan_ns
 
 
+def test_where_all_workers_that_were_tried_are_used_nobody_knows_whether_more_help() -> None:
+    """Eight sleepers, four workers at most; and that is said."""
+    scaling = scale(record([node(name, 0, 100, states={"sleep": 100}) for name in "abcdefgh"], workers=8), [1, 2, 4])
+    assert (scaling.enough_workers, scaling.limit) == (4, "none")
+    assert scaling.reason == "4 workers are the most that were tried, and at times all of them have a node"
+
+
+@pytest.mark.parametrize(
+    ("demand", "processors", "limit", "reason"),
+    [
+        (Demand(held_ns=60 * MS, wait_ns=120 * MS), 8, "gil", "the interpreter lock is held for 67% of the run"),
+        (Demand(free_ns=120 * MS, wait_ns=120 * MS), 3, "processors", "nodes compute for 57% of the processors' time"),
+    ],
+    ids=["gil", "processors"],
+)
+def test_what_nodes_get_in_each_others_way_for_without_filling_it(
+    demand: Demand, processors: int, limit: str, reason: str
+) -> None:
+    """Workers to spare, and yet longer than the longest chain: what is used most is what they queue for."""
+    scaling = scale(played([(demand, [])] * 4, workers=4, processors=processors))
+    assert scaling.limit == limit
+    assert scaling.reason.startswith(reason)
+
+
 def test_scaling_takes_the_other_settings_too() -> None:
     """Without the interpreter lock, eight nodes of plain Python fill four processors."""
     run = played([(Demand(held_ns=50 * MS), [])] * 8, workers=4, processors=4)
@@ -380,7 +431,7 @@ def test_scaling_takes_the_other_settings_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("asked", "message"),
     [
         ({"workers": 0}, r"workers is 0; it must be a whole number from 1 on"),
         ({"workers": 2.5}, r"workers is 2\.5; it must be a whole number"),
@@ -395,11 +446,11 @@ def test_scaling_takes_the_other_settings_too() -> None:
         ({"without": "load"}, r"without is the string 'load'; give a collection of names, such as \('load',\)"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_make_no_sense_are_refused(asked: dict[str, Any], message: str) -> None:
     """With what was found, what was expected, and the names there are."""
     run = record([node("load", 0, 10), node("clean", 10, 20, "load")], workers=1)
     with pytest.raises(ValueError, match=message):
-        replay(run, **settings)
+        replay(run, **asked)
 
 
 @pytest.mark.parametrize(
@@ -490,3 +541,107 @@ def test_a_record_with_priorities_unchanged_is_the_run(priority: str) -> None:
         id="1", name="r", pool="p", started_ns=0, ended_ns=300, nodes=nodes, max_workers=1, priority=priority
     )
     assert {node.name: node.started_ns for node in replay(run).nodes} == starts
+
+
+def named(name: str, work: Callable[[], None], inputs: Sequence[str] = ()) -> Callable[..., int]:
+    """A node that works and returns 1."""
+
+    def function(**inputs: int) -> int:
+        work()
+        return 1
+
+    function.__name__ = function.__qualname__ = name
+    parameters = [inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, annotation=int) for each in inputs]
+    function.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
+    function.__annotations__ = {**dict.fromkeys(inputs, int), "return": int}
+    return function
+
+
+def recorded(functions: Sequence[Callable[..., int]], workers: int) -> RecordedRun:
+    with FutureAdapter(workers, registry=CollectorRegistry(), record=1, tracing=False) as adapter:
+        driver_of(adapter, *functions).execute([each.__name__ for each in functions])
+    (run,) = adapter.recorded_runs
+    return run
+
+
+def compute() -> None:
+    sum(number * number % 7 for number in range(150_000))
+
+
+def fail() -> None:
+    raise ArithmeticError
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), fail_fast=st.booleans())
+def test_any_real_run_is_given_back(data: st.DataObject, fail_fast: bool) -> None:
+    """Of nodes that sleep, compute, fail or run a driver of their own on the same adapter, with what never ran.
+
+    On one worker, since a second thread may start so late that the first takes its node: the replay does not know.
+    """
+    with FutureAdapter(1, registry=CollectorRegistry(), record=1, tracing=False, fail_fast=fail_fast) as adapter:
+
+        def nest() -> None:
+            inner = [named("inner_0", compute), named("inner_1", lambda: time.sleep(0.002), ["inner_0"])]
+            driver_of(adapter, *inner).execute(["inner_1"])
+
+        works = [lambda: time.sleep(0.003), compute, nest, fail]
+        functions: list[Callable[..., int]] = []
+        for number in range(data.draw(st.integers(1, 8), label="nodes")):
+            earlier = st.lists(st.sampled_from([each.__name__ for each in functions]), max_size=3, unique=True)
+            inputs = data.draw(earlier) if functions else []
+            functions.append(named(f"n{number}", data.draw(st.sampled_from(works)), inputs))
+        with contextlib.suppress(ArithmeticError):
+            driver_of(adapter, *functions).execute([each.__name__ for each in functions])
+    (run,) = adapter.recorded_runs
+    if any(each.ran and each.parent is None for each in run.nodes):
+        assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=0.05, abs=2 * MS)
+
+
+def test_a_real_run_with_branches_is_given_back() -> None:
+    """Dynamic execution: Hamilton's walk stands still for the node that is split, here and in the replay."""
+
+    def item() -> Parallelizable[int]:
+        time.sleep(0.02)
+        yield from range(6)
+
+    def work(item: int) -> int:
+        time.sleep(0.01)
+        return item
+
+    def total(work: Collect[int]) -> int:
+        return sum(work)
+
+    with FutureAdapter(3, registry=CollectorRegistry(), record=1, tracing=False) as adapter:
+        assert dynamic_driver_of(adapter, item, work, total).execute(["total"]) == {"total": 15}
+    (run,) = adapter.recorded_runs
+    assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=0.05)
+    assert replay(run, workers=1).makespan_ns >= 80 * MS
+
+
+def test_plain_python_computing_is_serial() -> None:
+    """More workers do not help nodes of plain Python, and the reason is the interpreter lock."""
+    for _ in range(5):
+        run = recorded([named(f"n{number}", lambda: [compute() for _ in range(5)]) for number in range(8)], 2)
+        if sum(each.states.get("cpu", 0) for each in run.nodes) > 0.65 * run.duration_ns:
+            break  # else other processes had the processor for a good part of the run
+    else:
+        pytest.skip("the machine is too busy to see what limits a run")
+    scaling = scale(run)
+    assert scaling.makespan_ns[64] >= 0.8 * scaling.makespan_ns[1]
+    assert scaling.limit == "gil"
+    assert "its computing is serial" in scaling.reason
+    assert replay(run, gil=False, processors=8, workers=8).makespan_ns < 0.75 * run.duration_ns
+
+
+def test_of_a_hundred_sleepers_as_many_workers_help_as_are_tried() -> None:
+    """Up to 64 workers they take two rounds, from 100 on one: beyond, there is nothing for a worker to do."""
+    run = recorded([named(f"n{number}", lambda: time.sleep(0.1)) for number in range(100)], 16)
+    scaling = scale(run)
+    assert scaling.makespan_ns[64] < 0.75 * scaling.makespan_ns[32]
+    assert 45 <= scaling.enough_workers <= 64
+    assert (scaling.limit, "the most that were tried" in scaling.reason) == ("none", True)
+    beyond = scale(run, (50, 100, 128))
+    assert beyond.makespan_ns[100] < 0.75 * beyond.makespan_ns[50]
+    assert beyond.enough_workers == 100
+    assert beyond.limit in ("nodes", "critical_path")

@@ -30,7 +30,7 @@ from typing import Final, Literal
 
 from traced_threadpool.analysis.demand import demands
 from traced_threadpool.analysis.machine import Demand
-from traced_threadpool.analysis.record import RecordedRun
+from traced_threadpool.analysis.record import NodeExecution, RecordedRun
 from traced_threadpool.analysis.virtual_pool import VirtualPool, most_at_once
 from traced_threadpool.priorities import (
     CRITICAL_PATH,
@@ -286,9 +286,10 @@ class _Plan:
 
     def __init__(self, run: RecordedRun) -> None:
         # A node of a run nested in another node is part of what that one does.
-        self.nodes = tuple(
-            node for node in run.nodes if node.ran and (node.parent is None or node.parent not in run.by_key)
-        )
+        outer = [node for node in run.nodes if node.ran and (node.parent is None or node.parent not in run.by_key)]
+        helped = _helped(outer)
+        self.nodes = tuple(node for node in outer if node.key not in helped)
+        self.helped = len(helped)
         if not self.nodes:
             raise ValueError(f"run {run.name!r} has no node that ran, of {len(run.nodes)}; there is nothing to replay")
         self.run = run
@@ -415,9 +416,11 @@ class _Plan:
             said.append(
                 f"the record does not say how many workers there were; at most {self.workers} had a node at once"
             )
-        nested = sum(node.ran for node in run.nodes) - len(nodes)
+        nested = sum(node.ran for node in run.nodes) - len(nodes) - self.helped
         if nested:
             said.append(f"{nested} nodes of nested runs are part of the nodes that ran them")
+        if self.helped:
+            said.append(f"{self.helped} nodes ran while another one on their worker waited, and are part of that one")
         missing = (run.expected_nodes or 0) - len(run.nodes)
         if missing > 0:
             said.append(f"{missing} nodes are missing in the record, and in the replay")
@@ -441,6 +444,18 @@ class _Plan:
         if lock_ns > TELLING_LOCK_SHARE * sum(node.duration_ns for node in nodes):
             said.append("waiting for locks stays as it was, though it may come of other nodes of the run")
         return tuple(said)
+
+
+def _helped(nodes: Sequence[NodeExecution]) -> set[str]:
+    """Keys of nodes that a worker ran in the middle of another one, which waited for its nested run."""
+    found = set()
+    until_ns: dict[str, int] = {}  # by worker, the end of what it began with
+    for node in sorted(nodes, key=lambda node: (node.started_ns, -node.ended_ns)):
+        if node.worker and node.ended_ns <= until_ns.get(node.worker, node.started_ns) and node.duration_ns:
+            found.add(node.key)
+        else:
+            until_ns[node.worker] = node.ended_ns
+    return found
 
 
 def _share(part: float, whole: float) -> float:
