@@ -98,6 +98,7 @@ def dags(draw: st.DrawFn, held: bool = False, mixed: bool = False) -> list[tuple
 workers_counts = st.integers(1, 6)
 
 
+@settings(deadline=None)
 @given(dag=st.one_of(dags(), dags(held=True, mixed=True), dags(mixed=True)), workers=workers_counts)
 def test_an_unchanged_record_gives_back_the_run(dag: list[tuple[Demand, list[int]]], workers: int) -> None:
     """To the nanosecond, node by node, however much its nodes kept each other waiting."""
@@ -112,6 +113,7 @@ def test_an_unchanged_record_gives_back_the_run(dag: list[tuple[Demand, list[int
     assert replay(run, workers=workers, processors=2) == replayed
 
 
+@settings(deadline=None)
 @given(dag=dags(), recorded=workers_counts, asked=workers_counts)
 def test_waits_alone_are_scheduled_as_well_as_any_list_schedule(
     dag: list[tuple[Demand, list[int]]], recorded: int, asked: int
@@ -123,6 +125,7 @@ def test_waits_alone_are_scheduled_as_well_as_any_list_schedule(
     assert max(path_ns, work_ns / asked) <= makespan_ns <= work_ns / asked + (1 - 1 / asked) * path_ns
 
 
+@settings(deadline=None)
 @given(dag=dags(held=True, mixed=True), recorded=workers_counts, asked=workers_counts, gil=st.booleans())
 def test_no_node_starts_before_its_inputs_and_no_worker_has_two(
     dag: list[tuple[Demand, list[int]]], recorded: int, asked: int, gil: bool
@@ -136,6 +139,7 @@ def test_no_node_starts_before_its_inputs_and_no_worker_has_two(
     assert most_at_once([(each.started_ns, each.ended_ns) for each in replayed.nodes]) == replayed.most_busy <= asked
 
 
+@settings(deadline=None)
 @given(dag=dags(held=True, mixed=True), asked=workers_counts)
 def test_a_record_without_contention_foretells_what_the_model_does(
     dag: list[tuple[Demand, list[int]]], asked: int
@@ -147,6 +151,7 @@ def test_a_record_without_contention_foretells_what_the_model_does(
     assert found.makespan_ns == pytest.approx(expected.duration_ns, rel=0.25)
 
 
+@settings(deadline=None)
 @given(dag=dags(), data=st.data())
 def test_a_node_off_every_path_can_go(dag: list[tuple[Demand, list[int]]], data: st.DataObject) -> None:
     """With workers for all, taking out a node that nobody needs and that ends before the last changes nothing."""
