@@ -494,7 +494,7 @@ def test_a_real_run_is_given_back() -> None:
     with FutureAdapter(2, registry=CollectorRegistry(), record=1) as adapter:
         assert driver_of(adapter, a, b, c).execute(["c"]) == {"c": 3}
         (run,) = adapter.recorded_runs
-    assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=0.01)
+    assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=LATE, abs=LATE_NS)
     nodes_ns = sum(each.duration_ns for each in run.nodes)
     assert replay(run, workers=1).makespan_ns >= nodes_ns
 
@@ -546,6 +546,12 @@ def test_a_record_with_priorities_unchanged_is_the_run(priority: str) -> None:
         id="1", name="r", pool="p", started_ns=0, ended_ns=300, nodes=nodes, max_workers=1, priority=priority
     )
     assert {node.name: node.started_ns for node in replay(run).nodes} == starts
+
+
+LATE = 0.1
+LATE_NS = 20 * MS
+"""By how much the replay of a real run may differ: on a busy machine a worker is woken up that late, and takes another
+node than the one that was first when it should have been."""
 
 
 def named(name: str, work: Callable[[], None], inputs: Sequence[str] = ()) -> Callable[..., int]:
@@ -600,7 +606,7 @@ def test_any_real_run_is_given_back(data: st.DataObject, fail_fast: bool) -> Non
             driver_of(adapter, *functions).execute([each.__name__ for each in functions])
     (run,) = adapter.recorded_runs
     if any(each.ran and each.parent is None for each in run.nodes):
-        assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=0.05, abs=2 * MS)
+        assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=LATE, abs=LATE_NS)
 
 
 def test_a_real_run_with_branches_is_given_back() -> None:
@@ -620,7 +626,7 @@ def test_a_real_run_with_branches_is_given_back() -> None:
     with FutureAdapter(3, registry=CollectorRegistry(), record=1, tracing=False) as adapter:
         assert dynamic_driver_of(adapter, item, work, total).execute(["total"]) == {"total": 15}
     (run,) = adapter.recorded_runs
-    assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=0.05)
+    assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=LATE, abs=LATE_NS)
     assert replay(run, workers=1).makespan_ns >= 80 * MS
 
 
