@@ -149,14 +149,13 @@ def test_page_keeps_what_others_wrote(tmp_path: Path) -> None:
 
 def test_what_was_foretold_is_put_between_the_marks_of_a_page(tmp_path: Path) -> None:
     """From runs that are really made, kept and read again, with their records as they were."""
-    page = tmp_path / "page.md"
-    page.write_text(
-        f"before\n{foretold_report.BEGIN}\nto be replaced\n{foretold_report.END}\nafter\n", encoding="utf-8"
-    )
+    path = tmp_path / "page.md"
+    marked = f"{foretold_report.BEGIN}\nto be replaced\n{foretold_report.END}"
+    path.write_text(f"before\n{marked}\nafter\n", encoding="utf-8")
     words = ["--only", "wide", "--scale", "0.05", "--rounds", "1", "--workers", "2,4", "--keep", str(tmp_path)]
     for _ in range(2):
-        what_if.main([*words, "--write", str(page)])
-        text = page.read_text(encoding="utf-8")
+        what_if.main([*words, "--write", str(path)])
+        text = path.read_text(encoding="utf-8")
         assert "to be replaced" not in text
         assert text.startswith("before\n")
         assert text.endswith("after\n")

@@ -98,6 +98,7 @@ def dags(draw: st.DrawFn, held: bool = False, mixed: bool = False) -> list[tuple
 workers_counts = st.integers(1, 6)
 
 
+@settings(deadline=None)
 @given(dag=st.one_of(dags(), dags(held=True, mixed=True), dags(mixed=True)), workers=workers_counts)
 def test_an_unchanged_record_gives_back_the_run(dag: list[tuple[Demand, list[int]]], workers: int) -> None:
     """To the nanosecond, node by node, however much its nodes kept each other waiting."""
@@ -112,6 +113,7 @@ def test_an_unchanged_record_gives_back_the_run(dag: list[tuple[Demand, list[int
     assert replay(run, workers=workers, processors=2) == replayed
 
 
+@settings(deadline=None)
 @given(dag=dags(), recorded=workers_counts, asked=workers_counts)
 def test_waits_alone_are_scheduled_as_well_as_any_list_schedule(
     dag: list[tuple[Demand, list[int]]], recorded: int, asked: int
@@ -123,6 +125,7 @@ def test_waits_alone_are_scheduled_as_well_as_any_list_schedule(
     assert max(path_ns, work_ns / asked) <= makespan_ns <= work_ns / asked + (1 - 1 / asked) * path_ns
 
 
+@settings(deadline=None)
 @given(dag=dags(held=True, mixed=True), recorded=workers_counts, asked=workers_counts, gil=st.booleans())
 def test_no_node_starts_before_its_inputs_and_no_worker_has_two(
     dag: list[tuple[Demand, list[int]]], recorded: int, asked: int, gil: bool
@@ -136,6 +139,7 @@ def test_no_node_starts_before_its_inputs_and_no_worker_has_two(
     assert most_at_once([(each.started_ns, each.ended_ns) for each in replayed.nodes]) == replayed.most_busy <= asked
 
 
+@settings(deadline=None)
 @given(dag=dags(held=True, mixed=True), asked=workers_counts)
 def test_a_record_without_contention_foretells_what_the_model_does(
     dag: list[tuple[Demand, list[int]]], asked: int
@@ -147,6 +151,7 @@ def test_a_record_without_contention_foretells_what_the_model_does(
     assert found.makespan_ns == pytest.approx(expected.duration_ns, rel=0.25)
 
 
+@settings(deadline=None)
 @given(dag=dags(), data=st.data())
 def test_a_node_off_every_path_can_go(dag: list[tuple[Demand, list[int]]], data: st.DataObject) -> None:
     """With workers for all, taking out a node that nobody needs and that ends before the last changes nothing."""
@@ -489,7 +494,7 @@ def test_a_real_run_is_given_back() -> None:
     with FutureAdapter(2, registry=CollectorRegistry(), record=1) as adapter:
         assert driver_of(adapter, a, b, c).execute(["c"]) == {"c": 3}
         (run,) = adapter.recorded_runs
-    assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=0.05)  # a thread may start late
+    assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=LATE, abs=LATE_NS)
     nodes_ns = sum(each.duration_ns for each in run.nodes)
     assert replay(run, workers=1).makespan_ns >= nodes_ns
 
@@ -541,6 +546,12 @@ def test_a_record_with_priorities_unchanged_is_the_run(priority: str) -> None:
         id="1", name="r", pool="p", started_ns=0, ended_ns=300, nodes=nodes, max_workers=1, priority=priority
     )
     assert {node.name: node.started_ns for node in replay(run).nodes} == starts
+
+
+LATE = 0.1
+LATE_NS = 20 * MS
+"""By how much the replay of a real run may differ: on a busy machine a worker is woken up that late, and takes another
+node than the one that was first when it should have been."""
 
 
 def named(name: str, work: Callable[[], None], inputs: Sequence[str] = ()) -> Callable[..., int]:
@@ -595,7 +606,7 @@ def test_any_real_run_is_given_back(data: st.DataObject, fail_fast: bool) -> Non
             driver_of(adapter, *functions).execute([each.__name__ for each in functions])
     (run,) = adapter.recorded_runs
     if any(each.ran and each.parent is None for each in run.nodes):
-        assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=0.05, abs=2 * MS)
+        assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=LATE, abs=LATE_NS)
 
 
 def test_a_real_run_with_branches_is_given_back() -> None:
@@ -615,7 +626,7 @@ def test_a_real_run_with_branches_is_given_back() -> None:
     with FutureAdapter(3, registry=CollectorRegistry(), record=1, tracing=False) as adapter:
         assert dynamic_driver_of(adapter, item, work, total).execute(["total"]) == {"total": 15}
     (run,) = adapter.recorded_runs
-    assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=0.05)
+    assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=LATE, abs=LATE_NS)
     assert replay(run, workers=1).makespan_ns >= 80 * MS
 
 
