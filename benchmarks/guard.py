@@ -4,7 +4,7 @@ Times differ from machine to machine and from minute to minute; how many bytecod
 The threads of a pool are watched with `sys.settrace`, instruction by instruction, while a DAG of nodes that do nothing
 runs, in three settings; what belongs to this package and to OpenTelemetry's is counted, and the median of a few runs is
 divided by the number of nodes. Repeated counts differ by up to 7 %, since the order of ready nodes goes by how long
-they took, so the margin is twice that. Not seen is the cost within C code, such as that of a lock: `make bench` sees it.
+they took, so the margin is twice that. What is spent within C code, such as a lock, is not seen: `make bench` sees it.
 
     python -m benchmarks.guard            # compare with guard.json; exit status 1 on a regression
     python -m benchmarks.guard --accept   # what is counted now is what is accepted, for this version of Python
