@@ -3,8 +3,8 @@
 Times differ from machine to machine and from minute to minute; how many bytecode instructions a node takes does not.
 The threads of a pool are watched with `sys.settrace`, instruction by instruction, while a DAG of nodes that do nothing
 runs, in three settings; what belongs to this package and to OpenTelemetry's is counted, and the median of a few runs is
-divided by the number of nodes. Repeated counts differ by 1 %, so the margin of a twentieth raises no false alarm. It
-does not see the cost within C code, such as that of a lock: `make bench` does.
+divided by the number of nodes. Repeated counts differ by up to 7 %, since the order of ready nodes goes by how long
+they took, so the margin is twice that. What is spent within C code, such as a lock, is not seen: `make bench` sees it.
 
     python -m benchmarks.guard            # compare with guard.json; exit status 1 on a regression
     python -m benchmarks.guard --accept   # what is counted now is what is accepted, for this version of Python
@@ -26,8 +26,8 @@ from benchmarks import dags, peers
 from benchmarks.peers import open_peers
 
 ACCEPTED: Final = Path(__file__).parent / "guard.json"
-MARGIN: Final = 1.05
-ROUNDS: Final = 3
+MARGIN: Final = 1.15
+ROUNDS: Final = 7
 WORKERS: Final = 4
 PEERS: Final = {"untraced": peers.UNTRACED, "metrics": peers.METRICS, "traced": peers.TRACED}
 PACKAGES: Final = ("/traced_threadpool/", "/opentelemetry/")

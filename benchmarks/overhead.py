@@ -26,13 +26,12 @@ PEERS = (
     peers.HAMILTON_TRACED_HASHED,
     peers.NO_ADAPTER,
     peers.DASK,
-    peers.DISTRIBUTED,
     peers.JOBLIB,
     peers.GRAPHLIB,
     peers.FLOOR,
 )
-# Those that take a millisecond a node are known from the shapes, and would take minutes here.
-SIZES_PEERS = tuple(peer for peer in PEERS if peer not in (peers.HAMILTON_TRACED, peers.DISTRIBUTED))
+# The tracer that hashes every source again for each run is known from the shapes, and takes minutes here.
+SIZES_PEERS = tuple(peer for peer in PEERS if peer != peers.HAMILTON_TRACED)
 
 
 def shapes(*, smoke: bool) -> list[Dag]:
@@ -56,6 +55,20 @@ def measure_shapes(settings: Settings) -> list[Series]:
             taken = take_turns(actions, rounds=settings.rounds(ROUNDS), choice=settings.choice)
             for name, samples in taken.items():
                 found += _per_node(SECTION, dag.name, name, len(dag), samples)
+    return found + _measure_distributed(settings)
+
+
+def _measure_distributed(settings: Settings) -> list[Series]:
+    """By itself, after the others: its threads and its hooks of the garbage collector would slow them all down."""
+    found: list[Series] = []
+    if not settings.smoke:
+        with open_peers([peers.DISTRIBUTED], WORKERS) as opened:
+            for dag in shapes(smoke=False):
+                say(f"overhead: distributed, {dag.name}")
+                actions = {name: timed(peer, peer.prepare(dag), dag.expected) for name, peer in opened.items()}
+                taken = take_turns(actions, rounds=settings.rounds(ROUNDS), choice=settings.choice)
+                for name, samples in taken.items():
+                    found += _per_node(SECTION, dag.name, name, len(dag), samples)
     return found
 
 

@@ -115,7 +115,7 @@ def test_verdicts() -> None:
 
 def test_guard_tells_a_regression_from_noise(capsys: pytest.CaptureFixture[str]) -> None:
     """What is within the margin passes; what is beyond it is named."""
-    assert guard.compare({"untraced": 1_040.0, "traced": 6_400.0}, {"untraced": 1_000.0, "traced": 6_000.0}) == [
+    assert guard.compare({"untraced": 1_100.0, "traced": 7_000.0}, {"untraced": 1_000.0, "traced": 6_000.0}) == [
         "traced"
     ]
     assert "traced" in capsys.readouterr().out
