@@ -312,7 +312,7 @@ def _view(span: ReadableSpan, names: dict[int, str]) -> View:
 
 Labels = tuple[str, ...]
 
-COUNTED_FROM_ZERO = ("hamilton_nodes_total", "hamilton_run_duration_seconds_count", "hamilton_run_duration_seconds_sum")
+COUNTED_FROM_ZERO = ("hamilton_nodes_total",)
 """There with 0 before it happens, so that Prometheus sees the first one; what has not happened is left out below."""
 
 

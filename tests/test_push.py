@@ -127,7 +127,8 @@ def test_a_failed_job_leaves_the_time_of_the_last_success(gateway: str) -> None:
     assert push_metrics(gateway, job="nightly", registry=second)
     after = pushed(gateway, "nightly")
     assert after["hamilton_run_last_success_timestamp_seconds"] == before
-    assert after["hamilton_run_duration_seconds_count"] == {("error", "default", "hamilton.run"): 1}
+    runs = {labels: count for labels, count in after["hamilton_run_duration_seconds_count"].items() if count}
+    assert runs == {("error", "default", "hamilton.run"): 1}
 
 
 @needs_gateway

@@ -481,7 +481,8 @@ def test_closed_adapter_is_freed() -> None:
     adapter.close()
     telemetry_thread().join(LIMIT_SECONDS)
     del adapter, traces
-    assert own_objects() - before == Counter()
+    # The thread that probes the interpreter lock is the process's, and ends later, with its one file.
+    assert own_objects() - before - Counter({"traced_threadpool.waits.runqueue.RunQueueDelay": 1}) == Counter()
 
 
 def telemetry_thread() -> threading.Thread:

@@ -518,7 +518,8 @@ def test_somebody_else_waits_for_the_sampler(using: Using) -> None:
     os.kill(pid, 9)
     assert os.waitpid(-1, 0)[0] == pid
     work(0.2)
-    assert service.method == Method(method="none", reason="sampler_failed")
+    assert service.method.method == "none"
+    assert str(service.method.reason).startswith("sampler_failed")  # and what else may be missing on a busy machine
 
 
 def test_many_descriptors(using: Using) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from traced_threadpool.convoys import let_holder_go_on
 from traced_threadpool.observers import Observer
-from traced_threadpool.runs import OUTCOMES, STATES
+from traced_threadpool.runs import OUTCOMES, RUN_OUTCOMES, STATES
 from traced_threadpool.telemetry import losses, names
 from traced_threadpool.telemetry.tally import NodeCell, PoolTally
 
@@ -218,7 +218,7 @@ class Counting(Observer):
         self._max_node_labels = max_node_labels
         # As with nodes (above): the first run that fails is in the rates if there was a scrape before its end.
         with self._tally.lock:
-            for outcome in ("success", "error"):
+            for outcome in RUN_OUTCOMES:
                 self._tally.run_cell(run_name, outcome)
 
     def run_ended(self, run: RunRecord) -> None:
