@@ -287,11 +287,11 @@ def computes() -> None:
     ],
 )
 def test_what_a_node_waits_for(sampled: None, traces: Traces, node: Callable[[], None], state: str) -> None:
-    """Most of its time is in that state."""
+    """Most of its time is in that state, but for what it waits for a processor of a busy machine."""
     with make_adapter(traces, max_workers=1) as adapter:
         make_driver(adapter, node).execute([node.__name__])
     found = shares(traces.only(node.__name__))
-    assert found[state] > 0.6, found
+    assert found[state] > 0.6 * (1 - found.get("runqueue", 0)), found
 
 
 @needs_sampling
@@ -331,7 +331,7 @@ def test_nodes_that_compute_in_python_wait_for_the_interpreter_lock(sampled: Non
     with make_adapter(traces, max_workers=2) as adapter:
         make_driver(adapter, one, another).execute(["one", "another"])
     found = shares(traces.only("one"))
-    assert found["gil"] > 0.2, found
+    assert found["gil"] > 0.2 * (1 - found.get("runqueue", 0)), found
     assert found["gil"] > 3 * sum(found.get(state, 0) for state in ("network", "disk", "lock", "sleep")), found
 
 
