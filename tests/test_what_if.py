@@ -656,3 +656,29 @@ def test_of_a_hundred_sleepers_as_many_workers_help_as_are_tried() -> None:
     assert beyond.makespan_ns[100] < 0.75 * beyond.makespan_ns[50]
     assert beyond.enough_workers == 100
     assert beyond.limit in ("nodes", "critical_path")
+
+
+@pytest.mark.parametrize("priority", ["fifo", "critical_path", "hops", "custom"])
+def test_each_worker_wakes_up_by_itself(priority: str) -> None:
+    """One that is awake takes one node, and not those that wait for workers who wake up later."""
+    nodes = tuple(
+        NodeExecution(
+            key=name,
+            name=name,
+            submitted_ns=submitted,
+            ready_ns=ready,
+            started_ns=start,
+            ended_ns=start + 100,
+            worker=worker,
+            upstream=("a", "b") if name == "c" else (),
+        )
+        for name, submitted, ready, start, worker in (
+            ("a", 0, 0, 5, "1"),
+            ("b", 1, 1, 30, "2"),
+            ("c", 10, 130, 130, "2"),
+        )
+    )
+    run = RecordedRun(
+        id="1", name="r", pool="p", started_ns=0, ended_ns=230, nodes=nodes, max_workers=2, priority=priority
+    )
+    assert [node.started_ns for node in replay(run).nodes] == [5, 30, 130]

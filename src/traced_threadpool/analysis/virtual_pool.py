@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from traced_threadpool.analysis.machine import Demand, Machine
 from traced_threadpool.analysis.record import NodeExecution
-from traced_threadpool.scheduler import RunQueue, Scheduler, Task
+from traced_threadpool.scheduler import READY, RunQueue, Scheduler, Task
 
 SLICES: Final = 2
 """In how many turns of waiting and computing a node is served (see `machine`)."""
@@ -106,7 +106,8 @@ class VirtualPool:
                 for later_ns, index in submitted_after.get(subject.index, ()):
                     machine.at(now_ns + later_ns, (_SUBMIT, index))
             elif kind is _TAKE:
-                while (task := scheduler.take()) is not None:
+                task = scheduler.take()
+                if task is not None:
                     machine.at(now_ns, (_START, task))
                 continue
             elif kind is _RELEASE:
@@ -120,8 +121,10 @@ class VirtualPool:
                     machine.at(max(now_ns, released_ns), (_RELEASE, outside))
                     inputs.append(outside)
                 scheduler.add(tasks[subject], inputs, now_ns)  # type: ignore[arg-type]
-                if ranks is not None:  # a worker woken up chooses when it is awake: more may be submitted meanwhile
-                    machine.at(now_ns + hand_over_ns[subject], (_TAKE, None))
+                if ranks is not None:
+                    # A worker woken up chooses when it is awake: more may be submitted meanwhile.
+                    if tasks[subject].state is READY:
+                        machine.at(now_ns + hand_over_ns[subject], (_TAKE, None))
                     continue
             while (task := scheduler.take()) is not None:
                 assert isinstance(task, _Virtual)
