@@ -1,12 +1,13 @@
 """A run's nodes and what is known of their durations into the order in which ready ones start.
 
 The rule: of the ready nodes, the one with the longest path ahead of it goes first: its own duration and those of the
-nodes that follow, to the end of the run. A node of unknown duration counts as the median of the known ones; when
+nodes that follow, to the end of the run. A node of unknown duration counts as the median of the known ones (the greater
+of the two in the middle); when
 nothing is known all count the same, and so hops are compared. Equals go in the order in which they became ready.
 
 >>> plan = RunPlan(upstream={"a": (), "b": (), "c": ("b",), "end": ("a", "c")}, seconds={"a": 5.0, "end": 1.0})
 >>> critical_path(plan)
-{'end': 1.0, 'c': 4.0, 'b': 7.0, 'a': 6.0}
+{'end': 1.0, 'c': 6.0, 'b': 11.0, 'a': 6.0}
 
 A policy of one's own is a callable like `critical_path`, and may change what that gives:
 
