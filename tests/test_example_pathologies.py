@@ -690,7 +690,7 @@ def test_the_first_finding_names_what_was_planted(name: str, ran: Callable[[str]
     run = _told_apart(ran(name).run)
     found = [finding.cause for finding in diagnose(run).findings]
     others = sum(node.states.get("runqueue", 0) for node in run.nodes) / sum(node.duration_ns for node in run.nodes)
-    if name != "cpu_starved" and others > 0.05:
+    if name != "cpu_starved" and others > 0.2:
         found = [cause for cause in found if cause != "processor_starved"] or pytest.skip("the machine is too busy")
 
     assert found[0] in DIAGNOSED[name], found

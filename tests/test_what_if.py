@@ -491,7 +491,7 @@ def test_a_real_run_is_given_back() -> None:
         time.sleep(0.05)
         return a + b
 
-    with FutureAdapter(1, registry=CollectorRegistry(), record=1) as adapter:
+    with FutureAdapter(2, registry=CollectorRegistry(), record=1) as adapter:
         assert driver_of(adapter, a, b, c).execute(["c"]) == {"c": 3}
         (run,) = adapter.recorded_runs
     assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=LATE, abs=LATE_NS)
