@@ -616,9 +616,10 @@ def test_a_thread_that_waits_for_the_interpreter_lock() -> None:
             time.sleep(0.0001)
 
     with looking_at(naps, release=over.set) as napper, looking_at(lock.acquire, release=lock.release) as other:
-        held = [_read_keeping_the_lock(napper) for _ in range(20)]
+        # Where processors are busy, it may be on its way to the lock yet when it is looked at.
+        held = [_read_keeping_the_lock(napper) for _ in range(60)]
         waits = [text for text in held if no_lock.classify(text) == LOCK]
-        assert len(waits) > 10, f"the other thread was not seen to wait, but {held}"
+        assert len(waits) >= 5, f"the other thread was not seen to wait, but {held}"
         classifier = _live_classifier(gil_address=int(waits[0].split()[1], 16) & ~7)
         assert {KINDS[classifier.classify(text)] for text in waits} == {"gil"}
         assert KINDS[classifier.classify(settled(other))] == "lock"
