@@ -20,13 +20,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import add, mul, neg, sub, truediv
 from typing import Final
 
 from traced_threadpool.analysis.machine import Demand
 from traced_threadpool.analysis.record import NodeExecution
 
 ROUNDS: Final = 12
-"""How often shares are worked out anew from one another."""
+"""How often shares are worked out anew from one another, at most."""
+
+MANY: Final = 20_000
+FEW_ROUNDS: Final = 5
+"""So many executions are judged in fewer rounds: what is left to change is a few hundredths then."""
+
+SETTLED: Final = 1e-4
+"""By less than that no share changes any more: it is as good as it gets."""
 
 DOUBT_NS: Final = 40_000_000
 """A node's own evidence counts for half when it is of this length: two looks of the sampler."""
@@ -50,12 +59,12 @@ class Demands:
 class _Time:
     """The time of one execution, by what it means for a replay."""
 
-    __slots__ = ("cpu_ns", "gil_ns", "name", "node", "unseen_ns", "wait_ns")
+    __slots__ = ("cpu_ns", "duration_ns", "gil_ns", "name", "node", "unseen_ns", "wait_ns")
 
     def __init__(self, node: NodeExecution) -> None:
         self.node = node
         self.name = node.name
-        left_ns = node.duration_ns  # states that add up to more are cut
+        self.duration_ns = left_ns = node.duration_ns  # states that add up to more are cut
         cut_ns = []
         for recorded_ns in (node.states.get("cpu", 0), node.states.get("gil", 0), node.states.get("runqueue", 0)):
             cut_ns.append(max(0, min(left_ns, recorded_ns)))
@@ -74,15 +83,17 @@ def demands(nodes: Sequence[NodeExecution]) -> Demands:
     """What these executions of one run asked for."""
     times = [_Time(node) for node in nodes]
     computing = [time for time in times if time.cpu_ns]
-    for time, (there, _) in zip(computing, _others(computing, dict.fromkeys(_names(computing), 1.0)), strict=True):
-        if time.unseen_ns:
-            time.gil_ns = min(time.unseen_ns, time.cpu_ns * there)
-            time.wait_ns -= time.gil_ns
+    if any(time.unseen_ns for time in computing):
+        everybody, _ = _Meetings(computing).others(dict.fromkeys(_names(computing), 1.0))
+        for time, there in zip(computing, everybody, strict=True):
+            if time.unseen_ns:
+                time.gil_ns = min(time.unseen_ns, time.cpu_ns * max(0.0, there))
+                time.wait_ns -= time.gil_ns
     shares, unknown = _held_shares(computing)
     each = []
     for time in times:
         held_ns = time.cpu_ns * shares.get(time.name, 0.0)
-        each.append(Demand(wait_ns=time.wait_ns, held_ns=held_ns, free_ns=time.cpu_ns - held_ns))
+        each.append(Demand(time.wait_ns, held_ns, time.cpu_ns - held_ns))
     return Demands(each=tuple(each), held_share=shares, unknown=unknown)
 
 
@@ -94,16 +105,22 @@ def _held_shares(computing: Sequence[_Time]) -> tuple[dict[str, float], tuple[st
         if not time.unseen_ns:
             waited_ns[time.name] += time.gil_ns
             cpu_ns[time.name] += time.cpu_ns
-    most_ns = _expected(computing, dict.fromkeys(_names(computing), 1.0))
+    meetings = _Meetings(computing)
+    most_ns = meetings.expected_ns(dict.fromkeys(_names(computing), 1.0))
     known = {name for name in cpu_ns if most_ns[name] >= TELLING_SHARE * cpu_ns[name]}
     # Were all nodes alike, the part that they hold would count twice: one waits only for what the other holds.
     total_ns = sum(most_ns[name] for name in known)
     typical = min(1.0, (sum(waited_ns[name] for name in known) / total_ns) ** 0.5) if known else _most_held(computing)
     shares = dict.fromkeys(_names(computing), typical)
-    for _ in range(ROUNDS):
-        expected_ns = _expected(computing, shares)
+    for _ in range(ROUNDS if len(computing) < MANY else FEW_ROUNDS):
+        expected_ns = meetings.expected_ns(shares)
+        changed = 0.0
         for name in known:
-            shares[name] = min(1.0, (waited_ns[name] + typical * DOUBT_NS) / (expected_ns[name] + DOUBT_NS))
+            share = min(1.0, (waited_ns[name] + typical * DOUBT_NS) / (expected_ns[name] + DOUBT_NS))
+            changed = max(changed, abs(share - shares[name]))
+            shares[name] = share
+        if changed < SETTLED:
+            break
     return shares, tuple(sorted(set(shares) - known))
 
 
@@ -116,52 +133,68 @@ def _most_held(computing: Sequence[_Time]) -> float:
     return min(1.0, covered_ns / (sum(time.cpu_ns for time in computing) or 1))
 
 
-def _expected(computing: Sequence[_Time], shares: Mapping[str, float]) -> dict[str, float]:
-    """By name, for how long nodes that were looked at would have waited for the lock, had they computed with it only.
+class _Meetings:
+    """Who computed while who else did, for any shares: what is the same for all of them is worked out once.
 
-    Taking turns, it is as long as others had the lock or waited for it, for each second of the node's own; but nobody
-    waits for longer than others have it.
+    Time goes from one start or end to the next. A level is how many have something at a time, an area its sum over
+    time; so of each execution, what others had meanwhile is the area between its start and its end, less its own.
     """
-    expected_ns: dict[str, float] = defaultdict(float)
-    for time, (there, having) in zip(computing, _others(computing, shares), strict=True):
-        if not time.unseen_ns:
-            expected_ns[time.name] += min(time.cpu_ns * there, time.node.duration_ns * having)
-    return expected_ns
 
+    def __init__(self, computing: Sequence[_Time]) -> None:
+        self._computing = computing
+        many = len(computing)
+        starts, ends = [time.node.started_ns for time in computing], [time.node.ended_ns for time in computing]
+        moments = starts + ends
+        order = sorted(range(2 * many), key=moments.__getitem__)
+        place = [0] * (2 * many)
+        for at, each in enumerate(order):
+            place[each] = at
+        self._order = order
+        self._started_at, self._ended_at = place[:many], place[many:]
+        in_order = [moments[each] for each in order]
+        self._lasting_ns = [0, *map(sub, in_order[1:], in_order)] if in_order else []
+        self._names = [time.name for time in computing]
+        self._durations_ns = [time.duration_ns for time in computing]
+        self._computed = [time.cpu_ns / time.duration_ns for time in computing]
+        self._waited = [time.gil_ns / time.duration_ns for time in computing]
+        self._unseen = [index for index, time in enumerate(computing) if time.unseen_ns]
 
-def _others(computing: Sequence[_Time], shares: Mapping[str, float]) -> list[tuple[float, float]]:
-    """For each, how many others had the lock or waited for it while it ran, on average; and how many had it."""
-    levels = []
-    for time in computing:
-        held_ns = shares[time.name] * time.cpu_ns
-        waited_ns = time.gil_ns * (shares[time.name] if time.unseen_ns else 1)
-        duration_ns = time.node.duration_ns
-        levels.append(((held_ns + waited_ns) / duration_ns, held_ns / duration_ns))
-    changes = sorted(
-        [(time.node.started_ns, there, having) for time, (there, having) in zip(computing, levels, strict=True)]
-        + [(time.node.ended_ns, -there, -having) for time, (there, having) in zip(computing, levels, strict=True)]
-    )
-    sums: dict[int, tuple[float, float]] = {}  # up to each moment
-    sum_there = sum_having = level_there = level_having = 0.0
-    before_ns = changes[0][0] if changes else 0
-    for moment_ns, there, having in changes:
-        sum_there += level_there * (moment_ns - before_ns)
-        sum_having += level_having * (moment_ns - before_ns)
-        level_there += there
-        level_having += having
-        sums[moment_ns] = sum_there, sum_having
-        before_ns = moment_ns
-    found = []
-    for time, (there, having) in zip(computing, levels, strict=True):
-        node = time.node
-        end, start = sums[node.ended_ns], sums[node.started_ns]
-        found.append(
-            (
-                max(0.0, (end[0] - start[0]) / node.duration_ns - there),
-                max(0.0, (end[1] - start[1]) / node.duration_ns - having),
-            )
-        )
-    return found
+    def expected_ns(self, shares: Mapping[str, float]) -> dict[str, float]:
+        """By name, how long nodes that were looked at would have waited for the lock, had they computed with it only.
+
+        Taking turns, it is as long as others had the lock or waited for it, for each second of the node's own; but
+        nobody waits for longer than others have it.
+        """
+        expected_ns: dict[str, float] = defaultdict(float)
+        there, having = self.others(shares)
+        for time, by_turns, at_most in zip(self._computing, there, having, strict=True):
+            if by_turns > 0 < at_most and not time.unseen_ns:
+                turns_ns, most_ns = time.cpu_ns * by_turns, time.duration_ns * at_most
+                expected_ns[time.name] += turns_ns if turns_ns < most_ns else most_ns
+        return expected_ns
+
+    def others(self, shares: Mapping[str, float]) -> tuple[list[float], list[float]]:
+        """For each, how many others had the lock or waited for it while it ran, on average; and how many had it.
+
+        A rounding error below 0 is none.
+        """
+        held = list(map(shares.__getitem__, self._names))
+        having = list(map(mul, held, self._computed))
+        waited = self._waited
+        if self._unseen:
+            waited = waited.copy()
+            for index in self._unseen:
+                waited[index] *= held[index]
+        return self._beside(list(map(add, having, waited))), self._beside(having)
+
+    def _beside(self, own: Sequence[float]) -> list[float]:
+        """For each, the average level of the others while it ran, from everybody's own while they ran."""
+        changes = [*own, *map(neg, own)]
+        levels = accumulate(map(changes.__getitem__, self._order), initial=0.0)
+        areas = list(accumulate(map(mul, levels, self._lasting_ns)))
+        area = areas.__getitem__
+        between = map(sub, map(area, self._ended_at), map(area, self._started_at))
+        return list(map(sub, map(truediv, between, self._durations_ns), own))
 
 
 def _names(computing: Sequence[_Time]) -> list[str]:

@@ -20,16 +20,16 @@ waits; with a single slice, threads that start together get in each other's way.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
-from typing import Any, Final
+import math
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
 
 _WAIT: Final = 0
 _HELD: Final = 1
 _FREE: Final = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
+class Demand(NamedTuple):
     """What one execution of a node asks for: it takes the sum of these when it is alone on the machine."""
 
     wait_ns: float = 0
@@ -43,22 +43,21 @@ class Demand:
         return self.wait_ns + self.held_ns + self.free_ns
 
     def times(self, factor: float) -> Demand:
-        return Demand(wait_ns=self.wait_ns * factor, held_ns=self.held_ns * factor, free_ns=self.free_ns * factor)
+        return Demand(self.wait_ns * factor, self.held_ns * factor, self.free_ns * factor)
 
     def without_lock(self) -> Demand:
-        return Demand(wait_ns=self.wait_ns, free_ns=self.held_ns + self.free_ns)
+        return Demand(self.wait_ns, 0, self.held_ns + self.free_ns)
 
 
 class _Job:
-    """A demand being served: the parts of one slice, which part is on, and how many slices are left."""
+    """A demand being served: the event when it has been, what comes one after the other, and how far it is."""
 
-    __slots__ = ("event", "part", "parts", "slices_left")
+    __slots__ = ("event", "place", "steps")
 
-    def __init__(self, event: Any, parts: tuple[float, float, float], slices: int) -> None:
+    def __init__(self, event: Any, steps: list[tuple[int, float]]) -> None:
         self.event = event
-        self.parts = parts
-        self.slices_left = slices
-        self.part = -1
+        self.steps = steps
+        self.place = 0
 
 
 class _Station:
@@ -75,12 +74,17 @@ class _Station:
 
 
 class Machine:
-    """See the module's text. `processors=None`: as many as anybody could want."""
+    """See the module's text. `processors=None`: as many as anybody could want.
 
-    def __init__(self, *, processors: int | None, slices: int) -> None:
+    `planned` are events known from the beginning, with their times; of what happens at one moment, they come first.
+    """
+
+    def __init__(self, *, processors: int | None, slices: int, planned: Iterable[tuple[float, Any]] = ()) -> None:
         self.now_ns: float = 0
-        self._processors = processors
+        self._processors = math.inf if processors is None else processors
         self._slices = slices
+        # The next is the last. They are not among the timers, which would be a large heap for nothing.
+        self._planned = sorted(planned, key=lambda each: each[0])[::-1]
         self._timers: list[tuple[float, int, Any]] = []
         self._lock = _Station()
         self._free = _Station()
@@ -88,70 +92,85 @@ class Machine:
 
     def at(self, time_ns: float, event: Any) -> None:
         """`event` happens then."""
-        self._count += 1
-        heapq.heappush(self._timers, (time_ns, self._count, event))
+        self._count = count = self._count + 1
+        heapq.heappush(self._timers, (time_ns, count, event))
 
-    def serve(self, demand: Demand, event: Any) -> None:
-        """`event` happens when the demand has been served, from now on."""
-        if not demand.held_ns and not demand.free_ns:
-            self.at(self.now_ns + demand.wait_ns, event)
+    def serve(self, demand: Demand, event: Any, after_ns: float = 0) -> None:
+        """`event` happens when the demand has been served, from so much later than now on."""
+        wait_ns, held_ns, free_ns = demand
+        started_ns = self.now_ns + after_ns
+        if not held_ns and not free_ns:
+            self.at(started_ns + wait_ns, event)
             return
-        slices = self._slices if demand.wait_ns or (demand.held_ns and demand.free_ns) else 1
-        parts = (demand.wait_ns / slices, demand.held_ns / slices, demand.free_ns / slices)
-        self._go_on(_Job(event, parts, slices))
+        slices = self._slices if wait_ns or (held_ns and free_ns) else 1
+        steps = []
+        if wait_ns:
+            steps.append((_WAIT, wait_ns / slices))
+        if held_ns:
+            steps.append((_HELD, held_ns / slices))
+        if free_ns:
+            steps.append((_FREE, free_ns / slices))
+        job = _Job(event, steps * slices)
+        if wait_ns:  # one timer for what comes before and the first wait
+            job.place = 1
+            self.at(started_ns + steps[0][1], job)
+        elif after_ns:
+            self.at(started_ns, job)
+        else:
+            self._go_on(job)
 
     def next(self) -> Any:
         """Lets time go on to the next event, and returns it; None when nothing is left to happen."""
+        lock, free, timers, planned = self._lock, self._free, self._timers, self._planned
+        lock_jobs, free_jobs, processors = lock.jobs, free.jobs, self._processors
         while True:
-            lock, free, timers = self._lock, self._free, self._timers
-            wanting = len(free.jobs) + (1 if lock.jobs else 0)
-            share = 1.0 if self._processors is None or wanting <= self._processors else self._processors / wanting
-            found, until_ns = None, 0.0
-            if lock.jobs:
-                lock_share = share / len(lock.jobs)
-                found, until_ns = lock, self.now_ns + (lock.jobs[0][0] - lock.served_ns) / lock_share
-            if free.jobs:
-                free_until_ns = self.now_ns + (free.jobs[0][0] - free.served_ns) / share
-                if found is None or free_until_ns < until_ns:
-                    found, until_ns = free, free_until_ns
-            is_timer = bool(timers) and (found is None or timers[0][0] <= until_ns)
-            if is_timer:
-                until_ns = timers[0][0]
-            elif found is None:
+            is_planned = bool(planned) and (not timers or planned[-1][0] <= timers[0][0])
+            timer_ns = planned[-1][0] if is_planned else timers[0][0] if timers else math.inf
+            found = None
+            if lock_jobs or free_jobs:
+                wanting = len(free_jobs) + 1 if lock_jobs else len(free_jobs)
+                share = 1.0 if wanting <= processors else processors / wanting
+                now_ns, until_ns = self.now_ns, timer_ns
+                if lock_jobs:
+                    lock_share = share / len(lock_jobs)
+                    done_ns = now_ns + (lock_jobs[0][0] - lock.served_ns) / lock_share
+                    if done_ns < until_ns:
+                        found, until_ns = lock, done_ns
+                if free_jobs:
+                    done_ns = now_ns + (free_jobs[0][0] - free.served_ns) / share
+                    if done_ns < until_ns:
+                        found, until_ns = free, done_ns
+                if lock_jobs:
+                    lock.served_ns += (until_ns - now_ns) * lock_share
+                if free_jobs:
+                    free.served_ns += (until_ns - now_ns) * share
+                self.now_ns = until_ns
+            elif timer_ns == math.inf:
                 return None
-            if lock.jobs:
-                lock.served_ns += (until_ns - self.now_ns) * lock_share
-            if free.jobs:
-                free.served_ns += (until_ns - self.now_ns) * share
-            self.now_ns = until_ns
-            if is_timer:
+            else:
+                self.now_ns = timer_ns
+            if found is not None:
+                found.served_ns, _, job = heapq.heappop(found.jobs)  # not a rounding error less than it asked for
+            elif is_planned:
+                return planned.pop()[1]
+            else:
                 event = heapq.heappop(timers)[2]
                 if type(event) is not _Job:
                     return event
                 job = event
-            else:
-                assert found is not None
-                done_ns, _, job = heapq.heappop(found.jobs)
-                found.served_ns = done_ns  # not a rounding error less
             if self._go_on(job):
                 return job.event
 
     def _go_on(self, job: _Job) -> bool:
-        """Sends the job where its next part is served; True when there is none."""
-        while True:
-            job.part += 1
-            if job.part > _FREE:
-                job.slices_left -= 1
-                if not job.slices_left:
-                    return True
-                job.part = _WAIT
-            amount_ns = job.parts[job.part]
-            if amount_ns:
-                break
-        if job.part == _WAIT:
-            self.at(self.now_ns + amount_ns, job)
+        """Sends the job where its next step is served; True when there is none."""
+        if job.place == len(job.steps):
+            return True
+        kind, amount_ns = job.steps[job.place]
+        job.place += 1
+        self._count = count = self._count + 1
+        if kind == _WAIT:
+            heapq.heappush(self._timers, (self.now_ns + amount_ns, count, job))
         else:
-            station = self._lock if job.part == _HELD else self._free
-            self._count += 1
-            heapq.heappush(station.jobs, (station.served_ns + amount_ns, self._count, job))
+            station = self._lock if kind == _HELD else self._free
+            heapq.heappush(station.jobs, (station.served_ns + amount_ns, count, job))
         return False

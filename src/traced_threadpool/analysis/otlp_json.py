@@ -16,6 +16,7 @@ from traced_threadpool.telemetry import names
 _RESOURCE_SPANS: Final = ("resourceSpans", "batches")
 _SCOPE_SPANS: Final = ("scopeSpans", "instrumentationLibrarySpans")
 _ENVELOPES: Final = ("trace", "result")
+_AS_THEY_ARE: Final = frozenset({"stringValue", "doubleValue", "boolValue"})
 _IS_REMOTE: Final = 0x200  # of SpanFlags: the parent lives in another process
 
 Json = dict[str, Any]
@@ -40,9 +41,9 @@ def any_value(value: object) -> Any:
     >>> any_value({"intValue": "3"}), any_value({"arrayValue": {"values": [{"stringValue": "a"}]}}), any_value({})
     (3, ['a'], None)
     """
-    if isinstance(value, dict):
+    if type(value) is dict:
         for kind, content in value.items():
-            if kind in ("stringValue", "doubleValue", "boolValue"):
+            if kind in _AS_THEY_ARE:
                 return content
             if kind == "intValue":
                 return whole(content)
@@ -59,11 +60,11 @@ def otlp_span(span: Json) -> Span | Unreadable:
     if own_id is None or started_ns is None or ended_ns is None:
         return Unreadable()
     links = span.get("links")
-    flags = whole(span.get("flags"))
+    flags = whole(span.get("flags")) or 0
     return Span(
         id=own_id,
-        parent_id=span_id(trace, span.get("parentSpanId")),
-        parent_is_remote=flags is not None and bool(flags & _IS_REMOTE),
+        parent_id=span_id(trace, parent) if (parent := span.get("parentSpanId")) else None,
+        parent_is_remote=bool(flags & _IS_REMOTE),
         name=str(span.get("name", "")),
         started_ns=started_ns,
         ended_ns=ended_ns,
@@ -74,7 +75,7 @@ def otlp_span(span: Json) -> Span | Unreadable:
 
 
 def otlp_spans(resources: list[Any]) -> Found:
-    """The spans of `resourceSpans`, each of which has been through `otlp_span` as soon as it was parsed."""
+    """The spans of `resourceSpans`; some have been through `otlp_span` already, as soon as they were parsed."""
     for resource in resources:
         if not isinstance(resource, dict):
             continue
@@ -82,7 +83,8 @@ def otlp_spans(resources: list[Any]) -> Found:
         for scopes in (resource.get(name) for name in _SCOPE_SPANS):
             for scope in scopes if isinstance(scopes, list) else ():
                 spans = scope.get("spans") if isinstance(scope, dict) else None
-                for span in spans if isinstance(spans, list) else ():
+                for each in spans if isinstance(spans, list) else ():
+                    span = otlp_span(each) if type(each) is dict else each
                     yield process, span if isinstance(span, (Span, Unreadable)) else Unreadable()
 
 
@@ -90,16 +92,14 @@ def _links(links: list[Any]) -> tuple[str, ...]:
     """Those that name a parameter: what stopped a node that never ran is linked too, and is no upstream."""
     ids: dict[str, None] = {}
     for link in links:
-        if isinstance(link, dict) and names.LINK_PARAMETER in _keys(link.get("attributes")):
-            linked = span_id(link.get("traceId"), link.get("spanId"))
-            if linked is not None:
-                ids[linked] = None
+        pairs = link.get("attributes") if isinstance(link, dict) else None
+        for pair in pairs if isinstance(pairs, list) else ():
+            if isinstance(pair, dict) and pair.get("key") == names.LINK_PARAMETER:
+                linked = span_id(link.get("traceId"), link.get("spanId"))
+                if linked is not None:
+                    ids[linked] = None
+                break
     return tuple(ids)
-
-
-def _keys(attributes: object) -> list[object]:
-    pairs = attributes if isinstance(attributes, list) else ()
-    return [pair.get("key") for pair in pairs if isinstance(pair, dict)]
 
 
 def _value(pair: Mapping[str, Any]) -> Any:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from sys import intern
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from traced_threadpool.telemetry import names
 
 Attributes = Mapping[str, Any]
 
+_INFINITY: Final = float("inf")
 _OF_OURS: Final = "hamilton."
 _OF_OTHERS: Final = frozenset({names.THREAD_NAME, names.THREAD_ID, names.ERROR_TYPE})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class Span(NamedTuple):
     """One span. `id`, `parent_id` and `links` name a span by its trace id and span id together.
 
     `links` are those of the span that name a parameter, or all of them where the format does not tell.
@@ -35,7 +36,7 @@ class Span:
     parent_is_remote: bool = False
     links: tuple[str, ...] = ()
     dropped_links: int = 0
-    attributes: Attributes = field(default_factory=dict)
+    attributes: Attributes = MappingProxyType({})
     resolution_ns: int = 1
 
     @property
@@ -66,10 +67,18 @@ def span_id(trace: object, span: object) -> str | None:
     >>> span_id("1f", "7"), span_id("", "07"), span_id("0" * 32, "zz")
     ('0000000000000000000000000000001f0000000000000007', None, None)
     """
-    if not isinstance(trace, str) or not isinstance(span, str):
-        return None
-    trace_hex, span_hex = _hex(trace, 32), _hex(span, 16)
+    return _both(trace, span) if isinstance(trace, str) and isinstance(span, str) else None
+
+
+@lru_cache(maxsize=4_096)  # a parent or a linked span has often been met lately
+def _both(trace: str, span: str) -> str | None:
+    trace_hex, span_hex = _trace_hex(trace), _hex(span, 16)
     return None if trace_hex is None or span_hex is None else trace_hex + span_hex
+
+
+@lru_cache(maxsize=256)
+def _trace_hex(text: str) -> str | None:
+    return _hex(text, 32)
 
 
 def _hex(text: str, digits: int) -> str | None:
@@ -103,9 +112,9 @@ def whole(value: object) -> int | None:
 def attributes_of(pairs: object, value_of: Callable[[Mapping[str, Any]], Any]) -> dict[str, Any]:
     """The attributes that a record needs, of a list of objects that have a `key`."""
     attributes: dict[str, Any] = {}
-    for pair in pairs if isinstance(pairs, list) else ():
-        key = pair.get("key") if isinstance(pair, dict) else None
-        if isinstance(key, str) and _is_wanted(key):
+    for pair in pairs if type(pairs) is list else ():
+        key = pair.get("key") if type(pair) is dict else None
+        if type(key) is str and _is_wanted(key):
             value = value_of(pair)
             attributes[intern(key)] = intern(value) if type(value) is str else value
     return attributes
@@ -132,12 +141,14 @@ def numbers(value: object) -> tuple[float, ...]:
 
 def number_of(value: object) -> float | None:
     """A finite number, also one written as a string."""
+    if type(value) is float and -_INFINITY < value < _INFINITY:
+        return value
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             number = float(value)
         except (ValueError, OverflowError):
             return None
-        if abs(number) < float("inf"):
+        if abs(number) < _INFINITY:
             return number
     return None
 

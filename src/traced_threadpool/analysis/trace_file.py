@@ -39,6 +39,8 @@ EXPECTED: Final = (
 _GZIP: Final = b"\x1f\x8b"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _INDENTATION: Final = re.compile(rb"\n\s*")
+_REDUCED_BYTES: Final = 4 * 2**20
+"""A longer document has its spans reduced to what a record needs while it is parsed, so as not to be held twice."""
 _PROGRESS_BYTES: Final = 2**20
 _LINES_OF_A_DOCUMENT: Final = 1_000
 """So many lines none of which is a document, and they are part of one."""
@@ -235,7 +237,7 @@ class _Reading:
 
 def _parse(text: bytes) -> Any:
     try:
-        return json.loads(text, object_hook=_reduced)
+        return json.loads(text, object_hook=_reduced if len(text) > _REDUCED_BYTES else None)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -7,13 +7,14 @@ as it ends one, or as a node becomes ready; from there to the node's start it ta
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from traced_threadpool.analysis.machine import Demand, Machine
 from traced_threadpool.analysis.record import NodeExecution
-from traced_threadpool.scheduler import READY, RunQueue, Scheduler, Task
+from traced_threadpool.scheduler import NEW, READY, RunQueue, Scheduler, Task
 
 SLICES: Final = 2
 """In how many turns of waiting and computing a node is served (see `machine`)."""
@@ -21,11 +22,9 @@ SLICES: Final = 2
 SLIGHT_NS: Final = 1_000_000
 """A node that became ready up to this long after its last input was told so late; beyond, it waited for more."""
 
-_SUBMIT: Final = "submit"
-_START: Final = "start"
-_END: Final = "end"
-_RELEASE: Final = "release"
 _TAKE: Final = "take"
+"""The event of a worker that has woken up. That of a node to be submitted is its index, that of one that ends its
+task."""
 
 
 class Times(NamedTuple):
@@ -36,11 +35,17 @@ class Times(NamedTuple):
 
 
 class _Virtual(Task):
-    __slots__ = ("index", "started_ns")
+    __slots__ = ("index",)
 
     def __init__(self, index: int, name: str, queue: RunQueue) -> None:
-        super().__init__(name, queue=queue)
+        # Not all that a live task has: these are made by the hundred thousand, and only the scheduler reads them.
         self.index = index
+        self.name = name
+        self.queue = queue
+        self.state = NEW
+        self.failed = False
+        self.dependents = None
+        self.submitted_ns = 0
 
 
 class VirtualPool:
@@ -56,11 +61,19 @@ class VirtualPool:
         self._started_ns = started_ns
         index = {node.key: each for each, node in enumerate(nodes)}
         self._upstream = [[index[key] for key in dict.fromkeys(node.upstream) if key in index] for node in nodes]
-        self._splits = [each for each, node in enumerate(nodes) if node.is_split]
+        splits = [each for each, node in enumerate(nodes) if node.is_split]
+        self._splits = sorted(splits, key=lambda each: (nodes[each].ended_ns, -each))
+        self._split_ends_ns = [nodes[each].ended_ns for each in self._splits]
         self._known_ns = [
-            max([node.submitted_ns, *(nodes[each].ended_ns for each in upstream)])
+            max([node.submitted_ns, *[nodes[each].ended_ns for each in upstream]]) if upstream else node.submitted_ns
             for node, upstream in zip(nodes, self._upstream, strict=True)
         ]
+        self._released_ns = {
+            each: node.ready_ns - started_ns
+            for each, (node, known_ns) in enumerate(zip(nodes, self._known_ns, strict=True))
+            if node.ready_ns - known_ns > SLIGHT_NS
+        }
+        """When nodes were ready that waited for more than the record holds."""
         self.hand_over_ns = self._hand_overs()
 
     def play(
@@ -78,57 +91,59 @@ class VirtualPool:
         Raises:
             ValueError: Links form a circle.
         """
-        nodes = self._nodes
-        machine = Machine(processors=processors, slices=SLICES)
+        nodes, released_ns = self._nodes, self._released_ns
         scheduler, queue = Scheduler(workers), RunQueue(ranks=ranks)
         tasks = [_Virtual(index, node.key, queue) for index, node in enumerate(nodes)]
-        taken_out = {index for index, node in enumerate(nodes) if node.name in without}
+        taken_out = {index for index, node in enumerate(nodes) if node.name in without} if without else set()
         upstream = _around(self._upstream, taken_out)
+        planned: list[tuple[float, int]] = []
         submitted_after: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for index in range(len(nodes)):
             if index not in taken_out:
                 anchor, later_ns = self._submission(index, taken_out)
                 if anchor is None:
-                    machine.at(later_ns, (_SUBMIT, index))
+                    planned.append((later_ns, index))
                 else:
                     submitted_after[anchor].append((later_ns, index))
+        machine = Machine(processors=processors, slices=SLICES, planned=planned)
         found: list[Times | None] = [None] * len(nodes)
-        while (event := machine.next()) is not None:
-            kind, subject = event
+        next_event, serve, take, end = machine.next, machine.serve, scheduler.take, scheduler.end
+        while (event := next_event()) is not None:
             now_ns = machine.now_ns
-            if kind is _START:
-                subject.started_ns = now_ns
-                machine.serve(demands[subject.index], (_END, subject))
-                continue
-            if kind is _END:
-                found[subject.index] = Times(subject.started_ns, now_ns)
-                scheduler.end(subject, now_ns)  # type: ignore[arg-type]  # a virtual nanosecond has parts
-                for later_ns, index in submitted_after.get(subject.index, ()):
-                    machine.at(now_ns + later_ns, (_SUBMIT, index))
-            elif kind is _TAKE:
-                task = scheduler.take()
-                if task is not None:
-                    machine.at(now_ns, (_START, task))
-                continue
-            elif kind is _RELEASE:
-                scheduler.end(subject, now_ns)  # type: ignore[arg-type]
-            else:
-                inputs: list[Task] = [tasks[each] for each in upstream[subject]]
-                if nodes[subject].ready_ns - self._known_ns[subject] > SLIGHT_NS:
+            hands_over = True
+            if type(event) is _Virtual:
+                found[event.index] = Times(event.started_ns, now_ns)
+                end(event, now_ns)  # type: ignore[arg-type]  # a virtual nanosecond has parts
+                for later_ns, index in submitted_after.get(event.index, ()) if submitted_after else ():
+                    machine.at(now_ns + later_ns, index)
+            elif type(event) is int:
+                inputs: list[Task] = [tasks[each] for each in upstream[event]]
+                if event in released_ns:
                     outside = Task("", queue=queue)
                     scheduler.add_outside(outside)
-                    released_ns = nodes[subject].ready_ns - self._started_ns
-                    machine.at(max(now_ns, released_ns), (_RELEASE, outside))
+                    machine.at(max(now_ns, released_ns[event]), outside)
                     inputs.append(outside)
-                scheduler.add(tasks[subject], inputs, now_ns)  # type: ignore[arg-type]
+                scheduler.add(tasks[event], inputs, now_ns)  # type: ignore[arg-type]
                 if ranks is not None:
                     # A worker woken up chooses when it is awake: more may be submitted meanwhile.
-                    if tasks[subject].state is READY:
-                        machine.at(now_ns + hand_over_ns[subject], (_TAKE, None))
+                    if tasks[event].state is READY:
+                        machine.at(now_ns + hand_over_ns[event], _TAKE)
                     continue
-            while (task := scheduler.take()) is not None:
-                assert isinstance(task, _Virtual)
-                machine.at(now_ns + hand_over_ns[task.index], (_START, task))
+            elif event is _TAKE:
+                hands_over = False
+            else:
+                end(event, now_ns)  # type: ignore[arg-type]
+            while scheduler.ready_count and scheduler.busy_count < workers:
+                task = take()
+                if task is None:
+                    break
+                assert type(task) is _Virtual
+                index = task.index
+                after_ns = hand_over_ns[index] if hands_over else 0
+                task.started_ns = now_ns + after_ns  # type: ignore[assignment]
+                serve(demands[index], task, after_ns)
+                if not hands_over:  # each worker woken up takes one
+                    break
         stuck = [node.name for index, node in enumerate(nodes) if found[index] is None and index not in taken_out]
         if stuck:
             raise ValueError(
@@ -141,10 +156,12 @@ class VirtualPool:
         """The node after whose end this one is submitted, None for the run's start; and how long after."""
         nodes = self._nodes
         submitted_ns = nodes[index].submitted_ns
-        before = [split for split in self._splits if nodes[split].ended_ns <= submitted_ns and split != index]
-        if not before:
+        place = bisect_right(self._split_ends_ns, submitted_ns) if self._splits else 0
+        if place and self._splits[place - 1] == index:
+            place -= 1
+        if not place:
             return None, max(0, submitted_ns - self._started_ns)
-        split = max(before, key=lambda each: nodes[each].ended_ns)
+        split = self._splits[place - 1]
         later_ns = submitted_ns - nodes[split].ended_ns
         while split in taken_out:  # it ends with its last input now, or is as if it ended when it was submitted
             inputs = self._upstream[split]
@@ -157,7 +174,7 @@ class VirtualPool:
     def _hand_overs(self) -> list[int]:
         """For each node, how long after it was ready and its worker was free it started."""
         free_ns: dict[str, int] = {}  # by worker
-        unnamed_free_ns: list[int] = []
+        unnamed_free_ns: list[int] = []  # in order
         found = [0] * len(self._nodes)
         for index in sorted(range(len(found)), key=lambda index: self._nodes[index].started_ns):
             node = self._nodes[index]
@@ -167,11 +184,10 @@ class VirtualPool:
                 could_ns = max(could_ns, free_ns.get(node.worker, could_ns))
                 free_ns[node.worker] = node.ended_ns
             else:  # the worker that was free last
-                before_ns = max((each for each in unnamed_free_ns if each <= node.started_ns), default=None)
-                if before_ns is not None:
-                    unnamed_free_ns.remove(before_ns)
-                    could_ns = max(could_ns, before_ns)
-                unnamed_free_ns.append(node.ended_ns)
+                place = bisect_right(unnamed_free_ns, node.started_ns)
+                if place:
+                    could_ns = max(could_ns, unnamed_free_ns.pop(place - 1))
+                insort(unnamed_free_ns, node.ended_ns)
             found[index] = max(0, node.started_ns - could_ns)
         return found
 

@@ -26,7 +26,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from traced_threadpool.analysis.demand import demands
 from traced_threadpool.analysis.machine import Demand
@@ -60,8 +60,7 @@ nodes is reached; no more nodes are ever ready at once; it is not known, since a
 workers that were tried are used."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayedNode:
+class ReplayedNode(NamedTuple):
     """When an execution starts and ends, on the record's clock."""
 
     key: str
@@ -319,16 +318,25 @@ class Plan:
         self.contention_ns, self.machine_ns = self._contention(
             self.demands.each, (), self.workers, run.processors, ranks
         )
+        # What the virtual machine does not account for of each node's duration.
+        self.missed_ns = [
+            node.duration_ns - sum(demand) - contended_ns
+            for node, demand, contended_ns in zip(self.nodes, self.demands.each, self.contention_ns, strict=True)
+        ]
 
     def replay(self, settings: _Settings) -> Replayed:
         workers = settings.workers or self.workers
-        factors = [1 / settings.faster.get(node.name, 1) for node in self.nodes]
-        less_ns = [settings.less_wait_ns.get(node.key, 0.0) for node in self.nodes]
-        asked = [
-            replace(demand, wait_ns=max(0.0, demand.wait_ns - less)) if less else demand
-            for demand, less in zip(self.demands.each, less_ns, strict=True)
-        ]
-        wanted = [demand.times(factor) for demand, factor in zip(asked, factors, strict=True)]
+        wanted: Sequence[Demand] = self.demands.each
+        if settings.less_wait_ns:
+            less_ns = settings.less_wait_ns.get
+            wanted = [
+                demand._replace(wait_ns=max(0.0, demand.wait_ns - less)) if (less := less_ns(node.key)) else demand
+                for demand, node in zip(wanted, self.nodes, strict=True)
+            ]
+        factors = [1.0] * len(self.nodes)
+        if settings.faster:
+            factors = [1 / settings.faster.get(node.name, 1) for node in self.nodes]
+            wanted = [demand.times(factor) for demand, factor in zip(wanted, factors, strict=True)]
         if not settings.gil:
             wanted = [demand.without_lock() for demand in wanted]
         ranks = self._ranks(settings.priority or self.run.priority, settings.faster, settings.without)
@@ -339,14 +347,18 @@ class Plan:
         kept = min(1.0, sum(contention_ns) / before_ns) if before_ns else 1.0
         lasting = []
         missed_by_nodes_ns = left_of_it_ns = 0.0
-        for index, (node, factor) in enumerate(zip(self.nodes, factors, strict=True)):
-            missed_ns = node.duration_ns - self.demands.each[index].alone_ns - self.contention_ns[index]
+        less_contention_ns = settings.less_contention_ns
+        for node, demand, factor, contended_ns, recorded_ns in zip(
+            self.nodes, wanted, factors, contention_ns, self.missed_ns, strict=True
+        ):
+            missed_ns = recorded_ns
             if missed_ns > 0:
                 missed_by_nodes_ns += missed_ns
-                missed_ns = max(0.0, missed_ns - settings.less_contention_ns.get(node.key, 0.0))
+                if less_contention_ns:
+                    missed_ns = max(0.0, missed_ns - less_contention_ns.get(node.key, 0.0))
                 left_of_it_ns += missed_ns
-            waits_ns = max(0.0, contention_ns[index] + missed_ns * kept * min(1.0, factor))
-            lasting.append(Demand(wait_ns=round(wanted[index].alone_ns + waits_ns)))
+            waits_ns = max(0.0, contended_ns + missed_ns * kept * min(1.0, factor))
+            lasting.append(Demand(round(sum(demand) + waits_ns)))
         # So does what a hand-over takes beyond the usual: a worker just woken up must get the lock first.
         hand_over_ns = [
             quiet_ns + round((ns - quiet_ns) * kept)
@@ -366,10 +378,10 @@ class Plan:
                 stretch = length_ns / last_ns
         nodes = tuple(
             ReplayedNode(
-                key=node.key,
-                name=node.name,
-                started_ns=started_ns + round(when.started_ns * stretch),
-                ended_ns=started_ns + round(when.ended_ns * stretch),
+                node.key,
+                node.name,
+                started_ns + round(when.started_ns * stretch),
+                started_ns + round(when.ended_ns * stretch),
             )
             for node, when in zip(self.nodes, times, strict=True)
             if when is not None
@@ -429,7 +441,7 @@ class Plan:
             wanted, self.quiet_ns, workers=workers, processors=processors, without=without, ranks=ranks
         )
         waits_ns = [
-            0.0 if when is None else max(0.0, when.ended_ns - when.started_ns - demand.alone_ns)
+            0.0 if when is None else max(0.0, when.ended_ns - when.started_ns - sum(demand))
             for when, demand in zip(times, wanted, strict=True)
         ]
         return waits_ns, max((when.ended_ns for when in times if when is not None), default=0.0)
