@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 
 import pytest
+
+# Hamilton's extensions for other libraries, none of which a test wants: half of the time that a process takes to start.
+os.environ.setdefault("HAMILTON_AUTOLOAD_EXTENSIONS", "0")
 
 from tests.dags import PATIENCE, Stage
 

@@ -20,7 +20,7 @@ from traced_threadpool import FutureAdapter
 from traced_threadpool.analysis.demand import demands
 from traced_threadpool.analysis.machine import Demand
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
-from traced_threadpool.analysis.virtual_pool import VirtualPool, most_at_once
+from traced_threadpool.analysis.virtual_pool import HandOvers, VirtualPool, most_at_once
 from traced_threadpool.analysis.what_if import Replayed, ReplayedNode, replay, scale
 from traced_threadpool.runs import State
 
@@ -50,7 +50,9 @@ def played(
     """The record of nodes that ask for this much, after those inputs, on the machine of the model itself."""
     nodes = [node(str(index), 0, 0, *(str(each) for each in inputs)) for index, (_, inputs) in enumerate(asked)]
     wanted = [demand for demand, _ in asked]
-    times = VirtualPool(nodes, START_NS).play(wanted, [0] * len(nodes), workers=workers, processors=processors)
+    times = VirtualPool(nodes, START_NS, workers).play(
+        wanted, HandOvers([0] * len(nodes), [0] * len(nodes)), workers=workers, processors=processors
+    )
     found: list[NodeExecution] = []
     for each, demand, when in zip(nodes, wanted, times, strict=True):
         assert when is not None
@@ -212,7 +214,8 @@ def test_what_lies_between_nodes_stays() -> None:
         processor_share=0,
         assumptions=("of 2 nodes it is not known what they did; they are taken to have waited, freely",),
     )
-    assert replay(run, workers=2).nodes[1].started_ns == START_NS + 9 * MS  # 2 ms of hand-over after it was submitted
+    # A second worker is woken up for it, and that took 1 ms for `a`; 2 ms is what a worker took from one to the next.
+    assert replay(run, workers=2).nodes[1].started_ns == START_NS + 8 * MS
 
 
 def test_what_the_record_does_not_know_of_lets_a_node_go_when_it_did() -> None:
@@ -550,8 +553,8 @@ def test_a_record_with_priorities_unchanged_is_the_run(priority: str) -> None:
 
 LATE = 0.1
 LATE_NS = 20 * MS
-"""By how much the replay of a real run may differ: on a busy machine a worker is woken up that late, and takes another
-node than the one that was first when it should have been."""
+"""By how much the replay of a real run may differ: on a busy machine a node may start so long after its worker took it
+that another, which should have gone first, was submitted meanwhile. A record does not say when a worker took a node."""
 
 
 def named(name: str, work: Callable[[], None], inputs: Sequence[str] = ()) -> Callable[..., int]:
@@ -588,7 +591,7 @@ def fail() -> None:
 def test_any_real_run_is_given_back(data: st.DataObject, fail_fast: bool) -> None:
     """Of nodes that sleep, compute, fail or run a driver of their own on the same adapter, with what never ran.
 
-    On one worker, since a second thread may start so late that the first takes its node: the replay does not know.
+    On one worker: of two, on a busy machine, either may be so late that the other takes its node.
     """
     with FutureAdapter(1, registry=CollectorRegistry(), record=1, tracing=False, fail_fast=fail_fast) as adapter:
 
@@ -656,6 +659,21 @@ def test_of_a_hundred_sleepers_as_many_workers_help_as_are_tried() -> None:
     assert beyond.makespan_ns[100] < 0.75 * beyond.makespan_ns[50]
     assert beyond.enough_workers == 100
     assert beyond.limit in ("nodes", "critical_path")
+
+
+@pytest.mark.parametrize("priority", ["fifo", "hops"])
+def test_a_worker_that_wakes_up_late(priority: str) -> None:
+    """Another that ends its node meanwhile takes the one that it was woken up for, and the replay has it there."""
+    nodes = [
+        node("a", 0, 30, worker="1"),
+        node("b", 30, 45, ready_ns=START_NS + 5 * MS, submitted_ns=START_NS + 5 * MS, worker="1"),
+        node("c", 41, 50, ready_ns=START_NS + 10 * MS, submitted_ns=START_NS + 10 * MS, worker="2"),
+    ]
+    run = record(nodes, workers=2, priority=priority)
+    assert [(each.started_ns, each.ended_ns) for each in replay(run).nodes] == [
+        (each.started_ns, each.ended_ns) for each in nodes
+    ]
+    assert replay(run, workers=1).makespan_ns == 54 * MS
 
 
 @pytest.mark.parametrize("priority", ["fifo", "critical_path", "hops", "custom"])

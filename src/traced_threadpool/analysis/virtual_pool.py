@@ -1,15 +1,17 @@
 """What nodes ask of the machine into when each starts and ends, through the live scheduler in virtual time.
 
 Nodes are submitted when they were in the record, counted from the run's start; those that Hamilton submitted after it
-had waited for a node that is split into branches, counted from that node's end. A worker takes its next node as soon
-as it ends one, or as a node becomes ready; from there to the node's start it takes the recorded *hand-over*.
+had waited for a node that is split into branches, counted from that node's end. As in a pool, a worker that ends a node
+takes the next; for one that becomes ready while a place is free, a worker is woken up, and takes what is first when it
+is awake. How long either takes is the recorded *hand-over*.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+import heapq
+from bisect import bisect_right
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from traced_threadpool.analysis.machine import Demand, Machine
@@ -27,11 +29,42 @@ _TAKE: Final = "take"
 task."""
 
 
+# What happens in a record, in the order in which a pool sees it at one moment.
+_FREE: Final = 0
+_READY: Final = 1
+_TAKEN: Final = 2
+_AWAKE: Final = 3
+
+
 class Times(NamedTuple):
     """Of one execution, in nanoseconds from the run's start."""
 
     started_ns: float
     ended_ns: float
+
+
+class HandOvers(NamedTuple):
+    """For each node, the nanoseconds to its start: on a worker woken up for it, from when it is ready; on one that has
+    just ended another node, from that end.
+    """
+
+    woken_ns: Sequence[int]
+    next_ns: Sequence[int]
+
+    def at_most_usual(self) -> HandOvers:
+        """Without what some take beyond the usual."""
+        return HandOvers(*([min(ns, usual_ns) for ns in each] for each in self for usual_ns in [usual(each)]))
+
+    def between(self, other: HandOvers, share: float) -> HandOvers:
+        """The other's, and this share of what is longer here."""
+        if share == 1:
+            return self
+        return HandOvers(
+            *(
+                [low + round((high - low) * share) for high, low in zip(*each, strict=True)]
+                for each in zip(self, other, strict=True)
+            )
+        )
 
 
 class _Virtual(Task):
@@ -54,9 +87,10 @@ class VirtualPool:
     Args:
         nodes: Those that ran. Upstream keys that are not among them are of no account.
         started_ns: The run's start.
+        workers: How many there were.
     """
 
-    def __init__(self, nodes: Sequence[NodeExecution], started_ns: int) -> None:
+    def __init__(self, nodes: Sequence[NodeExecution], started_ns: int, workers: int) -> None:
         self._nodes = nodes
         self._started_ns = started_ns
         index = {node.key: each for each, node in enumerate(nodes)}
@@ -74,12 +108,13 @@ class VirtualPool:
             if node.ready_ns - known_ns > SLIGHT_NS
         }
         """When nodes were ready that waited for more than the record holds."""
-        self.hand_over_ns = self._hand_overs()
+        self.hand_overs = self._hand_overs(workers)
+        """How long each node took to start, by either way."""
 
     def play(
         self,
         demands: Sequence[Demand],
-        hand_over_ns: Sequence[int],
+        hand_overs: HandOvers,
         *,
         workers: int,
         processors: int | None,
@@ -92,6 +127,7 @@ class VirtualPool:
             ValueError: Links form a circle.
         """
         nodes, released_ns = self._nodes, self._released_ns
+        woken_ns, next_ns = hand_overs
         scheduler, queue = Scheduler(workers), RunQueue(ranks=ranks)
         tasks = [_Virtual(index, node.key, queue) for index, node in enumerate(nodes)]
         taken_out = {index for index, node in enumerate(nodes) if node.name in without} if without else set()
@@ -108,14 +144,18 @@ class VirtualPool:
         machine = Machine(processors=processors, slices=SLICES, planned=planned)
         found: list[Times | None] = [None] * len(nodes)
         next_event, serve, take, end = machine.next, machine.serve, scheduler.take, scheduler.end
+        waking = 0  # workers on their way, as a pool counts them
         while (event := next_event()) is not None:
             now_ns = machine.now_ns
-            hands_over = True
+            made_ready: Sequence[Task] = ()
+            takes, after_ns = False, None
             if type(event) is _Virtual:
                 found[event.index] = Times(event.started_ns, now_ns)
+                made_ready = event.dependents or ()
                 end(event, now_ns)  # type: ignore[arg-type]  # a virtual nanosecond has parts
                 for later_ns, index in submitted_after.get(event.index, ()) if submitted_after else ():
                     machine.at(now_ns + later_ns, index)
+                takes, after_ns = True, next_ns
             elif type(event) is int:
                 inputs: list[Task] = [tasks[each] for each in upstream[event]]
                 if event in released_ns:
@@ -124,26 +164,24 @@ class VirtualPool:
                     machine.at(max(now_ns, released_ns[event]), outside)
                     inputs.append(outside)
                 scheduler.add(tasks[event], inputs, now_ns)  # type: ignore[arg-type]
-                if ranks is not None:
-                    # A worker woken up chooses when it is awake: more may be submitted meanwhile.
-                    if tasks[event].state is READY:
-                        machine.at(now_ns + hand_over_ns[event], _TAKE)
-                    continue
+                made_ready = (tasks[event],)
             elif event is _TAKE:
-                hands_over = False
+                waking -= 1
+                takes = True
             else:
+                made_ready = event.dependents or ()
                 end(event, now_ns)  # type: ignore[arg-type]
-            while scheduler.ready_count and scheduler.busy_count < workers:
-                task = take()
-                if task is None:
-                    break
+            if takes and scheduler.ready_count and (task := take()) is not None:
                 assert type(task) is _Virtual
-                index = task.index
-                after_ns = hand_over_ns[index] if hands_over else 0
-                task.started_ns = now_ns + after_ns  # type: ignore[assignment]
-                serve(demands[index], task, after_ns)
-                if not hands_over:  # each worker woken up takes one
+                to_start_ns = 0 if after_ns is None else after_ns[task.index]
+                task.started_ns = now_ns + to_start_ns  # type: ignore[assignment]  # likewise
+                serve(demands[task.index], task, to_start_ns)
+            for each in made_ready:
+                if scheduler.busy_count + waking >= workers or waking >= scheduler.ready_count:
                     break
+                if each.state is READY:
+                    waking += 1
+                    machine.at(now_ns + woken_ns[each.index], _TAKE)  # type: ignore[attr-defined]
         stuck = [node.name for index, node in enumerate(nodes) if found[index] is None and index not in taken_out]
         if stuck:
             raise ValueError(
@@ -171,25 +209,82 @@ class VirtualPool:
             split = max(inputs, key=lambda each: nodes[each].ended_ns)
         return split, later_ns
 
-    def _hand_overs(self) -> list[int]:
-        """For each node, how long after it was ready and its worker was free it started."""
-        free_ns: dict[str, int] = {}  # by worker
-        unnamed_free_ns: list[int] = []  # in order
-        found = [0] * len(self._nodes)
-        for index in sorted(range(len(found)), key=lambda index: self._nodes[index].started_ns):
+    def _hand_overs(self, workers: int) -> HandOvers:
+        """A worker that had a node when this one became ready took it as the next. Any other was woken up: for the node
+        that had waited for that for longest, by the rules of a pool, which need not be the one it then took.
+        """
+        nodes = self._nodes
+        woken_ns: list[int | None] = [None] * len(nodes)
+        next_ns: list[int | None] = [None] * len(nodes)
+        ready_ns = [
+            nodes[index].ready_ns if index in self._released_ns else known_ns
+            for index, known_ns in enumerate(self._known_ns)
+        ]
+        events: list[tuple[int, int, int]] = []
+        for index, before in self._befores():
+            node = nodes[index]
+            events.append((ready_ns[index], _READY, index))
+            if before is not None and nodes[before].ended_ns >= ready_ns[index]:
+                next_ns[index] = max(0, node.started_ns - nodes[before].ended_ns)
+                events.append((nodes[before].ended_ns, _TAKEN, index))
+            else:
+                events.append((node.started_ns, _AWAKE, index))
+                if before is not None:
+                    events.append((nodes[before].ended_ns, _FREE, before))
+        busy = 0
+        queued: set[int] = set()
+        new: list[int] = []
+        waking: deque[int] = deque()
+        events.sort()
+        for place, (now_ns, kind, index) in enumerate(events):
+            if kind == _FREE:
+                busy -= 1
+            elif kind == _READY:
+                queued.add(index)
+                new.append(index)
+            else:
+                queued.discard(index)
+                if kind == _AWAKE:
+                    busy += 1
+                    of = waking.popleft() if waking else index
+                    woken_ns[of] = max(0, now_ns - ready_ns[of])
+            if place + 1 == len(events) or events[place + 1][0] > now_ns:
+                for each in new:
+                    if each in queued and len(waking) < min(len(queued), workers - busy):
+                        waking.append(each)
+                new.clear()
+        for index in waking:
+            woken_ns[index] = nodes[index].started_ns - ready_ns[index]
+        return HandOvers(woken_ns=_filled(woken_ns), next_ns=_filled(next_ns))
+
+    def _befores(self) -> Iterator[tuple[int, int | None]]:
+        """Each node in the order of their starts, and which one its worker had before."""
+        last: dict[str, int] = {}
+        unnamed: list[tuple[int, int]] = []  # a heap: those of workers without a name, by their ends
+        for index in sorted(range(len(self._nodes)), key=lambda index: self._nodes[index].started_ns):
             node = self._nodes[index]
-            slight = node.ready_ns - self._known_ns[index] <= SLIGHT_NS
-            could_ns = self._known_ns[index] if slight else node.ready_ns
             if node.worker:
-                could_ns = max(could_ns, free_ns.get(node.worker, could_ns))
-                free_ns[node.worker] = node.ended_ns
-            else:  # the worker that was free last
-                place = bisect_right(unnamed_free_ns, node.started_ns)
-                if place:
-                    could_ns = max(could_ns, unnamed_free_ns.pop(place - 1))
-                insort(unnamed_free_ns, node.ended_ns)
-            found[index] = max(0, node.started_ns - could_ns)
-        return found
+                yield index, last.get(node.worker)
+                last[node.worker] = index
+            else:
+                free = unnamed and unnamed[0][0] <= node.started_ns
+                yield index, heapq.heappop(unnamed)[1] if free else None
+                heapq.heappush(unnamed, (node.ended_ns, index))
+
+
+def _filled(durations_ns: Sequence[int | None]) -> list[int]:
+    """Where nothing is known, what is usual."""
+    usual_ns = usual([each for each in durations_ns if each is not None])
+    return [usual_ns if each is None else each for each in durations_ns]
+
+
+def usual(durations_ns: Sequence[int]) -> int:
+    """That which a quarter of them does not exceed; 0 if there are none.
+
+    >>> usual([10, 90, 30, 20, 70])
+    20
+    """
+    return sorted(durations_ns)[len(durations_ns) // 4] if durations_ns else 0
 
 
 def most_at_once(intervals: Sequence[tuple[int, int]]) -> int:

@@ -306,13 +306,12 @@ class Plan:
         if not self.nodes:
             raise ValueError(f"run {run.name!r} has no node that ran, of {len(run.nodes)}; there is nothing to replay")
         self.run = run
-        self.pool = VirtualPool(self.nodes, run.started_ns)
         self.workers = run.max_workers or max(
             1, most_at_once([(node.started_ns, node.ended_ns) for node in self.nodes])
         )
+        self.pool = VirtualPool(self.nodes, run.started_ns, self.workers)
         self.demands = demands(self.nodes)
-        quiet_ns = sorted(self.pool.hand_over_ns)[len(self.nodes) // 4]
-        self.quiet_ns = [min(ns, quiet_ns) for ns in self.pool.hand_over_ns]
+        self.quiet = self.pool.hand_overs.at_most_usual()
         self.tail_ns = max(0, run.ended_ns - max(node.ended_ns for node in self.nodes))
         ranks = self._ranks(run.priority, {}, ())
         self.contention_ns, self.machine_ns = self._contention(
@@ -360,12 +359,9 @@ class Plan:
             waits_ns = max(0.0, contended_ns + missed_ns * kept * min(1.0, factor))
             lasting.append(Demand(round(sum(demand) + waits_ns)))
         # So does what a hand-over takes beyond the usual: a worker just woken up must get the lock first.
-        hand_over_ns = [
-            quiet_ns + round((ns - quiet_ns) * kept)
-            for ns, quiet_ns in zip(self.pool.hand_over_ns, self.quiet_ns, strict=True)
-        ]
+        hand_overs = self.pool.hand_overs.between(self.quiet, kept)
         times = self.pool.play(
-            lasting, hand_over_ns, workers=workers, processors=None, without=settings.without, ranks=ranks
+            lasting, hand_overs, workers=workers, processors=None, without=settings.without, ranks=ranks
         )
         started_ns, stretch = self.run.started_ns, 1.0
         if before_ns:
@@ -437,9 +433,7 @@ class Plan:
         """
         if not any(demand.held_ns or demand.free_ns for demand in wanted):
             return [0.0] * len(wanted), 0.0
-        times = self.pool.play(
-            wanted, self.quiet_ns, workers=workers, processors=processors, without=without, ranks=ranks
-        )
+        times = self.pool.play(wanted, self.quiet, workers=workers, processors=processors, without=without, ranks=ranks)
         waits_ns = [
             0.0 if when is None else max(0.0, when.ended_ns - when.started_ns - sum(demand))
             for when, demand in zip(times, wanted, strict=True)
