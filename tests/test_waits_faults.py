@@ -391,6 +391,28 @@ say(service.method.method, run(named("rests", lambda: time.sleep(0.3)))["rests"]
 # Forks
 
 
+def test_a_fork_while_workers_are_idle() -> None:
+    """The child drops the parent's threads, and their rows on the board stay as they were."""
+    code, said, errors = run_process(
+        TOOLS
+        + """
+sampling()
+both = threading.Barrier(2)
+adapter = FutureAdapter(2)
+pair = driver_of(adapter, named("one", lambda: both.wait(20)), named("two", lambda: both.wait(20)))
+pair.execute(["one", "two"])
+threads = lambda: [row[0] for row in zip(*[iter(service._board.words[16 : 16 * (1 + service._board.words[1])])] * 16)]
+before = threads()
+pid = os.fork()
+if not pid:
+    os._exit(0)
+os.waitpid(pid, 0)
+say(sum(map(bool, before)) >= 2, threads() == before)
+"""
+    )
+    assert (code, said) == (0, ["True True"]), errors
+
+
 def test_a_forked_child_has_a_sampler_of_its_own() -> None:
     """And the parent keeps its own, on whose board the child has not written."""
     code, said, errors = run_process(

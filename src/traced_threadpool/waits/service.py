@@ -98,7 +98,7 @@ class Method:
 class Seat:
     """A worker thread's row on the board, and the file with its run-queue delay."""
 
-    __slots__ = ("__weakref__", "_free", "delay", "delay_at_ns", "delay_ns", "epoch", "looks", "row", "seen", "words")
+    __slots__ = ("__weakref__", "_free", "_process", "delay", "delay_at_ns", "delay_ns", "epoch", "looks", "row", "seen", "words")
 
     def __init__(
         self,
@@ -117,6 +117,7 @@ class Seat:
         self.looks = -1  # as last read, with `seen`
         self.seen: list[int] = []
         self._free: Callable[[int], None] | None = free
+        self._process = os.getpid()
 
     def close(self) -> None:
         """Lets go of the board, without a word on it: in a forked child it is the parent's."""
@@ -125,7 +126,8 @@ class Seat:
             self.delay.close()
 
     def __del__(self) -> None:  # with the thread, whose local it is
-        if self._free is not None:
+        # A forked child drops the other threads before it calls anybody: their rows are still in use, by the parent.
+        if self._free is not None and self._process == os.getpid():
             with contextlib.suppress(ValueError):  # the board is closed
                 self.words[self.row + b.THREAD] = 0
                 self.words[self.row + b.DEPTH] = 0
