@@ -1,6 +1,7 @@
 # Each target makes the environment that it needs from the pinned sets in requirements/ (scripts/make-venv).
 #   PYTHON=python3.12   the interpreter to use, instead of the first suitable one
 #   ARGS='...'          handed on to demo, test, test-all, test-core, bench and guard
+#   JOBS=2              how many test files run at once; 0: one after the other, in pytest's own process (for -s, --pdb)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-core doctest bench guard lint format lock clean venv dashboards grafana-schema
@@ -10,6 +11,8 @@ export HAMILTON_TELEMETRY_ENABLED ?= false
 
 VERSIONS ?= 3.10 3.11 3.12 3.13
 ARGS ?=
+JOBS ?= 2
+pytest := -m pytest -n $(JOBS) --dist loadfile
 python := .venv/bin/python
 code := $(wildcard src examples benchmarks dashboards)
 
@@ -23,7 +26,7 @@ demo: venv ## run the example, a survey of the standard library
 	@$(python) -m examples.stdlib_survey $(ARGS)
 
 test: venv ## run the tests
-	@$(python) -m pytest $(ARGS)
+	@$(python) $(pytest) $(ARGS)
 
 test-all: ## run the tests on each Python of VERSIONS that is installed
 	@passed=; for version in $(VERSIONS); do \
@@ -31,7 +34,7 @@ test-all: ## run the tests on each Python of VERSIONS that is installed
 			echo "== Python $$version: not installed, skipped"; continue; fi; \
 		echo "== Python $$version: $$found"; \
 		scripts/make-venv .venv-$$version requirements/dev.txt editable $$version || exit 1; \
-		.venv-$$version/bin/python -m pytest $(ARGS) || exit 1; \
+		.venv-$$version/bin/python $(pytest) $(ARGS) || exit 1; \
 		passed="$$passed $$version"; \
 	done; \
 	if [ -z "$$passed" ]; then echo "none of Python $(VERSIONS) is installed" >&2; exit 1; fi; \
@@ -40,7 +43,7 @@ test-all: ## run the tests on each Python of VERSIONS that is installed
 test-core: ## run the tests on the package as built, with its lowest dependencies and no extra
 	@scripts/make-venv .venv-core requirements/core.txt copy
 	@.venv-core/bin/python scripts/check_core.py
-	@.venv-core/bin/python -m pytest $(ARGS)
+	@.venv-core/bin/python $(pytest) $(ARGS)
 
 doctest: venv ## run the examples in docstrings and documents
 	@$(python) -m pytest --doctest-modules --doctest-glob='*.md' src $(wildcard README.md docs)

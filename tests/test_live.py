@@ -396,7 +396,7 @@ def test_recorded_for_the_alerts_is_right(world: World) -> None:
     ):
         truth = total(window.rate(name, 600), "job", "pool")
         # The rule asked up to a second earlier than the truth is as of, at a window that covers it all.
-        assert world.prometheus.query(record, at) == pytest.approx(truth, rel=0.1, abs=1e-6)
+        assert world.prometheus.query(record, at) == pytest.approx(truth, rel=0.2, abs=1e-6)
     within = quantile(0.95, window.increase(f"{names.QUEUE_WAIT.prometheus}_bucket", 600), "job", "pool")
     _within(world.prometheus.query(rules.QUEUE_WAIT_P95, at), within)
     failing = _values(_errors(1800, "availability")(window))
