@@ -296,6 +296,24 @@ def test_what_happens_beside_the_critical_path_is_no_finding(state: State) -> No
     assert causes(beside) == ["healthy"]
 
 
+@pytest.mark.parametrize(("at_the_lock", "cause"), [(700, "gil_bound"), (850, "lock_contention")])
+def test_waiting_for_either_lock_where_neither_alone_would_help(at_the_lock: int, cause: Cause) -> None:
+    """Two families of nodes side by side, each held up by another lock: the run ends with the later of the two."""
+    asking = side_by_side({"lock": at_the_lock, "network": 1000 - at_the_lock}, 4, "ask")
+    mixture = run(
+        *side_by_side({"cpu": 250, "gil": 750}, 4, "parse"),
+        *(replace(each, worker=each.name) for each in asking),
+        end=1000,
+        max_workers=8,
+    )
+    found = first(mixture)
+
+    assert found.cause == cause
+    assert found.evidence[-1] == "replay: if nobody waited for either, 500 ms instead of 1.00 s"
+    assert found.gain_seconds == pytest.approx(0.5)  # what is computed takes two processors that long
+    assert "Then the other: by itself, neither gains much. " in found.advice
+
+
 # The pool
 
 

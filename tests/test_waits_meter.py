@@ -589,8 +589,18 @@ from prometheus_client import CollectorRegistry
 def one() -> int:
     return 1
 
+# Both workers are there from now on.
+both = threading.Barrier(2)
+
+def first() -> int:
+    return both.wait(20)
+
+def second() -> int:
+    return both.wait(20)
+
 adapter = FutureAdapter(2, tracing=False, registry=CollectorRegistry())
 driver_of(adapter, naps).execute(["naps"])
+driver_of(adapter, first, second).execute(["first", "second"])
 runs = driver_of(adapter, one)
 
 def objects():

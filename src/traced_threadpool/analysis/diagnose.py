@@ -15,6 +15,9 @@ The tree, in the order in which it is gone through:
    - if the nodes of the critical path were twice as fast: `critical_path`, unless one of the above explains the chain.
 
    What takes less than a tenth off the run is no finding. So what a node does beside the critical path never is one.
+   But where nothing of these is found, and nodes wait for the interpreter lock and for others alternately, and without
+   any of this waiting the run would be shorter by a fifth, the lock that is waited for more is one: to do away with
+   either alone would just have them meet at the other.
    Where something is found and waiting for the network or the disk is less than most, but a third, it is told after.
 4. What cannot be replayed: most of the run passes outside of nodes (`outside_nodes`); nodes stand in each other's way,
    and half as many at once would be done as early (`pool_too_large`).
@@ -93,6 +96,8 @@ def _by_gain(look: Look) -> list[Leaf]:
         leaves.straggler(look),
     ]
     found = [leaf for leaf in asked if leaf is not None]
+    if not found and (mixture := leaves.contention(look)) is not None:
+        found.append(mixture)
     slow = [leaves.slow_network(look, least=leaves.DOMINATES), leaves.slow_disk(look, least=leaves.DOMINATES)]
     beside: list[Leaf | None] = []
     if found:

@@ -155,7 +155,7 @@ def telemetry_loss(look: Look) -> tuple[Finding, bool] | None:
 # What would the run take if one thing were different? These ask the replay.
 
 
-def gil_bound(look: Look) -> Leaf | None:
+def gil_bound(look: Look, *, matters: float = MATTERS) -> Leaf | None:
     """Nobody waits for the interpreter lock."""
     waited_ns = look.total_ns("gil")
     if waited_ns < MATTERS * look.busy_ns or not waited_ns:
@@ -179,7 +179,7 @@ def gil_bound(look: Look) -> Leaf | None:
             f"Let {listed(nodes or list(victims))} compute in processes, or with a library that lets go of the lock "
             "(NumPy, Polars, Arrow). More threads cannot help."
         )
-    return _by_gain(look, other, "gil_bound", nodes or list(victims), evidence, " ".join(advice))
+    return _by_gain(look, other, "gil_bound", nodes or list(victims), evidence, " ".join(advice), matters=matters)
 
 
 def _culprits(holders: Mapping[str, float]) -> list[str]:
@@ -226,7 +226,7 @@ def processor_starved(look: Look) -> Leaf | None:
     return _by_gain(look, other, "processor_starved", list(victims), evidence, advice)
 
 
-def lock_contention(look: Look) -> Leaf | None:
+def lock_contention(look: Look, *, matters: float = MATTERS) -> Leaf | None:
     """Nobody waits for a lock."""
     names = list(look.by_name("lock"))
     advice = (
@@ -234,7 +234,40 @@ def lock_contention(look: Look) -> Leaf | None:
         "own, or hold the lock for quick things only, never while waiting for something else."
     )
     return _waiting(
-        look, "lock_contention", "lock", 1.0, "waiting for a lock", "if nobody waited for one", names, advice
+        look,
+        "lock_contention",
+        "lock",
+        1.0,
+        "waiting for a lock",
+        "if nobody waited for one",
+        names,
+        advice,
+        matters=matters,
+    )
+
+
+def contention(look: Look) -> Leaf | None:
+    """Nobody waits for the interpreter lock or for another.
+
+    Where it is a mixture of the two, what either takes off by itself may be little: the nodes then meet at the other.
+    The one that is waited for more is the cause; the gain is that of both.
+    """
+    waited_ns = {state: look.total_ns(state) for state in ("gil", "lock")}
+    if min(waited_ns.values()) < MATTERS * look.busy_ns or sum(waited_ns.values()) < CONTRIBUTES * look.busy_ns:
+        return None
+    locks_ns = {node.key: look.states[node.key].get("lock", 0) for node in look.nodes}
+    other = look.replayed(gil=False, less_wait_ns=locks_ns)
+    leaves = [leaf for leaf in (gil_bound(look, matters=0.0), lock_contention(look, matters=0.0)) if leaf is not None]
+    if look.gain_ns(other) < GOVERNS * look.duration_ns or len(leaves) < 2:
+        return None
+    first, second = [leaf.finding for leaf in (leaves if waited_ns["gil"] >= waited_ns["lock"] else reversed(leaves))]
+    return _by_gain(
+        look,
+        other,
+        first.cause,
+        first.nodes,
+        (*first.evidence, second.evidence[0], f"replay: if nobody waited for either, {look.instead(other)}"),
+        f"{first.advice} Then the other: by itself, neither gains much. {second.advice}",
     )
 
 
@@ -343,6 +376,8 @@ def _waiting(
     condition: str,
     names: Sequence[str],
     advice: str,
+    *,
+    matters: float = MATTERS,
 ) -> Leaf | None:
     if not names:
         return None
@@ -351,7 +386,7 @@ def _waiting(
     if look.on_path.get(state):
         evidence.append(f"on the critical path: {look.of_run(look.on_path[state])}")
     evidence.append(f"replay: {condition}, {look.instead(other)}")
-    return _by_gain(look, other, cause, names, evidence, advice)
+    return _by_gain(look, other, cause, names, evidence, advice, matters=matters)
 
 
 def governing_chain(look: Look) -> Leaf | None:

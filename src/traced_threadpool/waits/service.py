@@ -98,7 +98,19 @@ class Method:
 class Seat:
     """A worker thread's row on the board, and the file with its run-queue delay."""
 
-    __slots__ = ("__weakref__", "_free", "_process", "delay", "delay_at_ns", "delay_ns", "epoch", "looks", "row", "seen", "words")
+    __slots__ = (
+        "__weakref__",
+        "_free",
+        "_process",
+        "delay",
+        "delay_at_ns",
+        "delay_ns",
+        "epoch",
+        "looks",
+        "row",
+        "seen",
+        "words",
+    )
 
     def __init__(
         self,
