@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -367,6 +368,51 @@ def test_interrupted(tmp_path: Path) -> None:
         assert process.stderr.read().strip() == b""
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+@pytest.mark.parametrize(
+    ("nodes", "on_terminal", "shown"), [(7_500, True, True), (7_500, False, False), (60, True, False)]
+)
+def test_reading_a_large_file_is_shown_on_a_terminal(
+    tmp_path: Path, nodes: int, on_terminal: bool, shown: bool
+) -> None:
+    """On standard error, and nowhere else; not for a small file, and not where nobody looks."""
+    import pty
+
+    runs = (layered_run(60, seed=seed, run_id=f"run-{seed}") for seed in range(nodes // 60))
+    trace = write_trace(tmp_path / "trace.jsonl", *runs)
+    assert (trace.stat().st_size > cli.LARGE_BYTES) == (nodes > 60)
+    ours, theirs = pty.openpty()
+    environment = {**_environment(), "TERM": "xterm-256color"}
+    with subprocess.Popen(
+        [*PROGRAM, "explain", trace],
+        stdout=subprocess.PIPE,
+        stderr=theirs if on_terminal else subprocess.PIPE,
+        env=environment,
+    ) as process:
+        os.close(theirs)
+        said = b"".join(_until_hung_up(ours)) if on_terminal else b""
+        os.close(ours)
+        printed, piped = process.communicate(timeout=50)
+    assert process.returncode == 0
+    assert (b"reading" in said, bool(said), bool(piped)) == (shown, shown, False)
+    assert b"MB" in said or not shown  # how much of how much
+    assert printed.startswith(str(trace).encode())
+    assert b"\x1b" not in printed
+    assert b"\r" not in printed
+
+
+def _until_hung_up(terminal: int) -> Iterator[bytes]:
+    """What is written to a terminal; Linux calls it an input/output error when nobody can write to it any more."""
+    while True:
+        try:
+            piece = os.read(terminal, 4_096)
+        except OSError:
+            return
+        if not piece:
+            return
+        yield piece
+
+
 def test_without_the_extra(trace: Path) -> None:
     """The command says what to install; the package itself never imports click or rich."""
     hidden = "import sys; sys.modules['click'] = None; from traced_threadpool.__main__ import main; main()"
@@ -385,21 +431,61 @@ def test_without_the_extra(trace: Path) -> None:
     assert loaded.stdout.strip() == b"set()"
 
 
+_MEASURED = (
+    "import resource, sys; from traced_threadpool import cli; status = cli.main(sys.argv[1:]); "
+    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(status)"
+)
+
+
+def _measured(*words: object, timeout: float) -> tuple[str, int]:
+    """What a command prints, and the most memory that it took, in kilobytes."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *map(str, words)],
+        capture_output=True,
+        env=_environment(),
+        timeout=timeout,
+        check=True,
+    )
+    return done.stdout.decode(), int(done.stderr.split()[-1])
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_spans(tmp_path: Path) -> None:
     """A file of a hundred runs: the longest is explained in seconds, within a gigabyte."""
     runs = (layered_run(1_000, workers=8, layers=20, seed=seed, run_id=f"run-{seed}") for seed in range(100))
     trace = write_trace(tmp_path / "large.jsonl", *runs)
-    measure = (
-        "import resource, sys; from traced_threadpool import cli; status = cli.main(sys.argv[1:]); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(status)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", measure, "explain", trace],
-        capture_output=True,
-        env=_environment(),
-        timeout=40,  # it takes 8 s on an idle machine
-        check=True,
-    )
-    assert b"run 63 of 100, the longest" in done.stdout
-    assert int(done.stderr.split()[-1]) < 1_000_000  # kilobytes
+    printed, kilobytes = _measured("explain", trace, timeout=40)  # it takes 6 s on an idle machine
+    assert "run 63 of 100, the longest" in printed
+    assert kilobytes < 1_000_000
+
+
+@pytest.mark.slow
+def test_one_run_of_a_hundred_thousand_nodes(tmp_path: Path) -> None:
+    """It is explained in seconds too, within a gigabyte, and what is estimated is said to be."""
+    trace = write_trace(tmp_path / "large.jsonl", layered_run(100_000, workers=40, layers=200))
+    printed, kilobytes = _measured("explain", trace, timeout=50)  # it takes 9 s on an idle machine
+    assert "A run of 100,000 nodes is not replayed whole" in printed
+    assert kilobytes < 1_000_000
+
+
+@pytest.mark.slow
+def test_a_file_of_many_runs_takes_no_more_memory_than_what_is_kept_of_it(tmp_path: Path) -> None:
+    """Other services' spans, ten times as many as ours, leave nothing behind: a line is forgotten once it is read."""
+    run = layered_run(500)
+    trace = write_trace(tmp_path / "small.jsonl", run)
+    _, alone = _measured("explain", trace, "--json", timeout=50)
+    foreign = {
+        "traceId": "f" * 32,
+        "parentSpanId": "1" * 16,
+        "name": "GET /",
+        "startTimeUnixNano": "1760000000000000000",
+        "endTimeUnixNano": "1760000000000001000",
+        "attributes": [{"key": f"http.{number}", "value": {"stringValue": "x" * 50}} for number in range(20)],
+    }
+    with trace.open("a") as file:
+        for line in range(150):
+            spans = [{**foreign, "spanId": f"{line * 200 + number + 1:016x}"} for number in range(200)]
+            file.write(json.dumps({"resourceSpans": [{"resource": {}, "scopeSpans": [{"spans": spans}]}]}) + "\n")
+    assert trace.stat().st_size > 60_000_000
+    _, among_others = _measured("explain", trace, "--json", timeout=50)
+    assert among_others - alone < 40_000

@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.synthetic_runs import NASTY_NAMES, layered_run
+from traced_threadpool.analysis.look import Look
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
 from traced_threadpool.report.as_json import explanation_json
-from traced_threadpool.report.curve import MAX_REPLAYED, curve, workers_to_try
+from traced_threadpool.report.curve import curve, workers_to_try
 from traced_threadpool.report.explanation import explain
 from traced_threadpool.report.notebook import notebook_html
 from traced_threadpool.report.page import MAX_NODES, page, script_json
@@ -178,7 +179,7 @@ def test_an_explanation_adds_up(run: RecordedRun) -> None:
 def test_the_curve_begins_at_one_worker_and_goes_past_the_recorded_number() -> None:
     """More workers never make the prediction much worse, and the recorded number gives the recorded run."""
     run = layered_run(states=False)
-    found = curve(run)
+    found = curve(Look(run))
     assert found is not None
     lengths = {point.workers: point.makespan_ns for point in found.points}
     assert list(lengths) == list(range(1, 65))
@@ -192,7 +193,6 @@ def test_a_large_run_is_replayed_with_few_numbers_of_workers() -> None:
     """So that explaining it takes seconds; the recorded number and its double are among them."""
     (node,) = layered_run(1).nodes
     assert workers_to_try(replace(EMPTY, nodes=(node,) * 5_000, max_workers=10)) == [1, 4, 10, 16, 20, 64]
-    assert curve(replace(EMPTY, nodes=(node,) * (MAX_REPLAYED + 1))) is None
 
 
 def test_json_is_json() -> None:
@@ -324,6 +324,20 @@ def test_of_very_many_nodes_the_telling_ones_are_kept(monkeypatch: pytest.Monkey
     assert "ValueError" in kept["error"]
     assert "Drawn and listed are 20 of 30 nodes" in document
     assert MAX_NODES >= 5_000
+
+
+def test_the_load_of_a_run_that_is_not_shown_whole_counts_all_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs and waits over time is no matter of the nodes that are listed; a step shows the most there were."""
+    run = layered_run(300, workers=6)
+    monkeypatch.setattr("traced_threadpool.report.page.MAX_NODES", 20)
+    monkeypatch.setattr("traced_threadpool.report.page.MAX_STEPS", 50)
+    explanation = explain(run)
+    load = _data(page(explanation))["load"]
+    for steps, most in ((load["running"], explanation.peak_running), (load["queued"], explanation.peak_queue)):
+        assert max(level for _, level in steps) == most
+        assert len(steps) <= 52
+        assert [at for at, _ in steps] == sorted(at for at, _ in steps)
+    assert _data(page(explain(layered_run(10))))["load"] is None
 
 
 @pytest.mark.parametrize("run", [EMPTY, FAILED, layered_run(states=False), layered_run(1, workers=1)])

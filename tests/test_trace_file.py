@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.synthetic_runs import layered_run, write_trace
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
 from traced_threadpool.analysis.trace_file import TraceFileError, read_runs
 
@@ -667,3 +668,19 @@ def test_progress_is_told_in_bytes_of_the_file(file: Path) -> None:
     assert told == sorted(told)
     assert len(told) > 2
     assert told[-1] == file.stat().st_size
+
+
+def test_a_file_with_more_spans_than_memory_is_meant_to_hold(tmp_path: Path) -> None:
+    """Says so as soon as that is met, and what to do; what comes after is not read."""
+    trace = write_trace(tmp_path / "large.jsonl", layered_run(2_000))
+    lines = trace.read_text().splitlines(keepends=True)
+    read: list[int] = []
+    with pytest.raises(TraceFileError, match=r"more than 700 spans.*grep -F TRACE_ID.*split -C.*larger max_spans"):
+        read_runs(trace, max_spans=700, progress=read.append)
+    assert sum(read) < trace.stat().st_size
+    (whole,) = read_runs(trace, max_spans=2_001)
+    assert len(whole.nodes) == 2_000
+    part = tmp_path / "part.jsonl"
+    part.write_text("".join(lines[:1]))
+    (some,) = read_runs(part, max_spans=700)
+    assert (len(some.nodes), some.expected_nodes) == (511, 2_000)

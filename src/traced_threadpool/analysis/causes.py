@@ -63,9 +63,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """One to three findings, each of another cause, the most important first."""
+    """One to three findings, each of another cause, the most important first.
+
+    `estimated` is a sentence where the run is so large that its gains are estimates; None where they are replays.
+    """
 
     findings: tuple[Finding, ...]
+    estimated: str | None = None
 
     @property
     def cause(self) -> Cause:

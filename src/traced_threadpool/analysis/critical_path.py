@@ -47,8 +47,9 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal, Protocol, TypeVar
 
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
@@ -128,9 +129,9 @@ def critical_path(run: RecordedRun, *, inside: str | None = None) -> CriticalPat
     if inside is not None:
         outer = run.by_key[inside]
         started_ns, ended_ns = outer.started_ns, outer.ended_ns
-    nodes = [node for node in run.nodes if node.parent == inside and node.ran]
+    nodes = [node for node in run.by_parent.get(inside, ()) if node.ran]
     stretches = _fill(nodes, started_ns, ended_ns)
-    return CriticalPath(steps=_steps(run, stretches), slack_ns=_slack(nodes))
+    return CriticalPath(steps=_steps(run, stretches), slack_ns=_Slack(nodes))
 
 
 def critical_seconds(run: RecordedRun) -> dict[str, float]:
@@ -140,7 +141,7 @@ def critical_seconds(run: RecordedRun) -> dict[str, float]:
 
 def critical_ns(run: RecordedRun) -> dict[str, int]:
     """The same in nanoseconds, which add up to the run's duration exactly."""
-    nodes = [node for node in run.nodes if node.parent is None and node.ran]
+    nodes = [node for node in run.by_parent.get(None, ()) if node.ran]
     return ns_by_name(_fill(nodes, run.started_ns, run.ended_ns))
 
 
@@ -283,6 +284,29 @@ def _behind(node: NodeExecution, ends: Mapping[str, Sequence[tuple[int, str]]]) 
         if key != node.key:
             return key
     return None
+
+
+class _Slack(Mapping[str, int]):
+    """Worked out when somebody asks, which few do."""
+
+    def __init__(self, nodes: Sequence[NodeExecution]) -> None:
+        self._nodes = nodes
+
+    def __getitem__(self, key: str) -> int:
+        return self._known[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __repr__(self) -> str:
+        return repr(self._known)
+
+    @cached_property
+    def _known(self) -> dict[str, int]:
+        return _slack(self._nodes)
 
 
 def _slack(nodes: Sequence[NodeExecution]) -> dict[str, int]:

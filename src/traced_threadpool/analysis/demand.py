@@ -17,7 +17,6 @@ be expected had everybody taken turns.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -31,8 +30,8 @@ ROUNDS: Final = 12
 """How often shares are worked out anew from one another, at most."""
 
 MANY: Final = 20_000
-FEW_ROUNDS: Final = 5
-"""So many executions are judged in fewer rounds: what is left to change is a few hundredths then."""
+FEW_ROUNDS: Final = 3
+"""So many executions are judged in fewer rounds; their shares have settled to within a few hundredths by then."""
 
 SETTLED: Final = 1e-4
 """By less than that no share changes any more: it is as good as it gets."""
@@ -59,7 +58,7 @@ class Demands:
 class _Time:
     """The time of one execution, by what it means for a replay."""
 
-    __slots__ = ("cpu_ns", "duration_ns", "gil_ns", "name", "node", "unseen_ns", "wait_ns")
+    __slots__ = ("cpu_ns", "duration_ns", "gil_ns", "name", "node", "number", "unseen_ns", "wait_ns")
 
     def __init__(self, node: NodeExecution) -> None:
         self.node = node
@@ -69,6 +68,8 @@ class _Time:
         for recorded_ns in (node.states.get("cpu", 0), node.states.get("gil", 0), node.states.get("runqueue", 0)):
             cut_ns.append(max(0, min(left_ns, recorded_ns)))
             left_ns -= cut_ns[-1]
+        self.number = 0
+        """That of its name."""
         self.cpu_ns: float = cut_ns[0]
         self.gil_ns: float = cut_ns[1]
         self.wait_ns: float = left_ns
@@ -82,46 +83,53 @@ class _Time:
 def demands(nodes: Sequence[NodeExecution]) -> Demands:
     """What these executions of one run asked for."""
     times = [_Time(node) for node in nodes]
-    computing = [time for time in times if time.cpu_ns]
+    # By their start, so that what happens at about the same time lies close together in memory.
+    computing = sorted((time for time in times if time.cpu_ns), key=lambda time: time.node.started_ns)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys([time.name for time in computing]))}
+    for time in computing:
+        time.number = numbers[time.name]
     if any(time.unseen_ns for time in computing):
-        everybody, _ = _Meetings(computing).others(dict.fromkeys(_names(computing), 1.0))
+        everybody, _ = _Meetings(computing, len(numbers)).others([1.0] * len(numbers))
         for time, there in zip(computing, everybody, strict=True):
             if time.unseen_ns:
                 time.gil_ns = min(time.unseen_ns, time.cpu_ns * max(0.0, there))
                 time.wait_ns -= time.gil_ns
-    shares, unknown = _held_shares(computing)
+    shares, known = _held_shares(computing, len(numbers))
     each = []
     for time in times:
-        held_ns = time.cpu_ns * shares.get(time.name, 0.0)
+        held_ns = time.cpu_ns * shares[time.number] if time.cpu_ns else 0.0
         each.append(Demand(time.wait_ns, held_ns, time.cpu_ns - held_ns))
-    return Demands(each=tuple(each), held_share=shares, unknown=unknown)
+    return Demands(
+        each=tuple(each),
+        held_share=dict(zip(numbers, shares, strict=True)),
+        unknown=tuple(sorted(name for name, number in numbers.items() if number not in known)),
+    )
 
 
-def _held_shares(computing: Sequence[_Time]) -> tuple[dict[str, float], tuple[str, ...]]:
-    """By name the part of cpu time with the lock, and the names for which that is assumed."""
-    waited_ns: dict[str, float] = defaultdict(float)
-    cpu_ns: dict[str, float] = defaultdict(float)
+def _held_shares(computing: Sequence[_Time], names: int) -> tuple[list[float], set[int]]:
+    """By the number of its name the part of cpu time with the lock, and for which names that is known."""
+    waited_ns, cpu_ns = [0.0] * names, [0.0] * names
     for time in computing:
         if not time.unseen_ns:
-            waited_ns[time.name] += time.gil_ns
-            cpu_ns[time.name] += time.cpu_ns
-    meetings = _Meetings(computing)
-    most_ns = meetings.expected_ns(dict.fromkeys(_names(computing), 1.0))
-    known = {name for name in cpu_ns if most_ns[name] >= TELLING_SHARE * cpu_ns[name]}
+            waited_ns[time.number] += time.gil_ns
+            cpu_ns[time.number] += time.cpu_ns
+    meetings = _Meetings(computing, names)
+    most_ns = meetings.expected_ns([1.0] * names)
+    known = [each for each in range(names) if cpu_ns[each] and most_ns[each] >= TELLING_SHARE * cpu_ns[each]]
     # Were all nodes alike, the part that they hold would count twice: one waits only for what the other holds.
-    total_ns = sum(most_ns[name] for name in known)
-    typical = min(1.0, (sum(waited_ns[name] for name in known) / total_ns) ** 0.5) if known else _most_held(computing)
-    shares = dict.fromkeys(_names(computing), typical)
+    total_ns = sum([most_ns[each] for each in known])
+    typical = min(1.0, (sum([waited_ns[each] for each in known]) / total_ns) ** 0.5) if known else _most_held(computing)
+    shares = [typical] * names
     for _ in range(ROUNDS if len(computing) < MANY else FEW_ROUNDS):
         expected_ns = meetings.expected_ns(shares)
         changed = 0.0
-        for name in known:
-            share = min(1.0, (waited_ns[name] + typical * DOUBT_NS) / (expected_ns[name] + DOUBT_NS))
-            changed = max(changed, abs(share - shares[name]))
-            shares[name] = share
+        for each in known:
+            share = min(1.0, (waited_ns[each] + typical * DOUBT_NS) / (expected_ns[each] + DOUBT_NS))
+            changed = max(changed, abs(share - shares[each]))
+            shares[each] = share
         if changed < SETTLED:
             break
-    return shares, tuple(sorted(set(shares) - known))
+    return shares, set(known)
 
 
 def _most_held(computing: Sequence[_Time]) -> float:
@@ -140,8 +148,10 @@ class _Meetings:
     time; so of each execution, what others had meanwhile is the area between its start and its end, less its own.
     """
 
-    def __init__(self, computing: Sequence[_Time]) -> None:
+    def __init__(self, computing: Sequence[_Time], names: int) -> None:
         self._computing = computing
+        self._names = names
+        self._numbers = [time.number for time in computing]
         many = len(computing)
         starts, ends = [time.node.started_ns for time in computing], [time.node.ended_ns for time in computing]
         moments = starts + ends
@@ -153,32 +163,31 @@ class _Meetings:
         self._started_at, self._ended_at = place[:many], place[many:]
         in_order = [moments[each] for each in order]
         self._lasting_ns = [0, *map(sub, in_order[1:], in_order)] if in_order else []
-        self._names = [time.name for time in computing]
         self._durations_ns = [time.duration_ns for time in computing]
         self._computed = [time.cpu_ns / time.duration_ns for time in computing]
         self._waited = [time.gil_ns / time.duration_ns for time in computing]
         self._unseen = [index for index, time in enumerate(computing) if time.unseen_ns]
 
-    def expected_ns(self, shares: Mapping[str, float]) -> dict[str, float]:
+    def expected_ns(self, shares: Sequence[float]) -> list[float]:
         """By name, how long nodes that were looked at would have waited for the lock, had they computed with it only.
 
         Taking turns, it is as long as others had the lock or waited for it, for each second of the node's own; but
         nobody waits for longer than others have it.
         """
-        expected_ns: dict[str, float] = defaultdict(float)
+        expected_ns = [0.0] * self._names
         there, having = self.others(shares)
         for time, by_turns, at_most in zip(self._computing, there, having, strict=True):
             if by_turns > 0 < at_most and not time.unseen_ns:
                 turns_ns, most_ns = time.cpu_ns * by_turns, time.duration_ns * at_most
-                expected_ns[time.name] += turns_ns if turns_ns < most_ns else most_ns
+                expected_ns[time.number] += turns_ns if turns_ns < most_ns else most_ns
         return expected_ns
 
-    def others(self, shares: Mapping[str, float]) -> tuple[list[float], list[float]]:
+    def others(self, shares: Sequence[float]) -> tuple[list[float], list[float]]:
         """For each, how many others had the lock or waited for it while it ran, on average; and how many had it.
 
         A rounding error below 0 is none.
         """
-        held = list(map(shares.__getitem__, self._names))
+        held = list(map(shares.__getitem__, self._numbers))
         having = list(map(mul, held, self._computed))
         waited = self._waited
         if self._unseen:
@@ -195,7 +204,3 @@ class _Meetings:
         area = areas.__getitem__
         between = map(sub, map(area, self._ended_at), map(area, self._started_at))
         return list(map(sub, map(truediv, between, self._durations_ns), own))
-
-
-def _names(computing: Sequence[_Time]) -> list[str]:
-    return [time.name for time in computing]

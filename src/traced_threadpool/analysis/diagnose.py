@@ -68,9 +68,9 @@ _EXPLAIN_A_CHAIN: Final[frozenset[Cause]] = frozenset(
 )
 
 
-def diagnose(run: RecordedRun) -> Diagnosis:
-    """Why a run took as long as it did."""
-    look = Look(run)
+def diagnose(run: RecordedRun, *, look: Look | None = None) -> Diagnosis:
+    """Why a run took as long as it did. `look` is for whoever goes on to ask the same record more."""
+    look = look or Look(run)
     first = [found for found in (leaves.failing_upstream(look), leaves.cancelled(look)) if found is not None]
     loss = leaves.telemetry_loss(look)
     if loss is not None and loss[1]:
@@ -80,7 +80,7 @@ def diagnose(run: RecordedRun) -> Diagnosis:
     if loss is not None and not loss[1]:
         told = [found for found in findings if found.cause != "telemetry_loss"]
         findings = [*told[: MOST_FINDINGS - 1], loss[0]]
-    return Diagnosis(findings=tuple(findings[:MOST_FINDINGS]))
+    return Diagnosis(findings=tuple(findings[:MOST_FINDINGS]), estimated=look.estimated)
 
 
 def _by_gain(look: Look) -> list[Leaf]:

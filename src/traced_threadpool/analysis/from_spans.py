@@ -229,12 +229,16 @@ def _executions(
 ) -> list[NodeExecution]:
     """The nodes of a run and of those nested in it. Names are looked up within one run, links anywhere."""
     executions = [[_execution(span, group, root, repairs) for span in group.nodes] for group in members]
-    by_key = {node.key: node for nodes in executions for node in nodes}
+    by_id = {
+        span.id: node
+        for group, nodes in zip(members, executions, strict=True)
+        for span, node in zip(group.nodes, nodes, strict=True)
+    }
     for group, nodes in zip(members, executions, strict=True):
         by_name: dict[str, list[NodeExecution]] = {}
         for node in nodes:
             by_name.setdefault(node.name, []).append(node)
-        look_up = _LookUp(by_key, by_name, gathered.nodes)
+        look_up = _LookUp(by_id, by_name, gathered.nodes)
         for node, span in zip(nodes, group.nodes, strict=True):
             _link(node, span, look_up, repairs)
     return [node for nodes in executions for node in nodes]
@@ -244,7 +248,7 @@ def _executions(
 class _LookUp:
     """Where a node's upstream is looked for."""
 
-    by_key: Mapping[str, NodeExecution]
+    by_id: Mapping[str, NodeExecution]
     by_name: Mapping[str, Sequence[NodeExecution]]
     in_file: Mapping[str, tuple[str, Span]]
 
@@ -292,13 +296,14 @@ def _link(node: NodeExecution, span: Span, look_up: _LookUp, repairs: Counter[st
     is_told = names.NODE_UPSTREAM in span.attributes
     upstream: dict[str, None] = {}
     found: set[str] = set()  # names whose execution is known, be it in this record or another run's
-    lost = 0
+    lost, last_ns = 0, 0
     for link in span.links:
         if link == span.id:
             repairs["cycle"] += 1
-        elif (linked := look_up.by_key.get(link[32:])) is not None:
+        elif (linked := look_up.by_id.get(link)) is not None:
             if not is_told or linked.name in told:
                 upstream[linked.key] = None
+                last_ns = max(last_ns, linked.ended_ns)
                 found.add(linked.name)
         elif link in look_up.in_file:
             found.add(_name(look_up.in_file[link][1]))
@@ -308,31 +313,33 @@ def _link(node: NodeExecution, span: Span, look_up: _LookUp, repairs: Counter[st
     if span.dropped_links or len(span.links) >= MAX_LINKS or len(missing) > lost:
         before = len(upstream)
         for name in told:
-            keys = _named(name, node, look_up.by_name)
-            upstream.update(dict.fromkeys(keys))
-            if keys:
+            others = _named(name, node, look_up.by_name)
+            for other in others:
+                upstream[other.key] = None
+                last_ns = max(last_ns, other.ended_ns)
+            if others:
                 found.add(name)
         # A node that never ran need not have had spans to link to: some of its inputs had not started.
         repairs["links"] += node.ran and len(upstream) > before
         missing = [name for name in told if name not in found]
     if node.ran and (missing or (lost and not is_told)):
         repairs["upstream"] += 1
-    if upstream and span.resolution_ns > 1:  # an end and a ready time that differ by rounding alone are one
-        last_ns = max(look_up.by_key[key].ended_ns for key in upstream)
-        if abs(last_ns - node.ready_ns) <= _ROUNDING * span.resolution_ns:
-            object.__setattr__(node, "ready_ns", max(node.submitted_ns, min(last_ns, node.started_ns)))
+    rounding_ns = _ROUNDING * span.resolution_ns
+    if upstream and span.resolution_ns > 1 and abs(last_ns - node.ready_ns) <= rounding_ns:
+        # An end and a ready time that differ by rounding alone are one.
+        object.__setattr__(node, "ready_ns", max(node.submitted_ns, min(last_ns, node.started_ns)))
     if upstream:
         object.__setattr__(node, "upstream", tuple(upstream))
 
 
-def _named(name: str, node: NodeExecution, by_name: Mapping[str, Sequence[NodeExecution]]) -> list[str]:
+def _named(name: str, node: NodeExecution, by_name: Mapping[str, Sequence[NodeExecution]]) -> list[NodeExecution]:
     """The executions that an upstream name stands for."""
     found = [other for other in by_name.get(name, ()) if other is not node]
     if len(found) > 1:
         found = [other for other in found if other.task_id == node.task_id] or [
             other for other in found if other.ended_ns <= node.started_ns
         ]
-    return [other.key for other in found]
+    return found
 
 
 def _without_cycles(nodes: list[NodeExecution], repairs: Counter[str]) -> list[NodeExecution]:

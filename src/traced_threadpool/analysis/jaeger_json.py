@@ -47,11 +47,10 @@ def jaeger_span(span: Json) -> tuple[str, Span | Unreadable]:
 
 
 def jaeger_spans(traces: list[Json]) -> Found:
-    """The spans of traces; some have been through `jaeger_span` already, as soon as they were parsed."""
+    """The spans of traces, each of which has been through `jaeger_span` as soon as it was parsed."""
     for trace in traces:
         processes = trace.get("processes")
-        for each in trace["spans"]:
-            item = jaeger_span(each) if isinstance(each, dict) else each
+        for item in trace["spans"]:
             process, span = item if isinstance(item, tuple) else ("", Unreadable())
             if isinstance(processes, dict):
                 process = json.dumps(processes.get(process), sort_keys=True, default=str)

@@ -6,7 +6,7 @@ has its reason beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final
@@ -15,7 +15,7 @@ from traced_threadpool.analysis.causes import Cause, Finding
 from traced_threadpool.analysis.look import OUTSIDE_OF_NODES, Look, faster_by, most_first, names_of
 from traced_threadpool.analysis.path_states import BETWEEN_NODES
 from traced_threadpool.analysis.record import NodeExecution
-from traced_threadpool.analysis.what_if import Replayed, Scaling, replay
+from traced_threadpool.analysis.what_if import Replayed, Scaling
 from traced_threadpool.analysis.words import count, listed, seconds, share, shortened
 from traced_threadpool.runs import State
 
@@ -168,7 +168,7 @@ def gil_bound(look: Look, *, matters: float = MATTERS) -> Leaf | None:
     culprits = _culprits(holders)
     if holders:
         evidence.append(f"waiting caused by who held it: {_most(holders)}")
-    evidence.append(f"replay: if nobody waited for it, {look.instead(other)}")
+    evidence.append(f"{look.foretold_by}: if nobody waited for it, {look.instead(other)}")
     nodes = [name for name in culprits if not name.startswith(OUTSIDE_OF_NODES)]
     threads = [name.removeprefix(OUTSIDE_OF_NODES) for name in culprits if name.startswith(OUTSIDE_OF_NODES)]
     advice = []
@@ -209,7 +209,7 @@ def processor_starved(look: Look) -> Leaf | None:
         evidence.append(f"nodes compute for {share(used)} of the time of {count(processors, 'processor')}")
     if processors is not None and used is not None and used >= FULL:
         other = look.replayed(processors=2 * processors)
-        evidence.append(f"replay: with {2 * processors:,} processors, {look.instead(other)}")
+        evidence.append(f"{look.foretold_by}: with {2 * processors:,} processors, {look.instead(other)}")
         advice = (
             "Give the program more processors (a container's limit is the first thing to look at), or let "
             f"{listed(list(look.by_name('cpu')))} compute less. More workers cannot help."
@@ -218,7 +218,7 @@ def processor_starved(look: Look) -> Leaf | None:
         return None
     else:
         other = look.without("runqueue")
-        evidence.append(f"replay: if they had not waited for one, {look.instead(other)}")
+        evidence.append(f"{look.foretold_by}: if they had not waited for one, {look.instead(other)}")
         advice = (
             "Look at what else runs on the machine, and at the container's limit: the nodes alone would not use up "
             "the processors."
@@ -228,22 +228,15 @@ def processor_starved(look: Look) -> Leaf | None:
 
 def lock_contention(look: Look, *, matters: float = MATTERS) -> Leaf | None:
     """Nobody waits for a lock."""
-    names = list(look.by_name("lock"))
-    advice = (
-        f"Look for the lock that {listed(names)} wait{_s(names)} for. Give each thread a client or a connection of its "
-        "own, or hold the lock for quick things only, never while waiting for something else."
-    )
-    return _waiting(
-        look,
-        "lock_contention",
-        "lock",
-        1.0,
-        "waiting for a lock",
-        "if nobody waited for one",
-        names,
-        advice,
-        matters=matters,
-    )
+
+    def advice(names: Sequence[str]) -> str:
+        return (
+            f"Look for the lock that {listed(names)} wait{_s(names)} for. Give each thread a client or a connection of "
+            "its own, or hold the lock for quick things only, never while waiting for something else."
+        )
+
+    condition = "if nobody waited for one"
+    return _waiting(look, "lock_contention", "lock", 1.0, "waiting for a lock", condition, advice, matters=matters)
 
 
 def contention(look: Look) -> Leaf | None:
@@ -266,19 +259,25 @@ def contention(look: Look) -> Leaf | None:
         other,
         first.cause,
         first.nodes,
-        (*first.evidence, second.evidence[0], f"replay: if nobody waited for either, {look.instead(other)}"),
+        (
+            *first.evidence,
+            second.evidence[0],
+            f"{look.foretold_by}: if nobody waited for either, {look.instead(other)}",
+        ),
         f"{first.advice} Then the other: by itself, neither gains much. {second.advice}",
     )
 
 
 def sleeping_node(look: Look) -> Leaf | None:
     """Nobody sleeps."""
-    names = list(look.by_name("sleep"))
-    advice = (
-        f"Look for a sleep in what {listed(names)} call{_s(names)}: a pause before another attempt, a polling loop, a "
-        "rate limit. Wait for the event itself, or pause for less."
-    )
-    return _waiting(look, "sleeping_node", "sleep", 1.0, "sleeping", "if nobody slept", names, advice)
+
+    def advice(names: Sequence[str]) -> str:
+        return (
+            f"Look for a sleep in what {listed(names)} call{_s(names)}: a pause before another attempt, a polling "
+            "loop, a rate limit. Wait for the event itself, or pause for less."
+        )
+
+    return _waiting(look, "sleeping_node", "sleep", 1.0, "sleeping", "if nobody slept", advice)
 
 
 def pool_too_small(look: Look) -> Leaf | None:
@@ -296,7 +295,7 @@ def pool_too_small(look: Look) -> Leaf | None:
         evidence.append(f"on the critical path: {look.of_run(look.on_path['queue'])}")
     is_known = look.total_ns("unknown") <= UNKNOWN * look.busy_ns
     evidence.append(
-        f"replay: with {scaling.enough_workers:,} workers, {look.instead(scaling)}"
+        f"{look.foretold_by}: with {scaling.enough_workers:,} workers, {look.instead(scaling)}"
         + ("" if is_known else ", if the nodes wait and do not compute, which the record does not tell")
     )
     more = "" if scaling.limit == "none" else f" More would not help: {scaling.reason}."
@@ -310,21 +309,21 @@ def pool_too_small(look: Look) -> Leaf | None:
 def straggler(look: Look) -> Leaf | None:
     """The longest of a family takes as long as the others do in the middle."""
     on_path = {step.key for step in look.path.nodes}
+    # Few nodes are so long that the run would be noticeably shorter.
+    long = {node.key for node in look.nodes if look.own_ns(node) >= MATTERS * look.duration_ns} & on_path
     leaves = []
-    for family in families(look.nodes):
+    for family in families(look.nodes) if long else ():
         longest = max(family, key=lambda node: (look.own_ns(node), node.name, node.key))
-        own_ns = look.own_ns(longest)
-        middle_ns = median(look.own_ns(node) for node in family if node is not longest)
-        if longest.key in on_path and own_ns >= max(STRAGGLES * middle_ns, MATTERS * look.duration_ns):
-            leaves.append(_straggler(look, longest, own_ns, middle_ns, len(family) - 1))
+        if longest.key in long:
+            own_ns = look.own_ns(longest)
+            middle_ns = median(look.own_ns(node) for node in family if node is not longest)
+            if own_ns >= STRAGGLES * middle_ns:
+                leaves.append(_straggler(look, longest, own_ns, middle_ns, len(family) - 1))
     return max((leaf for leaf in leaves if leaf), key=lambda leaf: (leaf.weight, leaf.finding.nodes), default=None)
 
 
 def _straggler(look: Look, longest: NodeExecution, own_ns: float, middle_ns: float, siblings: int) -> Leaf | None:
-    # One execution of several by that name can be made faster under a name of its own only.
-    alone = f"{longest.name} {longest.key}"
-    renamed = tuple(replace(node, name=alone) if node.key == longest.key else node for node in look.run.nodes)
-    other = replay(replace(look.run, nodes=renamed), faster={alone: faster_by(own_ns, middle_ns)})
+    other = look.replayed(faster_executions={longest.key: faster_by(own_ns, middle_ns)})
     name = shortened(longest.name)
     state, state_ns = max(look.states[longest.key].items(), key=lambda item: item[1])
     times = f", {own_ns / middle_ns:.1f} times as much" if middle_ns else ""
@@ -332,7 +331,7 @@ def _straggler(look: Look, longest: NodeExecution, own_ns: float, middle_ns: flo
         f"{name} takes {seconds(own_ns)}, the {siblings:,} others like it {seconds(middle_ns)} in the middle{times}",
         f"most of it is {state}, {seconds(state_ns)}",
         f"on the critical path: {look.of_run(longest.duration_ns)}",
-        f"replay: if it were like the others, {look.instead(other)}",
+        f"{look.foretold_by}: if it were like the others, {look.instead(other)}",
     )
     advice = (
         f"Look at what {name} has to do that the others like it have not. Split it into parts of even size, or let "
@@ -343,28 +342,32 @@ def _straggler(look: Look, longest: NodeExecution, own_ns: float, middle_ns: flo
 
 def slow_network(look: Look, *, least: float) -> Leaf | None:
     """The waiting for the network is halved, if it is this part of the own time of the path's nodes."""
-    names = list(look.by_name("network"))
-    advice = (
-        f"Let {listed(names)} ask for less, for many things at a time, or earlier; keep the answers; or have the "
-        "service made faster. More workers or processors cannot help."
-    )
+
+    def advice(names: Sequence[str]) -> str:
+        return (
+            f"Let {listed(names)} ask for less, for many things at a time, or earlier; keep the answers; or have the "
+            "service made faster. More workers or processors cannot help."
+        )
+
     if look.on_path.get("network", 0) < least * look.own_on_path_ns:
         return None
     condition = "if that took half as long"
-    return _waiting(look, "slow_network", "network", 0.5, "waiting for the network", condition, names, advice)
+    return _waiting(look, "slow_network", "network", 0.5, "waiting for the network", condition, advice)
 
 
 def slow_disk(look: Look, *, least: float) -> Leaf | None:
     """The waiting for the disk is halved, if it is this part of the own time of the path's nodes."""
-    names = list(look.by_name("disk"))
-    advice = (
-        f"Let {listed(names)} read and write more at a time, and sync once for many writes; or take a faster disk. "
-        "More workers or processors cannot help."
-    )
+
+    def advice(names: Sequence[str]) -> str:
+        return (
+            f"Let {listed(names)} read and write more at a time, and sync once for many writes; or take a faster disk. "
+            "More workers or processors cannot help."
+        )
+
     if look.on_path.get("disk", 0) < least * look.own_on_path_ns:
         return None
     condition = "if that took half as long"
-    return _waiting(look, "slow_disk", "disk", 0.5, "waiting for the disk", condition, names, advice)
+    return _waiting(look, "slow_disk", "disk", 0.5, "waiting for the disk", condition, advice)
 
 
 def _waiting(
@@ -374,19 +377,21 @@ def _waiting(
     part: float,
     what: str,
     condition: str,
-    names: Sequence[str],
-    advice: str,
+    advice: Callable[[Sequence[str]], str],
     *,
     matters: float = MATTERS,
 ) -> Leaf | None:
-    if not names:
+    if not look.total_ns(state):
         return None
     other = look.without(state, part)
+    if look.gain_ns(other) < matters * look.duration_ns:
+        return None
+    names = list(look.by_name(state))
     evidence = [f"{what}: {look.of_nodes(look.total_ns(state))}; most of it {_most(look.by_name(state))}"]
     if look.on_path.get(state):
         evidence.append(f"on the critical path: {look.of_run(look.on_path[state])}")
-    evidence.append(f"replay: {condition}, {look.instead(other)}")
-    return _by_gain(look, other, cause, names, evidence, advice, matters=matters)
+    evidence.append(f"{look.foretold_by}: {condition}, {look.instead(other)}")
+    return _by_gain(look, other, cause, names, evidence, advice(names), matters=matters)
 
 
 def governing_chain(look: Look) -> Leaf | None:
@@ -407,7 +412,7 @@ def governing_chain(look: Look) -> Leaf | None:
         f"{_most(most_first(ns_by_name))}",
         f"what these do: {_most(states)}",
         f"nodes that ran at once: {look.at_once:.1f} on average",
-        f"replay: if these nodes were twice as fast, {look.instead(other)}",
+        f"{look.foretold_by}: if these nodes were twice as fast, {look.instead(other)}",
     )
     advice = (
         f"Make {listed(names)} faster, split what can be done side by side, or start the chain earlier. More workers "
@@ -440,6 +445,8 @@ def pool_too_large(look: Look) -> Leaf | None:
     """Nodes that compute stand in each other's way, and half as many at once would be done as early."""
     recorded = look.as_recorded
     in_the_way_ns = look.total_ns("gil", "runqueue")
+    if look.is_large:
+        return None  # fewer nodes would wait less for each other, of which an estimate knows nothing
     if recorded is None or in_the_way_ns < IN_THE_WAY * look.busy_ns:
         return None
     if max(recorded.gil_share, recorded.processor_share) < FULL or look.is_held_from_outside:
@@ -450,7 +457,7 @@ def pool_too_large(look: Look) -> Leaf | None:
     evidence = (
         f"{recorded.most_busy:,} nodes ran at once at most, {look.at_once:.1f} on average",
         f"waiting for the interpreter lock or a processor: {look.of_nodes(in_the_way_ns)}",
-        f"replay: with {count(enough.workers, 'worker')}, {look.instead(enough)}",
+        f"{look.foretold_by}: with {count(enough.workers, 'worker')}, {look.instead(enough)}",
     )
     advice = (
         f"Set max_workers={enough.workers}. Nodes then compute one after the other instead of all a little at a time, "
@@ -516,7 +523,7 @@ def healthy(look: Look) -> Finding:
     evidence = (
         f"{count(len(look.nodes), 'node')} in {seconds(look.duration_ns)}, {look.at_once:.1f} at once on average",
         f"of the nodes' time is waiting: {waits}",
-        f"replay: with more than {count(scaling.recorded_workers, 'worker')}, {look.instead(scaling)}",
+        f"{look.foretold_by}: with more than {count(scaling.recorded_workers, 'worker')}, {look.instead(scaling)}",
     )
     return Finding(
         cause="healthy",

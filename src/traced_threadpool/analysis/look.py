@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Final
 
 from traced_threadpool.analysis.critical_path import CriticalPath, critical_path
+from traced_threadpool.analysis.estimate import WHOLE, Estimate
 from traced_threadpool.analysis.path_states import BETWEEN_NODES, PathState, path_states, states_of
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
 from traced_threadpool.analysis.what_if import MOST_WORKERS, Plan, Replayed, Scaling, replay, scale
-from traced_threadpool.analysis.words import seconds, share
+from traced_threadpool.analysis.words import count, seconds, share
 from traced_threadpool.runs import State
 
 CONTENTION: Final[frozenset[PathState]] = frozenset({"gil", "runqueue", "lock"})
@@ -18,6 +20,9 @@ CONTENTION: Final[frozenset[PathState]] = frozenset({"gil", "runqueue", "lock"})
 
 MANY_NODES: Final = 2_000
 """Of larger runs not every number of workers is replayed."""
+
+WORTH_A_LOOK: Final = 0.1
+"""If the most workers take less than this off a very large run, no number in between is asked about."""
 
 _BOUNDLESS: Final = 1e6
 """How many times faster a node becomes that did nothing but what it does no more."""
@@ -29,11 +34,13 @@ class Look:
     def __init__(self, run: RecordedRun) -> None:
         self.run = run
         self.duration_ns = run.duration_ns
-        outer = {node.parent for node in run.nodes if node.parent is not None}
+        outer = run.by_parent
         # As in a replay: a node of a run nested in another node is part of what that one does.
         self.nodes = [node for node in run.nodes if node.ran and (node.parent is None or node.parent not in run.by_key)]
         self.states = {node.key: states_of(run, node, nests=node.key in outer) for node in self.nodes}
-        self.busy_ns = sum(node.duration_ns for node in self.nodes)
+        self.busy_ns = sum([node.duration_ns for node in self.nodes])
+        self._without: dict[tuple[State, float], Replayed] = {}
+        self._by_name: dict[tuple[PathState, ...], dict[str, float]] = {}
 
     @cached_property
     def path(self) -> CriticalPath:
@@ -52,12 +59,35 @@ class Look:
 
     @cached_property
     def plan(self) -> Plan:
-        """What all replays have in common: worked out once.
+        """What all replays have in common: worked out once. Of a very large run, what estimates have.
 
         Raises:
             ValueError: Nothing can be replayed.
         """
-        return Plan(self.run)
+        return Estimate(self.run) if self.is_large else Plan(self.run)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is too large for whole replays, of which a diagnosis needs many."""
+        return len(self.nodes) > WHOLE
+
+    @property
+    def estimated(self) -> str | None:
+        """How what `replayed` gave was come by, if that was not a whole replay."""
+        if not self.is_large or self.as_recorded is None:
+            return None
+        assert isinstance(self.plan, Estimate)
+        scheduled = count(self.plan.scheduled, "simpler replay")
+        return (
+            f"A run of {count(len(self.nodes), 'node')} is not replayed whole: {count(self.plan.asked, 'answer')} "
+            f"rest on bounds and {scheduled}, with waiting for the interpreter lock and for processors as recorded, "
+            "and whether fewer workers would do was not asked. what-if replays it whole."
+        )
+
+    @property
+    def foretold_by(self) -> str:
+        """What gains rest on."""
+        return "estimate" if self.is_large else "replay"
 
     def replayed(self, **settings: Any) -> Replayed:
         """`replay` of this run, with these settings of its."""
@@ -82,9 +112,11 @@ class Look:
         most = max(MOST_WORKERS, 2 * now)
         if len(self.nodes) <= MANY_NODES:
             return scale(self.run, range(now, most + 1), plan=self.plan)
+        if self.is_large and self.gain_ns(self.replayed(workers=most)) < WORTH_A_LOOK * self.duration_ns:
+            return scale(self.run, {now, most}, plan=self.plan)
         return scale(self.run, {now, 2 * now, 4 * now, most}, plan=self.plan)
 
-    @property
+    @cached_property
     def most_at_once(self) -> int:
         return 0 if self.as_recorded is None else self.as_recorded.most_busy
 
@@ -116,20 +148,32 @@ class Look:
 
     def total_ns(self, *states: PathState) -> float:
         """Over all nodes."""
-        return sum(parts.get(state, 0) for parts in self.states.values() for state in states)
+        return sum(sum(self._sums.get(state, {}).values()) for state in states)
 
     def by_name(self, *states: PathState) -> dict[str, float]:
         """The same by the nodes' names, the most first."""
-        sums: dict[str, float] = {}
+        if states not in self._by_name:
+            sums: dict[str, float] = {}
+            for state in states:
+                for name, part_ns in self._sums.get(state, {}).items():
+                    sums[name] = sums.get(name, 0) + part_ns
+            self._by_name[states] = most_first(sums)
+        return self._by_name[states]
+
+    @cached_property
+    def _sums(self) -> dict[PathState, dict[str, float]]:
+        """By state, over all nodes of each name."""
+        sums: dict[PathState, dict[str, float]] = {}
         for node in self.nodes:
-            part_ns = sum(self.states[node.key].get(state, 0) for state in states)
-            if part_ns > 0:
-                sums[node.name] = sums.get(node.name, 0) + part_ns
-        return most_first(sums)
+            for state, part_ns in self.states[node.key].items():
+                of_state = sums.setdefault(state, {})
+                of_state[node.name] = of_state.get(node.name, 0) + part_ns
+        return sums
 
     def own_ns(self, node: NodeExecution) -> float:
         """What a node takes by itself. Contention lengthens it, and whom it meets is chance."""
-        return node.duration_ns - sum(self.states[node.key].get(state, 0) for state in CONTENTION)
+        parts = self.states[node.key]
+        return node.duration_ns - parts.get("gil", 0) - parts.get("runqueue", 0) - parts.get("lock", 0)
 
     def gain_ns(self, other: Replayed | Scaling) -> float:
         """How much shorter the run would be."""
@@ -139,10 +183,12 @@ class Look:
 
     def without(self, state: State, part: float = 1.0) -> Replayed:
         """The run with this part of all waits of one kind taken off; of contention, what did not come from nodes."""
-        less_ns = {node.key: part * self.states[node.key].get(state, 0) for node in self.nodes}
-        if state in ("gil", "runqueue"):
-            return self.replayed(less_contention_ns=less_ns)
-        return self.replayed(less_wait_ns=less_ns)
+        known = self._without.get((state, part))
+        if known is None:
+            less_ns = {key: part * parts[state] for key, parts in self.states.items() if state in parts}
+            what = "less_contention_ns" if state in ("gil", "runqueue") else "less_wait_ns"
+            known = self._without[state, part] = self.replayed(**{what: less_ns})
+        return known
 
     def of_run(self, part_ns: float) -> str:
         """A length of time, and which part of the run that is."""
@@ -168,7 +214,9 @@ def faster_by(before_ns: float, after_ns: float) -> float:
 
 def most_first(ns_by_name: Mapping[str, float]) -> dict[str, float]:
     """Those with the same time by their name, so that the order does not hang on the record's."""
-    return dict(sorted(ns_by_name.items(), key=lambda item: (-item[1], item[0])))
+    by_name = sorted(ns_by_name.items())
+    by_name.sort(key=itemgetter(1), reverse=True)  # which leaves the order of those that are alike
+    return dict(by_name)
 
 
 def names_of(nodes: Iterable[NodeExecution]) -> tuple[str, ...]:

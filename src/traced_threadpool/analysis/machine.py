@@ -22,6 +22,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 _WAIT: Final = 0
@@ -84,7 +85,7 @@ class Machine:
         self._processors = math.inf if processors is None else processors
         self._slices = slices
         # The next is the last. They are not among the timers, which would be a large heap for nothing.
-        self._planned = sorted(planned, key=lambda each: each[0])[::-1]
+        self._planned = sorted(planned, key=itemgetter(0))[::-1]
         self._timers: list[tuple[float, int, Any]] = []
         self._lock = _Station()
         self._free = _Station()

@@ -75,7 +75,7 @@ def otlp_span(span: Json) -> Span | Unreadable:
 
 
 def otlp_spans(resources: list[Any]) -> Found:
-    """The spans of `resourceSpans`; some have been through `otlp_span` already, as soon as they were parsed."""
+    """The spans of `resourceSpans`, each of which has been through `otlp_span` as soon as it was parsed."""
     for resource in resources:
         if not isinstance(resource, dict):
             continue
@@ -83,8 +83,7 @@ def otlp_spans(resources: list[Any]) -> Found:
         for scopes in (resource.get(name) for name in _SCOPE_SPANS):
             for scope in scopes if isinstance(scopes, list) else ():
                 spans = scope.get("spans") if isinstance(scope, dict) else None
-                for each in spans if isinstance(spans, list) else ():
-                    span = otlp_span(each) if type(each) is dict else each
+                for span in spans if isinstance(spans, list) else ():
                     yield process, span if isinstance(span, (Span, Unreadable)) else Unreadable()
 
 
@@ -103,4 +102,10 @@ def _links(links: list[Any]) -> tuple[str, ...]:
 
 
 def _value(pair: Mapping[str, Any]) -> Any:
-    return any_value(pair.get("value"))
+    value = pair.get("value")
+    if type(value) is dict:  # what nearly all are, without a further call
+        if "stringValue" in value:
+            return value["stringValue"]
+        if "doubleValue" in value:
+            return value["doubleValue"]
+    return any_value(value)

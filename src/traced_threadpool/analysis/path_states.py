@@ -15,7 +15,7 @@ where waits were not looked at.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from traced_threadpool.analysis.critical_path import CriticalPath, critical_path
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
@@ -29,7 +29,7 @@ BETWEEN_NODES: Final[frozenset[PathState]] = frozenset({"queue", "dependency", "
 
 def path_states(run: RecordedRun, path: CriticalPath | None = None) -> dict[PathState, float]:
     """Nanoseconds by what they went to; they add up to the run's duration."""
-    outer = {node.parent for node in run.nodes if node.parent is not None}
+    outer = run.by_parent
     sums: dict[PathState, float] = {}
     for step in (path or critical_path(run)).steps:
         if step.kind == "node" and step.key is not None:
@@ -50,6 +50,8 @@ def states_of(run: RecordedRun, node: NodeExecution, *, nests: bool = False) -> 
         own_ns = inside.pop("outside", 0.0)
         if inside:
             return {**inside, "other": inside.get("other", 0.0) + own_ns}
+    if node.states and "other" not in node.states and sum(node.states.values()) == node.duration_ns:
+        return cast("Mapping[PathState, float]", node.states)  # as most are
     parts: dict[PathState, float] = {state: part_ns for state, part_ns in node.states.items() if part_ns > 0}
     left_ns = node.duration_ns - sum(parts.values())
     if left_ns > 0:

@@ -6,7 +6,7 @@ All `*_ns` are nanoseconds of one clock; only their differences mean anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -109,6 +109,14 @@ class RecordedRun:
     @cached_property
     def by_key(self) -> Mapping[str, NodeExecution]:
         return {node.key: node for node in self.nodes}
+
+    @cached_property
+    def by_parent(self) -> Mapping[str | None, Sequence[NodeExecution]]:
+        """The nodes of the run itself under None, those of nested runs under the key of the node that executed them."""
+        found: dict[str | None, list[NodeExecution]] = {}
+        for node in self.nodes:
+            found.setdefault(node.parent, []).append(node)
+        return found
 
     def _repr_html_(self) -> str:
         """What a notebook shows of a run."""

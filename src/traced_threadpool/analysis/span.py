@@ -114,15 +114,17 @@ def attributes_of(pairs: object, value_of: Callable[[Mapping[str, Any]], Any]) -
     attributes: dict[str, Any] = {}
     for pair in pairs if type(pairs) is list else ():
         key = pair.get("key") if type(pair) is dict else None
-        if type(key) is str and _is_wanted(key):
+        if type(key) is str and (wanted := _wanted(key)) is not None:
             value = value_of(pair)
-            attributes[intern(key)] = intern(value) if type(value) is str else value
+            attributes[wanted] = intern(value) if type(value) is str else value
     return attributes
 
 
 @lru_cache(maxsize=1_000)  # a file has few different keys
-def _is_wanted(key: str) -> bool:
-    return key in _OF_OTHERS or (key.startswith(_OF_OURS) and not key.startswith(names.NODE_TAG_PREFIX))
+def _wanted(key: str) -> str | None:
+    """The same key, once for all spans; None for one that no record needs."""
+    is_ours = key.startswith(_OF_OURS) and not key.startswith(names.NODE_TAG_PREFIX)
+    return intern(key) if is_ours or key in _OF_OTHERS else None
 
 
 def texts(value: object) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import heapq
 from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from traced_threadpool.analysis.machine import Demand, Machine
@@ -67,6 +68,9 @@ class HandOvers(NamedTuple):
         )
 
 
+_Submissions = tuple[list[tuple[float, int]], dict[int, list[tuple[int, int]]]]
+
+
 class _Virtual(Task):
     __slots__ = ("index",)
 
@@ -94,15 +98,15 @@ class VirtualPool:
         self._nodes = nodes
         self._started_ns = started_ns
         index = {node.key: each for each, node in enumerate(nodes)}
-        self._upstream = [[index[key] for key in dict.fromkeys(node.upstream) if key in index] for node in nodes]
+        self.upstream = [[index[key] for key in dict.fromkeys(node.upstream) if key in index] for node in nodes]
         splits = [each for each, node in enumerate(nodes) if node.is_split]
         self._splits = sorted(splits, key=lambda each: (nodes[each].ended_ns, -each))
         self._split_ends_ns = [nodes[each].ended_ns for each in self._splits]
         self._known_ns = [
             max([node.submitted_ns, *[nodes[each].ended_ns for each in upstream]]) if upstream else node.submitted_ns
-            for node, upstream in zip(nodes, self._upstream, strict=True)
+            for node, upstream in zip(nodes, self.upstream, strict=True)
         ]
-        self._released_ns = {
+        self.released_ns = {
             each: node.ready_ns - started_ns
             for each, (node, known_ns) in enumerate(zip(nodes, self._known_ns, strict=True))
             if node.ready_ns - known_ns > SLIGHT_NS
@@ -126,21 +130,13 @@ class VirtualPool:
         Raises:
             ValueError: Links form a circle.
         """
-        nodes, released_ns = self._nodes, self._released_ns
+        nodes, released_ns = self._nodes, self.released_ns
         woken_ns, next_ns = hand_overs
         scheduler, queue = Scheduler(workers), RunQueue(ranks=ranks)
         tasks = [_Virtual(index, node.key, queue) for index, node in enumerate(nodes)]
         taken_out = {index for index, node in enumerate(nodes) if node.name in without} if without else set()
-        upstream = _around(self._upstream, taken_out)
-        planned: list[tuple[float, int]] = []
-        submitted_after: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for index in range(len(nodes)):
-            if index not in taken_out:
-                anchor, later_ns = self._submission(index, taken_out)
-                if anchor is None:
-                    planned.append((later_ns, index))
-                else:
-                    submitted_after[anchor].append((later_ns, index))
+        upstream = _around(self.upstream, taken_out)
+        planned, submitted_after = self._submissions(taken_out) if taken_out else self._all_submissions
         machine = Machine(processors=processors, slices=SLICES, planned=planned)
         found: list[Times | None] = [None] * len(nodes)
         next_event, serve, take, end = machine.next, machine.serve, scheduler.take, scheduler.end
@@ -153,8 +149,9 @@ class VirtualPool:
                 found[event.index] = Times(event.started_ns, now_ns)
                 made_ready = event.dependents or ()
                 end(event, now_ns)  # type: ignore[arg-type]  # a virtual nanosecond has parts
-                for later_ns, index in submitted_after.get(event.index, ()) if submitted_after else ():
-                    machine.at(now_ns + later_ns, index)
+                if submitted_after:
+                    for later_ns, index in submitted_after.get(event.index, ()):
+                        machine.at(now_ns + later_ns, index)
                 takes, after_ns = True, next_ns
             elif type(event) is int:
                 inputs: list[Task] = [tasks[each] for each in upstream[event]]
@@ -190,7 +187,24 @@ class VirtualPool:
             )
         return found
 
-    def _submission(self, index: int, taken_out: set[int]) -> tuple[int | None, int]:
+    @cached_property
+    def _all_submissions(self) -> _Submissions:
+        return self._submissions(frozenset())
+
+    def _submissions(self, taken_out: Collection[int]) -> _Submissions:
+        """What is submitted when, in that order; and by node, what how long after its end."""
+        planned: list[tuple[float, int]] = []
+        submitted_after: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for index in range(len(self._nodes)):
+            if index not in taken_out:
+                anchor, later_ns = self.submission(index, taken_out)
+                if anchor is None:
+                    planned.append((later_ns, index))
+                else:
+                    submitted_after[anchor].append((later_ns, index))
+        return sorted(planned), submitted_after
+
+    def submission(self, index: int, taken_out: Collection[int] = ()) -> tuple[int | None, int]:
         """The node after whose end this one is submitted, None for the run's start; and how long after."""
         nodes = self._nodes
         submitted_ns = nodes[index].submitted_ns
@@ -202,9 +216,9 @@ class VirtualPool:
         split = self._splits[place - 1]
         later_ns = submitted_ns - nodes[split].ended_ns
         while split in taken_out:  # it ends with its last input now, or is as if it ended when it was submitted
-            inputs = self._upstream[split]
+            inputs = self.upstream[split]
             if not inputs:
-                anchor, split_later_ns = self._submission(split, taken_out)
+                anchor, split_later_ns = self.submission(split, taken_out)
                 return anchor, split_later_ns + later_ns
             split = max(inputs, key=lambda each: nodes[each].ended_ns)
         return split, later_ns
@@ -217,7 +231,7 @@ class VirtualPool:
         woken_ns: list[int | None] = [None] * len(nodes)
         next_ns: list[int | None] = [None] * len(nodes)
         ready_ns = [
-            nodes[index].ready_ns if index in self._released_ns else known_ns
+            nodes[index].ready_ns if index in self.released_ns else known_ns
             for index, known_ns in enumerate(self._known_ns)
         ]
         events: list[tuple[int, int, int]] = []
@@ -287,7 +301,7 @@ def usual(durations_ns: Sequence[int]) -> int:
     return sorted(durations_ns)[len(durations_ns) // 4] if durations_ns else 0
 
 
-def most_at_once(intervals: Sequence[tuple[int, int]]) -> int:
+def most_at_once(intervals: Sequence[tuple[float, float]]) -> int:
     """How many of these are on at the same time, at most. One that starts as another ends is not.
 
     >>> most_at_once([(0, 10), (5, 15), (10, 20)])

@@ -25,6 +25,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from statistics import fmean
 from typing import Final, Literal, NamedTuple
 
@@ -69,7 +70,7 @@ class ReplayedNode(NamedTuple):
     ended_ns: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Replayed:
     """The run to expect.
 
@@ -90,7 +91,7 @@ class Replayed:
     def makespan_seconds(self) -> float:
         return self.makespan_ns / 1e9
 
-    @property
+    @cached_property
     def most_busy(self) -> int:
         """The most workers that have a node at once."""
         return most_at_once(
@@ -127,6 +128,7 @@ def replay(
     priority: PriorityName | None = None,
     less_wait_ns: Mapping[str, float] | None = None,
     less_contention_ns: Mapping[str, float] | None = None,
+    faster_executions: Mapping[str, float] | None = None,
     plan: Plan | None = None,
 ) -> Replayed:
     """The run to expect with other settings; what is not given stays as recorded.
@@ -142,6 +144,7 @@ def replay(
         less_wait_ns: By key of an execution, how much less it waits for what is no node: a socket, a disk, a lock.
         less_contention_ns: By key, how much less it waits for the interpreter lock or a processor because of others
             than nodes. What nodes do to each other stays.
+        faster_executions: By key of an execution, how many times faster that one becomes, in place of `faster`.
         plan: What was worked out of this run before, for whoever replays it several times.
 
     Raises:
@@ -151,6 +154,7 @@ def replay(
         _settings(run, workers, faster or {}, without, processors, gil, priority),
         less_wait_ns=less_wait_ns or {},
         less_contention_ns=less_contention_ns or {},
+        faster_executions=faster_executions or {},
     )
     return (plan or Plan(run)).replay(settings)
 
@@ -238,7 +242,9 @@ def _reason(limit: Limit, enough: Replayed, most: Replayed, floor_ns: int) -> st
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Settings:
+class ReplaySettings:
+    """What is asked of a replay, checked."""
+
     workers: int | None
     faster: Mapping[str, float]
     without: frozenset[str]
@@ -247,6 +253,11 @@ class _Settings:
     priority: PriorityName | None
     less_wait_ns: Mapping[str, float] = field(default_factory=dict)
     less_contention_ns: Mapping[str, float] = field(default_factory=dict)
+    faster_executions: Mapping[str, float] = field(default_factory=dict)
+
+    def factor(self, node: NodeExecution) -> float:
+        """What a node's time is multiplied by."""
+        return 1 / (self.faster_executions.get(node.key) or self.faster.get(node.name, 1))
 
 
 def _settings(
@@ -257,7 +268,7 @@ def _settings(
     processors: int | None,
     gil: bool,
     priority: PriorityName | None,
-) -> _Settings:
+) -> ReplaySettings:
     """The settings, if they make sense for this run."""
     for what, count in (("workers", workers), ("processors", processors)):
         if count is not None and (type(count) is not int or count < 1):
@@ -271,11 +282,11 @@ def _settings(
             raise ValueError(
                 f"faster[{name!r}] is {factor!r}; it must be a number above 0, such as 2 for twice as fast"
             )
-    names = {node.name for node in run.nodes}
+    names = {node.name for node in run.nodes} if faster or without else set()
     for name in (*faster, *without):
         if name not in names:
             raise ValueError(_unknown(name, names))
-    return _Settings(
+    return ReplaySettings(
         workers=workers,
         faster=faster,
         without=frozenset(without),
@@ -313,17 +324,21 @@ class Plan:
         self.demands = demands(self.nodes)
         self.quiet = self.pool.hand_overs.at_most_usual()
         self.tail_ns = max(0, run.ended_ns - max(node.ended_ns for node in self.nodes))
-        ranks = self._ranks(run.priority, {}, ())
+        self.unchanged = _settings(run, None, {}, (), None, True, None)
+        self._play_record()
+
+    def _play_record(self) -> None:
+        """What the virtual machine makes of the record, for what it makes of other settings to be compared with."""
         self.contention_ns, self.machine_ns = self._contention(
-            self.demands.each, (), self.workers, run.processors, ranks
+            self.demands.each, (), self.workers, self.run.processors, self.ranks(self.unchanged)
         )
-        # What the virtual machine does not account for of each node's duration.
+        # What it does not account for of each node's duration.
         self.missed_ns = [
             node.duration_ns - sum(demand) - contended_ns
             for node, demand, contended_ns in zip(self.nodes, self.demands.each, self.contention_ns, strict=True)
         ]
 
-    def replay(self, settings: _Settings) -> Replayed:
+    def replay(self, settings: ReplaySettings) -> Replayed:
         workers = settings.workers or self.workers
         wanted: Sequence[Demand] = self.demands.each
         if settings.less_wait_ns:
@@ -333,12 +348,12 @@ class Plan:
                 for demand, node in zip(wanted, self.nodes, strict=True)
             ]
         factors = [1.0] * len(self.nodes)
-        if settings.faster:
-            factors = [1 / settings.faster.get(node.name, 1) for node in self.nodes]
+        if settings.faster or settings.faster_executions:
+            factors = [settings.factor(node) for node in self.nodes]
             wanted = [demand.times(factor) for demand, factor in zip(wanted, factors, strict=True)]
         if not settings.gil:
             wanted = [demand.without_lock() for demand in wanted]
-        ranks = self._ranks(settings.priority or self.run.priority, settings.faster, settings.without)
+        ranks = self.ranks(settings)
         contention_ns, machine_ns = self._contention(wanted, settings.without, workers, settings.processors, ranks)
         # What the virtual machine misses of the recorded contention goes with all of it. Where it sees none in the
         # record, that came from outside of the run, and stays.
@@ -394,14 +409,12 @@ class Plan:
             processor_share=_share(
                 held_ns + sum(demand.free_ns for demand in served), makespan_ns * (settings.processors or 0)
             ),
-            assumptions=self._assumptions(settings),
+            assumptions=self.assumptions(settings),
         )
 
-    def _ranks(
-        self, priority: str, faster: Mapping[str, float], without: Collection[str]
-    ) -> Mapping[str, float] | None:
+    def ranks(self, settings: ReplaySettings) -> Mapping[str, float] | None:
         """What the scheduler goes by, by keys of nodes. Executions of one name count as their mean, as in a pool."""
-        nodes = self.nodes
+        priority, nodes, without = settings.priority or self.run.priority, self.nodes, settings.without
         if priority == CUSTOM:  # nobody knows the policy, but in what order nodes started
             return {node.key: node.started_ns for node in nodes}
         if priority not in (CRITICAL_PATH, HOPS):
@@ -410,7 +423,7 @@ class Plan:
         for node in nodes:
             of_name[node.name].append(node.duration_ns)
         cost = {
-            name: 0.0 if name in without else 1.0 if priority == HOPS else fmean(each) / faster.get(name, 1)
+            name: 0.0 if name in without else 1.0 if priority == HOPS else fmean(each) / settings.faster.get(name, 1)
             for name, each in of_name.items()
         }
         plan = RunPlan(
@@ -440,8 +453,38 @@ class Plan:
         ]
         return waits_ns, max((when.ended_ns for when in times if when is not None), default=0.0)
 
-    def _assumptions(self, settings: _Settings) -> tuple[str, ...]:
+    def assumptions(self, settings: ReplaySettings) -> tuple[str, ...]:
         """What is taken for granted and may be wrong, for this record and these settings."""
+        run, said = self.run, list(self._assumed)
+        if self._computes:
+            if run.attribution == "none":
+                said.append(
+                    "waiting for the interpreter lock was not measured; computing that overlapped is judged by its "
+                    "duration alone"
+                )
+            elif settings.gil and self.demands.unknown:
+                said.append(
+                    f"{_names(self.demands.unknown)} met nothing that would tell whether computing holds the "
+                    "interpreter lock; it is taken to hold it, as plain Python does"
+                )
+            if settings.processors is None:
+                said.append("the record does not say how many processors there were; there are taken to be enough")
+        if self._waits_for_locks:
+            said.append("waiting for locks stays as it was, though it may come of other nodes of the run")
+        return tuple(said)
+
+    @cached_property
+    def _computes(self) -> bool:
+        return any(node.states.get("cpu") for node in self.nodes)
+
+    @cached_property
+    def _waits_for_locks(self) -> bool:
+        lock_ns = sum([node.states.get("lock", 0) for node in self.nodes])
+        return lock_ns > TELLING_LOCK_SHARE * sum([node.duration_ns for node in self.nodes])
+
+    @cached_property
+    def _assumed(self) -> tuple[str, ...]:
+        """What holds for all settings."""
         run, nodes = self.run, self.nodes
         said = []
         if run.max_workers is None:
@@ -459,22 +502,6 @@ class Plan:
         unknown = sum(not node.states for node in nodes)
         if unknown:
             said.append(f"of {unknown} nodes it is not known what they did; they are taken to have waited, freely")
-        if any(node.states.get("cpu") for node in nodes):
-            if run.attribution == "none":
-                said.append(
-                    "waiting for the interpreter lock was not measured; computing that overlapped is judged by its "
-                    "duration alone"
-                )
-            elif settings.gil and self.demands.unknown:
-                said.append(
-                    f"{_names(self.demands.unknown)} met nothing that would tell whether computing holds the "
-                    "interpreter lock; it is taken to hold it, as plain Python does"
-                )
-            if settings.processors is None:
-                said.append("the record does not say how many processors there were; there are taken to be enough")
-        lock_ns = sum(node.states.get("lock", 0) for node in nodes)
-        if lock_ns > TELLING_LOCK_SHARE * sum(node.duration_ns for node in nodes):
-            said.append("waiting for locks stays as it was, though it may come of other nodes of the run")
         return tuple(said)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from traced_threadpool.analysis.look import Look
 from traced_threadpool.analysis.record import RecordedRun
 from traced_threadpool.analysis.what_if import MOST_WORKERS, Limit, Scaling, scale
 from traced_threadpool.report.quantities import change, count, duration
@@ -20,9 +21,6 @@ LIMITS: Final[dict[Limit, str]] = {
 """What keeps a run from being shorter, in words that follow "limited by"."""
 
 WORKERS_LIMIT: Final = "the number of workers"
-
-MAX_REPLAYED: Final = 10_000
-"""Nodes. A replay takes about 0.1 ms a node: of a larger run only `what-if` makes some, for those who ask."""
 
 _FEW_NODES: Final = 300
 _MANY_NODES: Final = 2_000
@@ -48,14 +46,16 @@ class Curve:
     summary: str
 
 
-def curve(run: RecordedRun) -> Curve | None:
-    """None where there is nothing to replay: no node ran, the links form a circle, there are very many nodes."""
-    if len(run.nodes) > MAX_REPLAYED:
+def curve(look: Look) -> Curve | None:
+    """None where there is nothing to replay: no node ran, or the links form a circle.
+
+    Of a very large run it has what the diagnosis asked about.
+    """
+    run = look.run
+    if look.as_recorded is None:
         return None
-    try:
-        scaling = scale(run, workers_to_try(run))
-    except ValueError:
-        return None
+    scaling = look.more_workers if look.is_large else scale(run, workers_to_try(run), plan=look.plan)
+    assert scaling is not None
     return Curve(
         now=scaling.recorded_workers,
         recorded_ns=run.duration_ns,

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from traced_threadpool.analysis.critical_path import CriticalPath, critical_ns, critical_path
+from traced_threadpool.analysis.critical_path import CriticalPath, critical_ns
 from traced_threadpool.analysis.diagnose import Finding, diagnose
+from traced_threadpool.analysis.look import Look
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
 from traced_threadpool.report.curve import Curve, curve
 from traced_threadpool.report.timeline import peak
@@ -36,6 +37,8 @@ class Explanation:
     path: CriticalPath
     critical_ns: Mapping[str, int]
     curve: Curve | None
+    estimated: str | None = None
+    """How gains were come by, of a run that is too large for whole replays."""
 
     @cached_property
     def ran(self) -> tuple[NodeExecution, ...]:
@@ -49,22 +52,41 @@ class Explanation:
     @cached_property
     def by_name(self) -> tuple[NameTotals, ...]:
         """The longest in sum first."""
-        groups: dict[str, list[NodeExecution]] = {}
+        return tuple(self._totals(name) for name in self._names)
+
+    def slowest(self, most: int) -> tuple[NameTotals, ...]:
+        """The first of `by_name`, which may be a hundred thousand."""
+        return tuple(self._totals(name) for name in self._names[:most])
+
+    @property
+    def names(self) -> int:
+        """How many different ones there are."""
+        return len(self._names)
+
+    @cached_property
+    def _executions(self) -> dict[str, list[NodeExecution]]:
+        found: dict[str, list[NodeExecution]] = {}
         for node in self.ran:
-            groups.setdefault(node.name, []).append(node)
-        totals = (
-            NameTotals(
-                name=name,
-                executions=len(nodes),
-                duration_ns=sum(node.duration_ns for node in nodes),
-                longest_ns=max(node.duration_ns for node in nodes),
-                queue_ns=sum(node.queue_ns for node in nodes),
-                states_ns=_summed(nodes),
-                critical_ns=self.critical_ns.get(name, 0),
-            )
-            for name, nodes in groups.items()
+            found.setdefault(node.name, []).append(node)
+        return found
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """Those whose executions took longest in sum first."""
+        took_ns = {name: sum([node.duration_ns for node in nodes]) for name, nodes in self._executions.items()}
+        return sorted(took_ns, key=lambda name: (-took_ns[name], name))
+
+    def _totals(self, name: str) -> NameTotals:
+        nodes = self._executions[name]
+        return NameTotals(
+            name=name,
+            executions=len(nodes),
+            duration_ns=sum(node.duration_ns for node in nodes),
+            longest_ns=max(node.duration_ns for node in nodes),
+            queue_ns=sum(node.queue_ns for node in nodes),
+            states_ns=_summed(nodes),
+            critical_ns=self.critical_ns.get(name, 0),
         )
-        return tuple(sorted(totals, key=lambda each: (-each.duration_ns, each.name)))
 
     @cached_property
     def critical_keys(self) -> frozenset[str]:
@@ -90,12 +112,15 @@ class Explanation:
 
 def explain(run: RecordedRun, *, with_curve: bool = True) -> Explanation:
     """Everything about one run. Without the curve of makespan by workers it takes less time."""
+    look = Look(run)
+    diagnosis = diagnose(run, look=look)
     return Explanation(
         run=run,
-        findings=diagnose(run).findings,
-        path=critical_path(run),
+        findings=diagnosis.findings,
+        path=look.path,
         critical_ns=critical_ns(run),
-        curve=curve(run) if with_curve else None,
+        curve=curve(look) if with_curve else None,
+        estimated=diagnosis.estimated,
     )
 
 

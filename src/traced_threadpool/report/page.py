@@ -25,16 +25,19 @@ from traced_threadpool._version import __version__
 from traced_threadpool.analysis.critical_path import Step
 from traced_threadpool.analysis.diagnose import Finding
 from traced_threadpool.analysis.record import NodeExecution
-from traced_threadpool.report.curve import MAX_REPLAYED, Curve
+from traced_threadpool.report.curve import Curve
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.palette import LOOKS
 from traced_threadpool.report.quantities import change, count, duration, one_line, percent
-from traced_threadpool.report.timeline import timeline
+from traced_threadpool.report.timeline import levels, timeline
 from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
 from traced_threadpool.runs import OUTCOMES, STATES
 
 MAX_NODES: Final = 50_000
 """How many nodes a page shows. Of more, those on the critical path, those that failed, and the longest."""
+
+MAX_STEPS: Final = 20_000
+"""How finely the load over time is drawn, of a run with more changes than that."""
 
 NAMES_IN_CHART: Final = 15
 ROWS_IN_TABLES: Final = 60
@@ -163,6 +166,31 @@ def _data(explanation: Explanation) -> dict[str, Any]:
             for each in explanation.by_name[:NAMES_IN_CHART]
         ],
         "scaling": explanation.curve and _curve_data(explanation.curve),
+        "load": _load(explanation) if len(run.nodes) > MAX_STEPS // 2 else None,
+    }
+
+
+def _load(explanation: Explanation) -> dict[str, Any]:
+    """How many nodes ran and how many were queued over time, all of them; the script finds out itself of fewer.
+
+    Time is cut into `MAX_STEPS`, and each shows the most that there were in it.
+    """
+    start_ns, run_ns = explanation.run.started_ns, max(1, explanation.run.duration_ns)
+
+    def steps(stretches: Iterable[tuple[int, int]]) -> list[list[int]]:
+        found: list[list[int]] = []
+        for at_ns, level in levels(stretches):
+            place = (at_ns - start_ns) * MAX_STEPS // run_ns
+            at = round(place * run_ns / MAX_STEPS / 1_000)
+            if found and found[-1][0] == at:
+                found[-1][1] = max(found[-1][1], level)
+            else:
+                found.append([at, level])
+        return [[0, 0], *found]
+
+    return {
+        "running": steps((node.started_ns, node.ended_ns) for node in explanation.ran),
+        "queued": steps((node.ready_ns, node.started_ns) for node in explanation.ran),
     }
 
 
@@ -396,12 +424,7 @@ def _curve_section(explanation: Explanation) -> str:
     curve = explanation.curve
     heading = "What more workers would give"
     if curve is None:
-        why = (
-            f"a run of {len(explanation.run.nodes):,} nodes takes long to replay: traced-threadpool what-if does it"
-            if len(explanation.run.nodes) > MAX_REPLAYED
-            else "there is nothing to replay"
-        )
-        return _card(heading, f'<p class="empty">No prediction: {why}.</p>')
+        return _card(heading, '<p class="empty">No prediction: there is nothing to replay.</p>')
     rows = [
         (
             f"{point.workers:,}" + (" (now)" if point.workers == curve.now else ""),
@@ -531,6 +554,8 @@ def _record_section(explanation: Explanation) -> str:
     if run.attribution_reason:
         method += f" Reason: {run.attribution_reason}."
     lines.append(method)
+    if explanation.estimated is not None:
+        lines.append(explanation.estimated)
     if any(0 < node.samples < 200 for node in explanation.ran):
         lines.append("The split of a single execution with fewer than 200 samples is approximate; sums are better.")
     return _card("About this record", "".join(f"<p class=note>{_text(line)}</p>" for line in lines))

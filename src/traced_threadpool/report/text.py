@@ -19,7 +19,7 @@ from traced_threadpool.analysis.critical_path import OUTSIDE, Step
 from traced_threadpool.analysis.diagnose import Finding
 from traced_threadpool.analysis.difference import Difference
 from traced_threadpool.analysis.record import RecordedRun
-from traced_threadpool.report.curve import LIMITS, MAX_REPLAYED, Curve, Point
+from traced_threadpool.report.curve import LIMITS, Curve, Point
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.palette import LOOKS
 from traced_threadpool.report.prediction import Prediction
@@ -53,10 +53,8 @@ def explanation_text(explanation: Explanation) -> Iterator[RenderableType]:
     yield _slowest(explanation)
     if explanation.curve is not None:
         yield _curve(explanation.curve)
-    elif len(run.nodes) > MAX_REPLAYED:
-        yield Group(
-            "", Text("What more workers would give: ask what-if, which takes a while for so many nodes.", style="dim")
-        )
+    if explanation.estimated is not None:
+        yield Group("", Text(f"note: {explanation.estimated}", style="yellow"))
 
 
 def run_line(run: RecordedRun) -> RenderableType:
@@ -156,9 +154,9 @@ def _bar(state: State, ns: int, total: int) -> Text:
 
 
 def _slowest(explanation: Explanation) -> RenderableType:
-    names = explanation.by_name
+    names = explanation.names
     table = _table("time", "executions", "queue wait", "on the path", "mostly", "node", left=(4, 5))
-    for each in names[:SLOWEST]:
+    for each in explanation.slowest(SLOWEST):
         strongest = max(each.states_ns.items(), key=lambda item: item[1], default=None)
         table.add_row(
             duration(each.duration_ns),
@@ -168,7 +166,7 @@ def _slowest(explanation: Explanation) -> RenderableType:
             f"{strongest[0]} {percent(strongest[1], each.duration_ns)}" if strongest and strongest[1] else "-",
             Text(one_line(each.name, MAX_NAME)),
         )
-    return _section(f"Nodes that took most{f' (of {len(names):,})' if len(names) > SLOWEST else ''}", table)
+    return _section(f"Nodes that took most{f' (of {names:,})' if names > SLOWEST else ''}", table)
 
 
 def _curve(curve: Curve) -> RenderableType:

@@ -16,7 +16,7 @@ They do where a node executes a run of its own and its worker helps with it, and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from traced_threadpool.analysis.record import NodeExecution
@@ -53,12 +53,20 @@ def peak(stretches: Iterable[tuple[int, int]]) -> int:
     >>> peak([(0, 5), (5, 9), (3, 4), (7, 7)])
     2
     """
+    return max((level for _, level in levels(stretches)), default=0)
+
+
+def levels(stretches: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Each change: when, and how many overlap from then on.
+
+    >>> list(levels([(0, 5), (5, 9), (3, 4)]))
+    [(0, 1), (3, 2), (4, 1), (5, 0), (5, 1), (9, 0)]
+    """
     changes = [change for started, ended in stretches if ended > started for change in ((started, 1), (ended, -1))]
-    most = now = 0
-    for _, step in sorted(changes):
+    now = 0
+    for at, step in sorted(changes):
         now += step
-        most = max(most, now)
-    return most
+        yield at, now
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -117,8 +117,8 @@
     steps.push([total, now]);
     return steps;
   }
-  const running = overlap((i) => n.start[i], end);
-  const queued = overlap((i) => n.start[i] - n.queue[i], (i) => n.start[i]);
+  const running = data.load ? data.load.running : overlap((i) => n.start[i], end);
+  const queued = data.load ? data.load.queued : overlap((i) => n.start[i] - n.queue[i], (i) => n.start[i]);
 
   /** The last entry that is not after `at`. */
   function before(steps, at) {
