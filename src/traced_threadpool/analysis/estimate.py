@@ -47,7 +47,7 @@ NOTICEABLE: Final = 0.1
 CLOSE: Final = 0.04
 """Bounds that differ by less than this part of the run tell enough: the middle is within 2 % of it."""
 
-MOST_SCHEDULED: Final = 3
+MOST_SCHEDULED: Final = 2
 """How often nodes are scheduled: each time takes about a second for a hundred thousand."""
 
 
