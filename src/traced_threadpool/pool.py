@@ -396,14 +396,15 @@ class Pool:
         more: list[tuple[str, Future[Any]]] = []
         for name in work.parameters:
             future = arguments.get(name)
-            if not isinstance(future, Future):
-                continue
             # What `result` does, without the calls: this is done for every input of every node.
-            if type(future) is NodeFuture and future._state is FINISHED and future._exception is None:
-                value = future._result
-                if not isinstance(value, Future):
-                    arguments[name] = value
-                    continue
+            if type(future) is NodeFuture:
+                if future._state is FINISHED and future._exception is None:
+                    value = future._result
+                    if not isinstance(value, Future):
+                        arguments[name] = value
+                        continue
+            elif not isinstance(future, Future):
+                continue
             arguments[name] = _value_of(work, name, future, more)
         collect = work.collected
         if collect is not None and isinstance(collected := arguments.get(collect), list):
@@ -430,9 +431,11 @@ class Pool:
         finished = False
         starts = 0
         lock = self._lock
-        if lock.locked():
+        # Half the cost of a `with`. Only a Ctrl-C needs that, which meets the main thread, and this is a worker.
+        if not lock.acquire(False):
             let_holder_go_on(lock)
-        with lock:
+            lock.acquire()
+        try:
             if future._state is RUNNING_FUTURE:
                 future._state = FINISHED
             else:
@@ -451,6 +454,8 @@ class Pool:
                 self._pending -= 1
             else:
                 finished = self._count_down(run)
+        finally:
+            lock.release()
         if future._watched:
             future.tell()
         work.function = work.context = work.future = work.thread = None

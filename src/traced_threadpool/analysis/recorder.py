@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from traced_threadpool.analysis.critical_path import ns_by_name, path_names, waited_for, walk_back
@@ -143,6 +144,10 @@ class _Entry(NamedTuple):
     part: _Part
 
 
+_ended_ns: Final = attrgetter("ended_ns")
+_submitted_ns: Final = attrgetter("submitted_ns")
+
+
 class _RunFacts(NamedTuple):
     """What is kept of a run."""
 
@@ -166,11 +171,8 @@ class Recording:
         self._max_nodes = max_nodes
         self._parts = {root.run_id: root}
         self._entries: list[_Entry] = []
-        # By identity. It tells a node that is alive from all others that are; those that are not anybody's input any
-        # more may be gone and their place taken, which the time of submission shows.
-        self._by_node: dict[int, _Entry] = {}
-        # Who is to be told of the end of a node, by its identity, each with its time of submission, as above.
-        self._awaited: dict[int, list[tuple[int, Callable[[_Entry], None]]]] = {}
+        self._by_node: dict[NodeRecord, _Entry] = {}  # until the run's end
+        self._awaited: dict[NodeRecord, list[Callable[[_Entry], None]]] = {}  # who is to be told of a node's end
         self._facts: _RunFacts | None = None
 
     def add(self, node: NodeRecord, part: _Part) -> None:
@@ -181,19 +183,14 @@ class Recording:
         upstream: Sequence[_Entry] = ()
         inputs = node.inputs
         if inputs:
-            found = {}
-            for each in inputs:
-                entry = by_node.get(id(each))
-                if entry is not None and entry[1] == each.submitted_ns:
-                    found[id(each)] = entry
-            upstream = list(found.values())
+            upstream = [entry for each in dict.fromkeys(inputs) if (entry := by_node.get(each)) is not None]
             if node.thread is None:  # it will never run, and not all of its inputs may have ended
                 for each in inputs:
                     if not each.ended_ns:
                         self._await(each, upstream.append)
         thread, error, cause = node.thread, node.error, node.cause
         # Twice as fast as calling the class.
-        by_node[id(node)] = entry = tuple.__new__(
+        by_node[node] = entry = tuple.__new__(
             _Entry,
             (
                 node.name,
@@ -215,9 +212,8 @@ class Recording:
         )
         entries.append(entry)
         if self._awaited:
-            for submitted_ns, tell in self._awaited.pop(id(node), ()):
-                if submitted_ns == node.submitted_ns:
-                    tell(entry)
+            for tell in self._awaited.pop(node, ()):
+                tell(entry)
 
     def nest(self, part: _Part, parent: NodeRecord) -> None:
         """A run that `parent`, a node of this recording, executes. Several threads may say so at once."""
@@ -226,10 +222,10 @@ class Recording:
         part.recording = self
         self._await(parent, partial(setattr, part, "parent"))
         if parent.ended_ns:  # it did not wait for the run
-            part.parent = self._by_node.get(id(parent))
+            part.parent = self._by_node.get(parent)
 
     def _await(self, node: NodeRecord, tell: Callable[[_Entry], None]) -> None:
-        self._awaited.setdefault(id(node), []).append((node.submitted_ns, tell))
+        self._awaited.setdefault(node, []).append(tell)
 
     def end(self, run: RunRecord, pool_name: str, max_workers: int) -> None:
         self._facts = _RunFacts(
@@ -251,11 +247,13 @@ class Recording:
     def path(self) -> PathFacts:
         """The critical path; nothing where nodes were left out. Its time grows with the path, not with the run."""
         facts, root = self._facts, self.root
-        entries = [entry for entry in self._entries if entry.part is root]
+        entries = self._entries
+        if len(self._parts) > 1:
+            entries = [entry for entry in entries if entry.part is root]
         if facts is None or len(entries) < root.node_count:
             return PathFacts()
         nodes = [entry for entry in entries if entry.outcome in ("success", "error")]
-        splits = [entry for entry in nodes if is_split(entry.name, entry.task_id)]
+        splits = [entry for entry in nodes if entry.task_id is not None and is_split(entry.name, entry.task_id)]
 
         def upstream_of(entry: _Entry) -> Sequence[_Entry]:
             upstream = entry.upstream
@@ -263,7 +261,9 @@ class Recording:
                 upstream = [each for each in upstream if each.part is root]
             return [*upstream, *waited_for(entry, splits)] if splits else upstream
 
-        last = max(nodes, key=lambda entry: (entry.ended_ns, -entry.submitted_ns), default=None)
+        # In C, since this goes over all nodes.
+        last_ended_ns = max(map(_ended_ns, nodes), default=0)
+        last = min((entry for entry in nodes if entry.ended_ns == last_ended_ns), key=_submitted_ns, default=None)
         stretches = walk_back(last, facts.started_ns, facts.ended_ns, upstream_of)
         sums = ns_by_name(reversed(stretches))
         return PathFacts(names=path_names(stretches), seconds={name: total_ns / 1e9 for name, total_ns in sums.items()})
