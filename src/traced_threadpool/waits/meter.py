@@ -26,7 +26,7 @@ NOISE_NS: Final = 20_000
 
 STALE_NS: Final = 20_000
 """For how long a thread may have been off its processor since the run-queue delay was read, for that to count for a
-node's start: the delay has grown by no more. The reading is a system call of two microseconds."""
+node's start: the delay has grown by no more. The reading is a system call of some microseconds."""
 
 MAX_ACCOUNTS: Final = 10_000
 
