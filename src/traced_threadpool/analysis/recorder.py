@@ -171,8 +171,11 @@ class Recording:
         self._max_nodes = max_nodes
         self._parts = {root.run_id: root}
         self._entries: list[_Entry] = []
-        self._by_node: dict[NodeRecord, _Entry] = {}  # until the run's end
-        self._awaited: dict[NodeRecord, list[Callable[[_Entry], None]]] = {}  # who is to be told of a node's end
+        # By identity. It tells a node that is alive from all others that are; those that are not anybody's input any
+        # more may be gone and their place taken, which the time of submission shows.
+        self._by_node: dict[int, _Entry] = {}
+        # Who is to be told of the end of a node, by its identity, each with its time of submission, as above.
+        self._awaited: dict[int, list[tuple[int, Callable[[_Entry], None]]]] = {}
         self._facts: _RunFacts | None = None
 
     def add(self, node: NodeRecord, part: _Part) -> None:
@@ -183,14 +186,19 @@ class Recording:
         upstream: Sequence[_Entry] = ()
         inputs = node.inputs
         if inputs:
-            upstream = [entry for each in dict.fromkeys(inputs) if (entry := by_node.get(each)) is not None]
+            found = {}
+            for each in inputs:
+                entry = by_node.get(id(each))
+                if entry is not None and entry[1] == each.submitted_ns:
+                    found[id(each)] = entry
+            upstream = list(found.values())
             if node.thread is None:  # it will never run, and not all of its inputs may have ended
                 for each in inputs:
                     if not each.ended_ns:
                         self._await(each, upstream.append)
         thread, error, cause = node.thread, node.error, node.cause
         # Twice as fast as calling the class.
-        by_node[node] = entry = tuple.__new__(
+        by_node[id(node)] = entry = tuple.__new__(
             _Entry,
             (
                 node.name,
@@ -212,8 +220,9 @@ class Recording:
         )
         entries.append(entry)
         if self._awaited:
-            for tell in self._awaited.pop(node, ()):
-                tell(entry)
+            for submitted_ns, tell in self._awaited.pop(id(node), ()):
+                if submitted_ns == node.submitted_ns:
+                    tell(entry)
 
     def nest(self, part: _Part, parent: NodeRecord) -> None:
         """A run that `parent`, a node of this recording, executes. Several threads may say so at once."""
@@ -222,10 +231,10 @@ class Recording:
         part.recording = self
         self._await(parent, partial(setattr, part, "parent"))
         if parent.ended_ns:  # it did not wait for the run
-            part.parent = self._by_node.get(parent)
+            part.parent = self._by_node.get(id(parent))
 
     def _await(self, node: NodeRecord, tell: Callable[[_Entry], None]) -> None:
-        self._awaited.setdefault(node, []).append(tell)
+        self._awaited.setdefault(id(node), []).append((node.submitted_ns, tell))
 
     def end(self, run: RunRecord, pool_name: str, max_workers: int) -> None:
         self._facts = _RunFacts(
