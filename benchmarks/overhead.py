@@ -25,10 +25,12 @@ PEERS = (
     peers.HAMILTON_TRACED,
     peers.HAMILTON_TRACED_HASHED,
     peers.NO_ADAPTER,
+    peers.NO_THREADS,
     peers.DASK,
     peers.JOBLIB,
     peers.GRAPHLIB,
     peers.FLOOR,
+    peers.FLOOR_AS_OURS,
 )
 # The tracer that hashes every source again for each run is known from the shapes, and takes minutes here.
 SIZES_PEERS = tuple(peer for peer in PEERS if peer != peers.HAMILTON_TRACED)

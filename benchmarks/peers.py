@@ -14,8 +14,9 @@ from graphlib import TopologicalSorter
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from hamilton import driver
+from hamilton import driver, lifecycle
 from hamilton.graph_types import HamiltonGraph
+from hamilton.lifecycle import base
 from hamilton.plugins import h_threadpool
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -34,6 +35,7 @@ HAMILTON = "Hamilton's adapter"
 HAMILTON_TRACED = "Hamilton's + its tracer"
 HAMILTON_TRACED_HASHED = "Hamilton's + its tracer, hashed before"
 NO_ADAPTER = "Hamilton, no adapter"
+NO_THREADS = "Hamilton, the least adapter"
 DASK = "dask.threaded"
 GRAPHLIB = "graphlib + executor"
 DISTRIBUTED = "distributed, in threads"
@@ -97,6 +99,42 @@ class HamiltonPeer:
 
     def close(self) -> None:
         self._close()
+
+
+class _Later:
+    """Stands for a node's value until `_LeastAdapter` has run it."""
+
+    __slots__ = ("arguments", "call", "value")
+
+    def __init__(self, call: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        self.call = call
+        self.arguments = arguments
+
+
+class _LeastAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder):
+    """The least that an adapter can do which runs nodes later than Hamilton's walk: no thread, no future, no lock.
+
+    It writes down each node, and calls one after the other when the result is wanted. What it takes is below every
+    adapter with threads, ours and Hamilton's.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: list[_Later] = []
+
+    def do_remote_execute(self, *, execute_lifecycle_for_node: Callable[..., Any], node: Any, **kwargs: Any) -> _Later:
+        later = _Later(execute_lifecycle_for_node, kwargs)
+        self._nodes.append(later)
+        return later
+
+    def build_result(self, **outputs: Any) -> Any:
+        for later in self._nodes:
+            arguments = later.arguments
+            for name, value in arguments.items():
+                if type(value) is _Later:
+                    arguments[name] = value.value
+            later.value = later.call(**arguments)
+        self._nodes = []
+        return {name: value.value if type(value) is _Later else value for name, value in outputs.items()}
 
 
 def _dask_graph(dag: Dag) -> dict[str, Any]:
@@ -348,6 +386,7 @@ _MAKERS: Mapping[str, Callable[[int, SpanSink], Peer]] = {
     HAMILTON: lambda workers, sink: _hamilton(workers),
     HAMILTON_TRACED: lambda workers, sink: _hamilton_traced(workers, sink, hashed_before=False),
     HAMILTON_TRACED_HASHED: lambda workers, sink: _hamilton_traced(workers, sink, hashed_before=True),
+    NO_THREADS: lambda workers, sink: HamiltonPeer(_LeastAdapter(), close=lambda: None),
     NO_ADAPTER: lambda workers, sink: HamiltonPeer(close=lambda: None),
     DASK: lambda workers, sink: DaskPeer(workers),
     GRAPHLIB: lambda workers, sink: GraphlibPeer(workers),

@@ -271,7 +271,7 @@ def test_a_nested_run_whose_nodes_end_first_on_many_threads(stage: Stage) -> Non
 
 
 def _work(pool: Pool, queue: Run, name: str, at_ns: int) -> Work:
-    work = Work(name, load, {}, queue=queue, pool=pool, context=queue.caller_context)
+    work = Work(name, load, {}, queue, pool, queue.caller_context)
     work.submitted_ns = work.ready_ns = work.started_ns = at_ns
     work.outcome = "success"
     return work

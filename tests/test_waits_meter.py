@@ -39,7 +39,9 @@ from tests.telemetry_helpers import (
     until,
 )
 from traced_threadpool import FutureAdapter
+from traced_threadpool.runs import NodeRecord
 from traced_threadpool.waits import board as b
+from traced_threadpool.waits.meter import CpuMeter
 from traced_threadpool.waits.service import Method, Service, service
 
 STATES = ("cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "other")
@@ -522,6 +524,26 @@ def what_there_is():
     files = [link for link in links if "waits" in link or "schedstat" in link or "socket" in link]
     return threads, len(children), len(files)
 """
+
+
+def test_processor_time_is_a_nodes_own_however_soon_it_starts() -> None:
+    """Right after another on its thread, and after a sleep: neither that one's time nor the sleep is in it."""
+    meter = CpuMeter()
+
+    def measured(before_seconds: float, cpu_seconds: float) -> NodeRecord:
+        node = NodeRecord("n", run=None)
+        if before_seconds:
+            time.sleep(before_seconds)
+        meter.start(node)
+        spend(cpu_seconds, time.thread_time)
+        meter.end(node)
+        return node
+
+    measured(0, 0.03)
+    at_once, after_sleep, again = measured(0, 0.005), measured(0.03, 0.005), measured(0, 0.005)
+    for node in (at_once, after_sleep, again):
+        assert 0.0049e9 < node.cpu_ns < 0.02e9
+        assert node.cpu_ns <= node.duration_ns
 
 
 @needs_sampling

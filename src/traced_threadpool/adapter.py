@@ -328,13 +328,13 @@ class FutureAdapter(
             _function_name(execute_lifecycle_for_node) if node is None else node.name,
             execute_lifecycle_for_node,
             kwargs,
-            queue=run,
-            pool=self._pool,
-            context=context,
-            run_id=run_id,
-            task_id=keywords.get("__task_id"),
-            definition=node,
-            collected=collected,
+            run,
+            self._pool,
+            context,
+            run_id,
+            keywords.get("__task_id"),
+            node,
+            collected,
         )
         future = self._pool.submit(work)
         if role is _EXPAND:

@@ -30,6 +30,8 @@ from typing import Any, Final
 WEIGHT: Final = 0.25
 STEP: Final = 0.1
 STEP_NS: Final = 100_000
+NEAR_NS: Final = 20_000
+"""What is as near as this to the average does not move it: short nodes, which are many, are then learned for little."""
 MOST_NAMES: Final = 100_000
 VERSION: Final = 1
 
@@ -61,6 +63,8 @@ class Durations:
                 self.changes += 1
             return
         average, settled = estimate
+        if -NEAR_NS < duration_ns - average < NEAR_NS:
+            return
         estimate[0] = average = average + (duration_ns - average) * WEIGHT
         most = settled * STEP + STEP_NS
         if not -most <= average - settled <= most:

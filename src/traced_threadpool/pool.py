@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures._base import FINISHED
+from concurrent.futures._base import RUNNING as RUNNING_FUTURE
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -158,16 +159,19 @@ class Pool:
         outside = self._find_inputs(work) if work.arguments else None
         work.submitted_ns = now_ns = self._clock()
         run = work.queue
-        if self._lock.locked():
-            let_holder_go_on(self._lock)
-        with self._lock:
-            if self.closed and run is self.unbound:
+        record = run.record
+        never_ran: Sequence[Task] = ()
+        starts = 0
+        lock = self._lock
+        if lock.locked():
+            let_holder_go_on(lock)
+        with lock:
+            if record is not None:
+                record.node_count += 1
+            elif self.closed and run is self.unbound:
                 raise closed_error()
             run.pending += 1
             self._pending += 1
-            if run.record is not None:
-                run.record.node_count += 1
-            never_ran: Sequence[Task] = ()
             stopped = run.stopped
             if stopped:
                 work.state = ENDED
@@ -176,8 +180,7 @@ class Pool:
                 never_ran = (work,)
             elif not self._scheduler.add(work, work.inputs, now_ns):
                 never_ran = (work,)
-            starts = 0
-            if self._scheduler.ready_count and (self._loops < self.max_workers or self._parked):
+            if (self._loops < self.max_workers or self._parked) and self._scheduler.ready_count:
                 starts = self._plan_loops()
         if outside:
             self._listen(outside)
@@ -197,9 +200,9 @@ class Pool:
         outside: Outside = {}
         expanded = work.queue.expanded
         for name, value in work.arguments.items():
-            if type(value) is NodeFuture and value.work.pool is self:
+            if type(value) is NodeFuture and (upstream := value.work).pool is self:
                 parameters.append(name)
-                inputs.append(value.work)
+                inputs.append(upstream)
             elif isinstance(value, Future):
                 parameters.append(name)
                 inputs.append(self._input(value, outside))
@@ -307,11 +310,12 @@ class Pool:
             self._starting -= 1
             scheduler = self._scheduler
             work = self._take()
+        run, end_and_take = self._run, self._end_and_take
         while work is not None:
-            ended = self._run(work)
+            ended = run(work)
             if scheduler is not self._scheduler:
                 return  # forked inside the node: this process has a scheduler of its own, without this work
-            work = self._end_and_take(work) if ended else self._take_locked()
+            work = end_and_take(work) if ended else self._take_locked()
 
     def _take(self) -> Work | None:
         """The loop's next work; without one it counts as ended from this moment on. Under the lock."""
@@ -343,31 +347,32 @@ class Pool:
         if more:
             self._await_more(work, more)
             return False
-        future.start()
+        future._state = RUNNING_FUTURE  # nobody cancels it from now on
         try:
-            result = context.run(self._call, work)
+            future._result = context.run(self._call_observed if self._observed else self._call, work)
         except BaseException as error:
             _forget_own_frames(error)
             future.keep(None, error)
-        else:
-            future.keep(result, None)
         return True
 
     def _call(self, work: Work) -> Any:
-        """Inside the node's own context, on its worker."""
+        """Inside the node's own context, on its worker, where nobody looks."""
+        current_work.set(work)
+        work.started_ns = self._clock()
+        try:
+            return work.function(**work.arguments)  # type: ignore[misc]  # it has one until it has run
+        except BaseException as error:
+            work.outcome = "error"
+            work.error = error
+            raise
+        finally:
+            work.ended_ns = self._clock()
+
+    def _call_observed(self, work: Work) -> Any:
+        """As `_call`, and tells observers."""
         function = work.function
         assert function is not None
         current_work.set(work)
-        if not self._observed:
-            work.started_ns = self._clock()
-            try:
-                return function(**work.arguments)
-            except BaseException as error:
-                work.outcome = "error"
-                work.error = error
-                raise
-            finally:
-                work.ended_ns = self._clock()
         observers, meter = self._observers, self._meter
         work.thread = threading.current_thread()
         meter.start(work)
@@ -391,14 +396,15 @@ class Pool:
         more: list[tuple[str, Future[Any]]] = []
         for name in work.parameters:
             future = arguments.get(name)
-            if not isinstance(future, Future):
-                continue
             # What `result` does, without the calls: this is done for every input of every node.
-            if type(future) is NodeFuture and future._state is FINISHED and future._exception is None:
-                value = future._result
-                if not isinstance(value, Future):
-                    arguments[name] = value
-                    continue
+            if type(future) is NodeFuture:
+                if future._state is FINISHED and future._exception is None:
+                    value = future._result
+                    if not isinstance(value, Future):
+                        arguments[name] = value
+                        continue
+            elif not isinstance(future, Future):
+                continue
             arguments[name] = _value_of(work, name, future, more)
         collect = work.collected
         if collect is not None and isinstance(collected := arguments.get(collect), list):
@@ -422,23 +428,39 @@ class Pool:
         future = work.future
         assert future is not None
         cancelled: Sequence[Task] = ()
-        doomed: Sequence[Task] = ()
-        if self._lock.locked():
-            let_holder_go_on(self._lock)
-        with self._lock:
-            future.finish()
+        finished = False
+        starts = 0
+        lock = self._lock
+        # Half the cost of a `with`. Only a Ctrl-C needs that, which meets the main thread, and this is a worker.
+        if not lock.acquire(False):
+            let_holder_go_on(lock)
+            lock.acquire()
+        try:
+            if future._state is RUNNING_FUTURE:
+                future._state = FINISHED
+            else:
+                future.finish()
             if work.error is None:
                 doomed = scheduler.end(work, work.ended_ns)  # by another input, which failed before
             else:
                 cancelled, doomed = self._end_failed(work)
-            following = self._take()
-            starts = 0
-            if scheduler.ready_count and (self._loops < self.max_workers or self._parked):
+            following: Work | None = scheduler.take()  # type: ignore[assignment]  # only Work is ever added
+            if following is None:
+                self._loops -= 1
+            if (self._loops < self.max_workers or self._parked) and scheduler.ready_count:
                 starts = self._plan_loops()
-            finished = self._count_down(run)
+            if run.pending > 1:
+                run.pending -= 1
+                self._pending -= 1
+            else:
+                finished = self._count_down(run)
+        finally:
+            lock.release()
         if future._watched:
             future.tell()
-        _release(work)
+        work.function = work.context = work.future = work.thread = None
+        work.arguments = _NO_ARGUMENTS
+        work.inputs = work.parameters = ()
         if cancelled or doomed:
             self._end_unrun(cancelled, work.ended_ns, cancelled=True)
             self._end_unrun(doomed, work.ended_ns)
@@ -748,9 +770,12 @@ def _forget_own_frames(error: BaseException) -> None:
 
 
 def _release(work: Work) -> None:
-    """Lets go of everything that only running needed, so that results live no longer than their futures."""
+    """Lets go of everything that only running needed, so that results live no longer than their futures.
+
+    `_end_and_take` does the same without a call.
+    """
     work.function = None
-    work.arguments = {}
+    work.arguments = _NO_ARGUMENTS
     work.context = None
     work.future = None
     work.thread = None
@@ -784,6 +809,8 @@ def _failure_of(future: Future[Any]) -> BaseException | None:
 def _age(now_ns: int, since_ns: int) -> float:
     return max(0, now_ns - since_ns) / 1e9 if since_ns else 0.0
 
+
+_NO_ARGUMENTS: Final[dict[str, Any]] = {}
 
 Outside = dict[int, tuple[Task, Future[Any]]]
 """Futures that are not the pool's own, each with the task that stands for it, by the future's identity."""

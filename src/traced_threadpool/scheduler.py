@@ -159,10 +159,11 @@ class Scheduler:
             elif upstream.failed:
                 failed = True
         task.remaining = remaining
-        task.failed = failed
-        if failed and self._is_doomed(task):
-            self._leave(task, failed=True)
-            return False
+        if failed:
+            task.failed = True
+            if self._is_doomed(task):
+                self._leave(task, failed=True)
+                return False
         if remaining:
             task.state = BLOCKED
             task.queue.blocked.add(task)
@@ -194,7 +195,18 @@ class Scheduler:
             if self.busy_count >= self.max_workers:
                 return None
             self.busy_count += 1
-            task = self._pop(self._first_queue())
+            ring = self._ring
+            first = ring[0]
+            ranked = first.ranked
+            if ranked and ranked[0][2].state is READY and len(ring) == 1:
+                # What is done below, without the calls: this is nearly every node's way in.
+                task = heappop(ranked)[2]
+                self.ready_count -= 1
+                if not ranked:
+                    ring.clear()
+                    first.in_ring = False
+            else:
+                task = self._pop(self._first_queue())
         else:
             queue = self._queue_for(slot_of)
             if queue is None:
@@ -235,9 +247,27 @@ class Scheduler:
                 learn(task.name, now_ns - task.started_ns)
         else:
             self._leave(task, failed=failed)
-        if task.dependents is None:
+        dependents = task.dependents
+        if dependents is None:
             return ()
-        return self._settle((task,), now_ns)
+        if failed:
+            return self._settle((task,), now_ns)
+        task.dependents = None
+        doomed: list[Task] = []
+        for dependent in dependents:
+            if dependent.state is not BLOCKED:
+                continue
+            dependent.remaining = remaining = dependent.remaining - 1
+            if dependent.failed:
+                if self._is_doomed(dependent):
+                    self._leave(dependent, failed=True)
+                    doomed.append(dependent)
+                    doomed += self._settle((dependent,), now_ns)
+            elif not remaining:
+                dependent.queue.blocked.discard(dependent)
+                self.blocked_count -= 1
+                self._push(dependent, now_ns)
+        return doomed
 
     def cancel(self, tasks: Iterable[Task], now_ns: int, cause: Task | None = None) -> list[Task]:
         """Ends those of `tasks` that have not started, and what depends on them in whichever run.
@@ -268,7 +298,9 @@ class Scheduler:
 
     def _push(self, task: Task, now_ns: int) -> None:
         task.state = READY
-        task.ready_ns = max(now_ns, task.submitted_ns)  # its last input may have ended just before it was submitted
+        submitted_ns = task.submitted_ns
+        # Its last input may have ended just before it was submitted.
+        task.ready_ns = now_ns if now_ns > submitted_ns else submitted_ns
         self.ready_count += 1
         queue = task.queue
         ranks = queue.ranks

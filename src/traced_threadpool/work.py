@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from concurrent.futures._base import RUNNING as RUNNING_FUTURE
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from traced_threadpool.scheduler import NEW, RUNNING, RunQueue, Task
@@ -92,13 +91,13 @@ class Work(Task):
 
     queue: Run
 
-    # All fields are set here, without a call of the base classes' initializers: this is done for every node.
+    # Fields are set here, without a call of the base classes' initializers: this is done for every node. Those that are
+    # not are set before they are read.
     def __init__(
         self,
         name: str,
         function: Callable[..., Any],
         arguments: dict[str, Any],
-        *,
         queue: Run,
         pool: Pool,
         context: contextvars.Context,
@@ -121,16 +120,35 @@ class Work(Task):
         self.future: NodeFuture | None = None  # None again once resolved: a cycle would keep results alive
         self.state = NEW
         self.failed = False
-        self.dependents = self.cause = self.outcome = self.error = self.thread = None
-        self.span = self.span_context = self.token = self.reading = self.state_ns = self.counted_ns = None
-        self.inputs = ()
-        self.parameters = ()
-        self.submitted_ns = self.ready_ns = self.started_ns = self.ended_ns = self.cpu_ns = self.remaining = 0
-        self.aside_ns = self.samples = 0
+        self.dependents = self.cause = self.outcome = self.error = None
+        self.inputs = self.parameters = ()
+        self.ready_ns = self.started_ns = self.ended_ns = self.cpu_ns = self.aside_ns = self.samples = 0
+        self.thread = self.span = self.span_context = self.state_ns = self.counted_ns = None
 
 
 _DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
 _HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+class _MadeWhenAsked:
+    """An attribute that is made when it is first asked for. What is in an instance's own dict goes before it.
+
+    A `__getattr__` would do as well, but the interpreter looks up every attribute the slow way on a class that has one.
+    """
+
+    def __init__(self, make: Callable[[], object], *, watched: bool = False) -> None:
+        self._make = make
+        self._watched = watched
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, future: NodeFuture | None, owner: type) -> Any:
+        if future is None:
+            return self
+        if self._watched:
+            future._watched = True
+        return future.__dict__.setdefault(self._name, self._make())
 
 
 class NodeFuture(Future[Any]):
@@ -144,20 +162,17 @@ class NodeFuture(Future[Any]):
     GIL; without the GIL every future counts as watched.
     """
 
+    __slots__ = ("_exception", "_result", "_state", "_watched", "work")  # a dict of its own only when asked
+
+    _condition = _MadeWhenAsked(threading.Condition, watched=True)
+    _waiters = _MadeWhenAsked(list)
+    _done_callbacks = _MadeWhenAsked(list)
+
     def __init__(self, work: Work) -> None:
         self._state = PENDING
-        self._result = None
-        self._exception = None
+        self._result = self._exception = None
         self._watched = not _HAS_GIL
         self.work = work
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_condition":
-            self._watched = True
-            return self.__dict__.setdefault(name, threading.Condition())
-        if name in ("_waiters", "_done_callbacks"):
-            return self.__dict__.setdefault(name, [])
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def done(self) -> bool:
         return self._state in _DONE
@@ -172,10 +187,6 @@ class NodeFuture(Future[Any]):
 
     def cancel(self) -> bool:
         return self.work.pool.cancel_work(self.work, self)
-
-    def start(self) -> None:
-        """The node's function starts. By the pool, which lets nobody cancel the future from now on."""
-        self._state = RUNNING_FUTURE
 
     def keep(self, result: Any, error: BaseException | None) -> None:
         """What it will be resolved with."""
@@ -210,7 +221,7 @@ class NodeFuture(Future[Any]):
 
     def _call_back(self) -> None:
         try:
-            self._invoke_callbacks()  # logs what is an Exception
+            self._invoke_callbacks()  # type: ignore[attr-defined]  # the stub leaves it out; it logs an Exception
         except BaseException:  # a callback that calls sys.exit() must not end the worker
             logger.exception("a done-callback of the future of node %r failed", self.work.name)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from traced_threadpool.analysis.critical_path import ns_by_name, path_names, waited_for, walk_back
@@ -143,6 +144,10 @@ class _Entry(NamedTuple):
     part: _Part
 
 
+_ended_ns: Final = attrgetter("ended_ns")
+_submitted_ns: Final = attrgetter("submitted_ns")
+
+
 class _RunFacts(NamedTuple):
     """What is kept of a run."""
 
@@ -251,11 +256,13 @@ class Recording:
     def path(self) -> PathFacts:
         """The critical path; nothing where nodes were left out. Its time grows with the path, not with the run."""
         facts, root = self._facts, self.root
-        entries = [entry for entry in self._entries if entry.part is root]
+        entries = self._entries
+        if len(self._parts) > 1:
+            entries = [entry for entry in entries if entry.part is root]
         if facts is None or len(entries) < root.node_count:
             return PathFacts()
         nodes = [entry for entry in entries if entry.outcome in ("success", "error")]
-        splits = [entry for entry in nodes if is_split(entry.name, entry.task_id)]
+        splits = [entry for entry in nodes if entry.task_id is not None and is_split(entry.name, entry.task_id)]
 
         def upstream_of(entry: _Entry) -> Sequence[_Entry]:
             upstream = entry.upstream
@@ -263,7 +270,9 @@ class Recording:
                 upstream = [each for each in upstream if each.part is root]
             return [*upstream, *waited_for(entry, splits)] if splits else upstream
 
-        last = max(nodes, key=lambda entry: (entry.ended_ns, -entry.submitted_ns), default=None)
+        # In C, since this goes over all nodes.
+        last_ended_ns = max(map(_ended_ns, nodes), default=0)
+        last = min((entry for entry in nodes if entry.ended_ns == last_ended_ns), key=_submitted_ns, default=None)
         stretches = walk_back(last, facts.started_ns, facts.ended_ns, upstream_of)
         sums = ns_by_name(reversed(stretches))
         return PathFacts(names=path_names(stretches), seconds={name: total_ns / 1e9 for name, total_ns in sums.items()})

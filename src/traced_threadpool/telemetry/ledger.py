@@ -216,6 +216,7 @@ class Counting(Observer):
         self._tally = ledger.tally(pool_name)
         self._run_name = run_name
         self._max_node_labels = max_node_labels
+        self._successes: dict[str, NodeCell] = {}  # those of the tally's cells that nearly every node goes to
         # As with nodes (above): the first run that fails is in the rates if there was a scrape before its end.
         with self._tally.lock:
             for outcome in RUN_OUTCOMES:
@@ -239,11 +240,15 @@ class Counting(Observer):
 
     def count_node(self, node: NodeRecord, *, ran: bool) -> NodeCell:
         tally = self._tally
-        label = (node.name, node.outcome or "success")
+        name, outcome = node.name, node.outcome or "success"
         if tally.lock.locked():
             let_holder_go_on(tally.lock)
         with tally.lock:
-            cell = tally.nodes.get(label) or tally.new_node_cell(*label, self._max_node_labels)
+            cell = self._successes.get(name) if outcome == "success" else tally.nodes.get((name, outcome))
+            if cell is None:
+                cell = tally.new_node_cell(name, outcome, self._max_node_labels)
+                if outcome == "success" and cell.labels[0] == name:  # not one of those that share a label
+                    self._successes[name] = cell
             cell.count += 1
             if not ran:
                 return cell  # it has no duration and was never taken from the queue

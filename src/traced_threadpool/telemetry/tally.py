@@ -72,10 +72,10 @@ class NodeCell:
     def add_states(self, cpu_ns: int, counted_ns: Sequence[int] | None) -> None:
         """The time of one execution: all its states, where they are known."""
         states = self.state_ns
-        if counted_ns is None:
-            states[0] += cpu_ns
-        else:  # which starts with the processor time, and has `other` at its end
+        if counted_ns is not None and any(counted_ns[1:-1]):
             states[:] = map(add, states, counted_ns)
+        else:  # processor time and `other`, which is what is left
+            states[0] += cpu_ns
 
     def copy(self) -> NodeCell:
         copied = NodeCell(self.labels, self.duration.bounds_ns)

@@ -240,8 +240,12 @@ class Tracing(Observer):
         span, offset_ns = node.span
         node.span = None
         if node.state_ns is not None and node.run is not None and node.run.telemetry is not None:
-            sums = node.run.telemetry.state_ns
-            sums[:] = map(add, sums, node.state_ns)
+            sums, state_ns = node.run.telemetry.state_ns, node.state_ns
+            if any(state_ns[1:-1]):
+                sums[:] = map(add, sums, state_ns)
+            else:
+                sums[0] += state_ns[0]
+                sums[-1] += state_ns[-1]
         ended_unix_ns = node.ended_ns + offset_ns
         try:
             if span.is_recording():
@@ -284,7 +288,11 @@ class Tracing(Observer):
         span.end(ended_unix_ns)
 
     def _known_at_start(self, node: NodeRecord) -> Attributes:
-        attributes = self._static(node).copy()
+        known = self._statics.get(id(node.definition))
+        if known is not None and known[0]() is node.definition:
+            attributes = known[1].copy()
+        else:
+            attributes = self._static(node).copy()
         if node.run_id is not None:
             attributes[names.RUN_ID] = node.run_id
         if node.task_id is not None:
@@ -302,9 +310,6 @@ class Tracing(Observer):
     def _static(self, node: NodeRecord) -> Attributes:
         """What is the same in each run of a node. Worked out once for each of the framework's node objects."""
         definition = node.definition
-        known = self._statics.get(id(definition))
-        if known is not None and known[0]() is definition:
-            return known[1]
         attributes: Attributes = {names.NODE_NAME: node.name, names.POOL_NAME: self._pool_name}
         if definition is None:
             return attributes
@@ -320,9 +325,12 @@ class Tracing(Observer):
 
 def _add_waits(attributes: Attributes, state_ns: Sequence[int], keys: Sequence[str]) -> None:
     """What is not 0 of the states other than `cpu`, which is the first."""
-    for key, one_ns in zip(keys, state_ns[1:], strict=True):
-        if one_ns:
-            attributes[key] = one_ns / 1e9
+    if any(state_ns[1:-1]):
+        for key, one_ns in zip(keys, state_ns[1:], strict=True):
+            if one_ns:
+                attributes[key] = one_ns / 1e9
+    elif state_ns[-1]:  # of nearly every short node
+        attributes[keys[-1]] = state_ns[-1] / 1e9
 
 
 def _fact_attributes(facts: WaitFacts) -> Attributes:
@@ -397,6 +405,8 @@ def _links(node: NodeRecord) -> list[Link]:
 
 def _upstream_names(node: NodeRecord) -> Sequence[str]:
     inputs = node.inputs
+    if not inputs:
+        return ()
     if len(inputs) == 1 and inputs[0].name:
         return (inputs[0].name,)
     return tuple(dict.fromkeys([upstream.name for upstream in inputs if upstream.name]))

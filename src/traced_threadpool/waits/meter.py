@@ -24,24 +24,43 @@ from traced_threadpool.waits.service import Seat, Service
 NOISE_NS: Final = 20_000
 """Less than this, neither run nor looked at, is the clocks' own and is not divided."""
 
-FRESH_NS: Final = 50_000
-"""How old a reading of the run-queue delay may be to count for a node's start: the end of the node before, mostly."""
+STALE_NS: Final = 20_000
+"""For how long a thread may have been off its processor since the run-queue delay was read, for that to count for a
+node's start: the delay has grown by no more. The reading is a system call of some microseconds."""
 
 MAX_ACCOUNTS: Final = 10_000
+
+AT_ONCE_NS: Final = 20_000
+"""A node that starts so soon after the one before on its thread is taken to start with that one's processor time and
+what has passed since: a thread that waited meanwhile would have been away for longer, and reading that clock is a
+system call of half a microsecond. At most this much is missing from `cpu` where that is wrong."""
 
 
 class CpuMeter:
     """Reads the clock and the thread's processor time; says nothing of the rest."""
 
+    def __init__(self) -> None:
+        self._of_thread = threading.local()
+
     def start(self, node: NodeRecord) -> None:
-        node.reading = time.thread_time_ns()
-        node.started_ns = time.monotonic_ns()
+        now_ns = time.monotonic_ns()
+        try:
+            cpu_ns, at_ns = self._of_thread.end
+        except AttributeError:
+            at_ns = 0
+        if now_ns - at_ns < AT_ONCE_NS:
+            node.reading = cpu_ns + now_ns - at_ns
+            node.started_ns = now_ns
+        else:
+            node.reading = time.thread_time_ns()
+            node.started_ns = time.monotonic_ns()
 
     def end(self, node: NodeRecord) -> None:
-        cpu_ns = time.thread_time_ns() - node.reading
+        now_cpu_ns = time.thread_time_ns()
         node.ended_ns = ended_ns = time.monotonic_ns()
+        self._of_thread.end = now_cpu_ns, ended_ns
         # Two clocks: kept within the node's duration, so that the parts of its time add up to it.
-        node.cpu_ns = min(max(0, cpu_ns), ended_ns - node.started_ns)
+        node.cpu_ns = _within(now_cpu_ns - node.reading, ended_ns - node.started_ns)
 
     def leave(self, node: NodeRecord) -> None:
         node.reading -= time.thread_time_ns()
@@ -72,6 +91,7 @@ class WaitsMeter(CpuMeter, Observer):
     component = "attribution"
 
     def __init__(self, service: Service, errors: ErrorLog) -> None:
+        super().__init__()
         self._service = service
         self._errors = errors
         self._lock = threading.RLock()  # a garbage collection under it may run anything
@@ -103,10 +123,16 @@ class WaitsMeter(CpuMeter, Observer):
             service.wake_sampler()
         if service.keeper_sleeps:
             service.wake_keeper()
-        cpu_ns = time.thread_time_ns()
-        node.started_ns = now_ns = time.monotonic_ns()
-        if now_ns - seat.delay_at_ns > FRESH_NS:
-            _read_delay(seat, now_ns)
+        now_ns = time.monotonic_ns()
+        since_ns = now_ns - seat.cpu_at_ns
+        if since_ns < AT_ONCE_NS:
+            cpu_ns = seat.cpu_ns + since_ns
+        else:
+            cpu_ns = time.thread_time_ns()
+            now_ns = time.monotonic_ns()
+        node.started_ns = now_ns
+        if now_ns - seat.delay_at_ns - cpu_ns + seat.delay_cpu_ns > STALE_NS:
+            _read_delay(seat, now_ns, cpu_ns)
         looks = words[row + b.LOOKS]
         if looks != seat.looks:
             _read_seen(seat, looks)
@@ -121,7 +147,10 @@ class WaitsMeter(CpuMeter, Observer):
         node.reading = None
         cpu_ns = time.thread_time_ns()
         node.ended_ns = ended_ns = time.monotonic_ns()
-        node.cpu_ns = min(max(0, cpu_ns - reading.cpu_ns), ended_ns - node.started_ns)
+        seat = reading[0]
+        if seat is not None:
+            seat.cpu_ns, seat.cpu_at_ns = cpu_ns, ended_ns
+        node.cpu_ns = _within(cpu_ns - reading[2], ended_ns - node.started_ns)
         try:
             self._divide(node, reading)
         except Exception as error:
@@ -139,7 +168,7 @@ class WaitsMeter(CpuMeter, Observer):
             words[row + b.DEPTH] -= 1
             words[row + b.NODE] = reading.before
             if waited_ns > NOISE_NS:
-                _read_delay(seat, node.ended_ns)
+                _read_delay(seat, node.ended_ns, seat.cpu_ns)
                 delay_ns = min(max(0, seat.delay_ns - reading.delay_ns), waited_ns)
             looks = words[row + b.LOOKS]
             if looks != seat.looks:
@@ -202,7 +231,7 @@ class WaitsMeter(CpuMeter, Observer):
         seat = start.seat
         if seat is not None and seat.epoch == self._service.epoch:
             try:
-                _read_delay(seat, now_ns)
+                _read_delay(seat, now_ns, cpu_ns)
                 _read_seen(seat, seat.words[seat.row + b.LOOKS])
                 return _Reading(seat, 0, cpu_ns, seat.delay_ns, seat.looks, seat.seen)
             except Exception as error:
@@ -248,10 +277,15 @@ class _Facts:
         )
 
 
-def _read_delay(seat: Seat, now_ns: int) -> None:
+def _within(cpu_ns: int, duration_ns: int) -> int:
+    return cpu_ns if 0 <= cpu_ns <= duration_ns else duration_ns if cpu_ns > 0 else 0
+
+
+def _read_delay(seat: Seat, now_ns: int, cpu_ns: int) -> None:
     if seat.delay is not None:
         seat.delay_ns = seat.delay.read_ns()
         seat.delay_at_ns = now_ns
+        seat.delay_cpu_ns = cpu_ns
 
 
 def _read_seen(seat: Seat, looks: int) -> None:

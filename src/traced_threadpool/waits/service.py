@@ -102,8 +102,11 @@ class Seat:
         "__weakref__",
         "_free",
         "_process",
+        "cpu_at_ns",
+        "cpu_ns",
         "delay",
         "delay_at_ns",
+        "delay_cpu_ns",
         "delay_ns",
         "epoch",
         "looks",
@@ -125,7 +128,8 @@ class Seat:
         self.row = row
         self.epoch = epoch
         self.delay = delay
-        self.delay_ns = self.delay_at_ns = 0  # as last read, and when
+        self.delay_ns = self.delay_at_ns = self.delay_cpu_ns = 0  # as last read, when, and the processor time then
+        self.cpu_ns = self.cpu_at_ns = 0  # likewise, of the thread's processor time at the end of a node
         self.looks = -1  # as last read, with `seen`
         self.seen: list[int] = []
         self._free: Callable[[int], None] | None = free
