@@ -83,7 +83,7 @@ def test_a_thousand_runs_at_once(adapter: FutureAdapter) -> None:
 
 
 def test_no_lock_of_the_pool_is_held_in_user_code(adapter: FutureAdapter) -> None:
-    """A node's function, a done-callback, and a node that fails because of another's failure: each can have the lock."""
+    """A node's function, and a done-callback, also of a node that never ran: each can have the lock."""
     pool: Any = adapter._pool
     had: list[str] = []
 
