@@ -48,8 +48,8 @@ test-core: ## run the tests on the package as built, with its lowest dependencie
 doctest: venv ## run the examples in docstrings and documents
 	@$(python) -m pytest --doctest-modules --doctest-glob='*.md' src $(wildcard README.md docs)
 
-bench: venv ## run the benchmarks
-	@$(python) -m benchmarks $(ARGS)
+bench: venv ## run the benchmarks, and write the tables of docs/performance.md unless ARGS say otherwise
+	@$(python) -m benchmarks $(if $(ARGS),$(ARGS),--write docs/performance.md)
 
 guard: venv ## count what a node costs against what was last accepted; ARGS=--accept accepts
 	@$(python) -m benchmarks.guard $(ARGS)

@@ -13,12 +13,15 @@ from pathlib import Path
 
 from benchmarks import (
     attribution,
+    branches,
     holds,
     machine,
     makespan,
     memory,
+    orchestrators,
     overhead,
     page,
+    priorities,
     report,
     table,
     targets,
@@ -31,10 +34,13 @@ from benchmarks.targets import Check
 SECTIONS: Mapping[str, Callable[[Settings], list[Series]]] = {
     "overhead": overhead.measure_shapes,
     "sizes": overhead.measure_sizes,
+    "branches": branches.measure,
     "telemetry": telemetry_parts.measure,
     "first-run": telemetry_parts.measure_first_run,
     "attribution": attribution.measure,
+    "orchestrators": orchestrators.measure,
     "makespan": makespan.measure,
+    "priorities": priorities.measure,
     "lock": holds.measure,
     "memory": memory.measure,
 }

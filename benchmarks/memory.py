@@ -32,6 +32,7 @@ PEERS = (
     peers.UNTRACED,
     peers.DEFAULT,
     peers.TRACED,
+    peers.TRACED_WHOLE,
     peers.HAMILTON,
     peers.HAMILTON_TRACED_HASHED,
     peers.NO_ADAPTER,

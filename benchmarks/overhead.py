@@ -33,7 +33,7 @@ PEERS = (
     peers.FLOOR_AS_OURS,
 )
 # The tracer that hashes every source again for each run is known from the shapes, and takes minutes here.
-SIZES_PEERS = tuple(peer for peer in PEERS if peer != peers.HAMILTON_TRACED)
+SIZES_PEERS = (peers.TRACED_WHOLE, *(peer for peer in PEERS if peer != peers.HAMILTON_TRACED))
 
 
 def shapes(*, smoke: bool) -> list[Dag]:

@@ -1,13 +1,11 @@
 """DAGs of nodes that sleep, on few workers, into how near to the lower bound each order of ready nodes comes.
 
 Run for real, all orders taking turns; and for many more DAGs in virtual time, through the live scheduler. The bound is
-that of `strong_bound`, which no schedule beats. `python -m benchmarks.priorities` prints the tables of
-`docs/performance.md`.
+that of `strong_bound`, which no schedule beats.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,15 +17,22 @@ from benchmarks import dags, schedules
 from benchmarks.bounds import lower_bound_seconds
 from benchmarks.dags import Dag
 from benchmarks.peers import HamiltonPeer
-from benchmarks.samples import take_turns, timed
-from benchmarks.settings import say
+from benchmarks.samples import Results, Series, take_turns, timed
+from benchmarks.settings import Settings, say
 from benchmarks.strong_bound import strong_bound_seconds
 from traced_threadpool import FutureAdapter
 from traced_threadpool.priorities import Priority, PriorityName
 
+VIRTUAL_SECTION = "priorities, in virtual time"
+REAL_SECTION = "priorities, for real"
+MEASURE = "makespan"
+VIRTUAL_SEEDS = 20
+ROUNDS = 5
+
 FIFO = "fifo"
 COLD = "cold: hops"
 WARM = "warm: learned"
+ORDERS = (FIFO, COLD, WARM)
 
 REAL: Mapping[str, PriorityName | Priority] = {FIFO: "fifo", COLD: schedules.hops, WARM: "critical_path"}
 VIRTUAL: Mapping[str, Priority | None] = {FIFO: None, COLD: schedules.hops, WARM: schedules.known}
@@ -78,6 +83,7 @@ SHAPES: Sequence[Callable[[int], Dag]] = (
     lambda seed: dags.irregular(200, 200, seed=seed),
     lambda seed: dags.demo(),
 )
+SMOKE_SHAPES: Sequence[Callable[[int], Dag]] = (lambda seed: dags.chains(4, 3),)
 
 
 def run_for_real(found: Sequence[Case], rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -112,45 +118,24 @@ def run_virtually(found: Sequence[Case]) -> dict[str, dict[str, list[float]]]:
     return multiples
 
 
-def table(multiples: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Mean and greatest of each case's DAGs, in Markdown, and of them all."""
-    orders = list(next(iter(multiples.values())))
-    lines = [f"| | DAGs | {' | '.join(orders)} |", f"|---|---|{'---|' * len(orders)}"]
-    lines += [_row(name, by_order) for name, by_order in multiples.items()]
-    together = {name: [value for each in multiples.values() for value in each[name]] for name in orders}
-    lines.append(_row("**all**", together))
-    above = {
-        name: [value / fifo for value, fifo in zip(together[name], together[FIFO], strict=True)] for name in orders
-    }
-    for name in orders:
-        over = sum(value > 1.02 for value in above[name])
-        lines.append(
-            f"{name}: over FIFO on average {statistics.fmean(above[name]):.3f}, at most {max(above[name]):.3f}; "
-            f"by more than 2 % in {over} of {len(above[name])}"
-        )
-    return "\n".join(lines)
+def measure(settings: Settings) -> list[Series]:
+    """The multiples of each case's DAGs, in virtual time and for real."""
+    shapes = SMOKE_SHAPES if settings.smoke else SHAPES
+    seeds = range(1, 2 if settings.smoke else VIRTUAL_SEEDS + 1)
+    few = (2,) if settings.smoke else (4, 8)
+    found = _series(VIRTUAL_SECTION, run_virtually(list(cases(shapes, seeds, few if settings.smoke else (4, 8, 16)))))
+    return found + _series(REAL_SECTION, run_for_real(list(cases(shapes, (1,), few)), settings.rounds(ROUNDS)))
 
 
-def _row(name: str, by_order: Mapping[str, Sequence[float]]) -> str:
-    count = len(next(iter(by_order.values())))
-    columns = " | ".join(f"{statistics.fmean(values):.3f} ({max(values):.3f})" for values in by_order.values())
-    return f"| {name} | {count} | {columns} |"
+def all_of(results: Results, section: str, order: str) -> list[float]:
+    """The multiples of all cases."""
+    found = (results.get(section, case, order, MEASURE) for case in results.cases(section))
+    return [value for series in found if series is not None for value in series.values]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.priorities", description=__doc__)
-    parser.add_argument("--real-seeds", type=int, default=3, help="DAGs of each shape to run; %(default)s")
-    parser.add_argument("--virtual-seeds", type=int, default=30, help="DAGs of each shape to play; %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the median counts; %(default)s")
-    asked = parser.parse_args(arguments)
-    if asked.virtual_seeds:
-        print("In virtual time: mean (greatest) multiple of the lower bound\n")
-        print(table(run_virtually(list(cases(SHAPES, range(1, asked.virtual_seeds + 1), (4, 8, 16))))), "\n")
-    if asked.real_seeds:
-        print("For real: mean (greatest) multiple of the lower bound\n")
-        print(table(run_for_real(list(cases(SHAPES, range(1, asked.real_seeds + 1), (4, 8))), asked.rounds)))
-
-
-if __name__ == "__main__":
-    main()
+def _series(section: str, multiples: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Series]:
+    return [
+        Series(section=section, case=case, peer=order, measure=MEASURE, unit="× lower bound", values=tuple(values))
+        for case, by_order in multiples.items()
+        for order, values in by_order.items()
+    ]

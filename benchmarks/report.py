@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
-from benchmarks import attribution, holds, makespan, memory, overhead, peers, telemetry_parts
+from benchmarks import (
+    attribution,
+    branches,
+    holds,
+    makespan,
+    memory,
+    orchestrators,
+    overhead,
+    peers,
+    priorities,
+    telemetry_parts,
+)
 from benchmarks.samples import Results, Series, ratio
 from benchmarks.table import Table
 from benchmarks.targets import Check
@@ -28,11 +40,13 @@ def tables(results: Results, checks: Sequence[Check]) -> list[Table]:
     """All that there is to show."""
     found = [
         _times(results, section, case)
-        for section in (overhead.SECTION, telemetry_parts.SECTION)
+        for section in (overhead.SECTION, orchestrators.SECTION, telemetry_parts.SECTION)
         for case in results.cases(section)
     ]
     if len(sizes := results.cases(overhead.SIZES_SECTION)) > 1:
-        found.append(_growth(results, sizes))
+        found.append(_growth(results, overhead.SIZES_SECTION, sizes, "time per node"))
+    if len(counts := results.cases(branches.SECTION)) > 1:
+        found.append(_growth(results, branches.SECTION, counts, "time per branch"))
     found += [_parts(results, case) for case in results.cases(telemetry_parts.SECTION)]
     found += [
         _times(results, telemetry_parts.FIRST_RUN_SECTION, case)
@@ -42,6 +56,11 @@ def tables(results: Results, checks: Sequence[Check]) -> list[Table]:
         found.append(_attribution(results))
     if results.cases(makespan.SECTION):
         found.append(_makespans(results))
+    found += [
+        _priorities(results, section)
+        for section in (priorities.VIRTUAL_SECTION, priorities.REAL_SECTION)
+        if results.cases(section)
+    ]
     found += [_holds(results, case) for case in results.cases(holds.SECTION)]
     found += [_memory(results, case) for case in results.cases(memory.SECTION)]
     if checks:
@@ -98,16 +117,16 @@ def _attribution(results: Results) -> Table:
     )
 
 
-def _growth(results: Results, cases: Sequence[str]) -> Table:
+def _growth(results: Results, section: str, cases: Sequence[str], what: str) -> Table:
     rows = []
-    for peer in results.peers(overhead.SIZES_SECTION, cases[0]):
+    for peer in results.peers(section, cases[0]):
         row = [peer]
         for measure in ("wall", "cpu"):
-            each = [results.get(overhead.SIZES_SECTION, case, peer, measure) for case in cases]
+            each = [results.get(section, case, peer, measure) for case in cases]
             row += [*(f"{_number(series)} ({_spread(series)})" for series in each), *_ratios(each[-1], each[0])]
         rows.append(row)
     return Table(
-        title="sizes: time per node, µs (IQR)",
+        title=f"{section}: {what}, µs (IQR)",
         columns=(
             "",
             *(f"wall, {case}" for case in cases),
@@ -146,6 +165,25 @@ def _makespans(results: Results) -> Table:
         rows=rows,
         note="Simulated: no overhead; foreseeing: every duration known beforehand.",
     )
+
+
+def _priorities(results: Results, section: str) -> Table:
+    rows = []
+    for case in results.cases(section):
+        each = [results.get(section, case, order, priorities.MEASURE) for order in priorities.ORDERS]
+        count = max(len(series.values) for series in each if series is not None)
+        rows.append([case, f"{count}", *(_mean(() if series is None else series.values) for series in each)])
+    together = [priorities.all_of(results, section, order) for order in priorities.ORDERS]
+    rows.append(["all", f"{len(together[0])}", *map(_mean, together)])
+    return Table(
+        title=f"{section}: × lower bound, mean (greatest)",
+        columns=("", "DAGs", *priorities.ORDERS),
+        rows=rows,
+    )
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{statistics.fmean(values):.3f} ({max(values):.3f})" if values else "–"
 
 
 def _memory(results: Results, case: str) -> Table:

@@ -10,13 +10,18 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks import attribution, makespan, memory, overhead, peers
+from benchmarks import attribution, makespan, memory, orchestrators, overhead, peers, priorities
 from benchmarks.samples import Ratio, Results, quartiles, ratio
 
-NODE_LIMIT = 1.0
-TRACER_LIMIT = 0.5
-MAKESPAN_LIMIT = 1.10
-GROWTH_LIMIT = 1.3
+UNTRACED_LIMIT = 0.7
+FLOOR_LIMIT = 1.0
+TRACER_LIMIT = 0.4
+PEER_LIMIT = 1.0
+MAKESPAN_LIMIT = 1.12
+COLD_LIMIT = 1.05
+WARM_LIMIT = 1.02
+OVER_FIFO_LIMIT = 1.02
+GROWTH_LIMIT = 1.15
 MEMORY_LIMIT = 1.0
 ATTRIBUTION_LIMIT = 1.01
 
@@ -44,7 +49,15 @@ class Check:
 
 def check(results: Results) -> list[Check]:
     """Every target that the sections measured can tell of."""
-    return [*_per_node(results), *_attribution(results), *_makespans(results), *_growth(results), *_memory(results)]
+    return [
+        *_per_node(results),
+        *_orchestrators(results),
+        *_attribution(results),
+        *_makespans(results),
+        *_priorities(results),
+        *_growth(results),
+        *_memory(results),
+    ]
 
 
 def _per_node(results: Results) -> Iterator[Check]:
@@ -58,27 +71,69 @@ def _per_node(results: Results) -> Iterator[Check]:
         with_floor = [sum(pair) for pair in zip(hamilton, wall[peers.FLOOR], strict=True)]
         allowed = statistics.median(hamilton) + statistics.median(wall[peers.FLOOR])
         yield _compared(
-            "untraced per node ≤ Hamilton's adapter",
+            f"untraced per node ≤ {UNTRACED_LIMIT} × Hamilton's adapter",
             case,
             ratio(wall[peers.UNTRACED], hamilton),
-            NODE_LIMIT,
+            UNTRACED_LIMIT,
             f"{_us(wall[peers.UNTRACED])} against {_us(hamilton)} µs",
         )
         yield _compared(
             "traced per node ≤ Hamilton's adapter + SDK floor",
             case,
             replace(ratio(traced, with_floor), of_medians=statistics.median(traced) / allowed),
-            NODE_LIMIT,
+            FLOOR_LIMIT,
             f"{_us(traced)} against {_us(hamilton)} + {_us(wall[peers.FLOOR])} µs",
         )
         for tracer in (peers.HAMILTON_TRACED, peers.HAMILTON_TRACED_HASHED):
             yield _compared(
-                f"traced per node ≤ 0.5 × {tracer}",
+                f"traced per node ≤ {TRACER_LIMIT} × {tracer}",
                 case,
                 ratio(traced, wall[tracer]),
                 TRACER_LIMIT,
                 f"{_us(traced)} against {_us(wall[tracer])} µs",
             )
+        for peer in (peers.DASK, peers.JOBLIB, peers.GRAPHLIB, peers.DISTRIBUTED):
+            if peer in wall and len(wall[peer]) == len(hamilton):
+                yield _compared(
+                    f"untraced per node ≤ {peer}",
+                    case,
+                    ratio(wall[peers.UNTRACED], wall[peer]),
+                    PEER_LIMIT,
+                    f"{_us(wall[peers.UNTRACED])} against {_us(wall[peer])} µs",
+                )
+
+
+def _orchestrators(results: Results) -> Iterator[Check]:
+    for case in results.cases(orchestrators.SECTION):
+        traced = results.get(orchestrators.SECTION, case, peers.TRACED, "wall")
+        prefect = results.get(orchestrators.SECTION, case, peers.PREFECT, "wall")
+        if traced is not None and prefect is not None:
+            yield _compared(
+                f"traced per node ≤ {peers.PREFECT}",
+                case,
+                ratio(traced.values, prefect.values),
+                PEER_LIMIT,
+                f"{traced.median:,.0f} against {prefect.median:,.0f} µs",
+            )
+
+
+def _priorities(results: Results) -> Iterator[Check]:
+    """Averages over all DAGs, the worst of them, and the worst against FIFO on the same DAG."""
+    for section in (priorities.VIRTUAL_SECTION, priorities.REAL_SECTION):
+        together = {order: priorities.all_of(results, section, order) for order in priorities.ORDERS}
+        fifo = together[priorities.FIFO]
+        if not fifo:
+            continue
+        case = f"{section}, {len(fifo)} DAGs"
+        for order, limit in ((priorities.COLD, COLD_LIMIT), (priorities.WARM, WARM_LIMIT)):
+            found = together[order]
+            over = max(value / other for value, other in zip(found, fifo, strict=True))
+            for target, value, most in (
+                (f"makespan ≤ {limit} × lower bound on average, {order}", statistics.fmean(found), limit),
+                (f"makespan ≤ {MAKESPAN_LIMIT} × lower bound at most, {order}", max(found), MAKESPAN_LIMIT),
+                (f"makespan ≤ {OVER_FIFO_LIMIT} × that in FIFO order at most, {order}", over, OVER_FIFO_LIMIT),
+            ):
+                yield Check(target=target, case=case, value=value, paired=value, limit=most, close=False)
 
 
 def _makespans(results: Results) -> Iterator[Check]:
@@ -93,7 +148,7 @@ def _makespans(results: Results) -> Iterator[Check]:
             low, high = quartiles(found.values)
             fifo, foreseeing = (0.0 if each is None else each.median for each in simulated)
             yield Check(
-                target=f"makespan ≤ 1.10 × lower bound, {peer}",
+                target=f"makespan ≤ {MAKESPAN_LIMIT} × lower bound, {peer}",
                 case=case,
                 value=found.median,
                 paired=found.median,
@@ -127,12 +182,12 @@ def _growth(results: Results) -> Iterator[Check]:
     if len(cases) < 2:
         return
     small, large = cases[0], cases[-1]
-    for peer in (peers.UNTRACED, peers.DEFAULT, peers.TRACED):
+    for peer in (peers.UNTRACED, peers.DEFAULT, peers.TRACED, peers.TRACED_WHOLE):
         few = results.get(overhead.SIZES_SECTION, small, peer, "wall")
         many = results.get(overhead.SIZES_SECTION, large, peer, "wall")
         if few is not None and many is not None:
             yield _compared(
-                f"per node at {large} ≤ 1.3 × that at {small}, {peer}",
+                f"per node at {large} ≤ {GROWTH_LIMIT} × that at {small}, {peer}",
                 f"{large} / {small}",
                 ratio(many.values, few.values),
                 GROWTH_LIMIT,

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("opentelemetry.sdk", reason="needs the extra [otlp]")
 
-from benchmarks import dags, priorities, schedules
+from benchmarks import branches, dags, priorities, report, schedules, targets
 from benchmarks.bounds import lower_bound_seconds
 from benchmarks.dags import Dag
+from benchmarks.samples import Results
+from benchmarks.settings import Settings
 from benchmarks.strong_bound import strong_bound_seconds
 
 
@@ -80,5 +82,20 @@ def test_the_table_of_a_small_run() -> None:
     case = priorities.Case(dag=dag, workers=2, bound_seconds=strong_bound_seconds(dag, workers=2))
     found = priorities.run_for_real([case], rounds=1)
     assert all(multiple >= 1 for [multiple] in found[case.name].values())
-    assert "| fork-join 2x4 on 2 | 1 |" in priorities.table(found)
     assert priorities.run_virtually([case]).keys() == found.keys()
+
+
+def test_tables_and_verdicts_of_priorities() -> None:
+    """Averages and the worst of all DAGs, against the aims."""
+    results = Results(priorities.measure(Settings(smoke=True)))
+    titles = [each.title.partition(":")[0] for each in report.tables(results, [])]
+    assert titles == [priorities.VIRTUAL_SECTION, priorities.REAL_SECTION]
+    checks = [check for check in targets.check(results) if check.case.startswith(priorities.VIRTUAL_SECTION)]
+    assert [check.limit for check in checks] == [1.05, 1.12, 1.02, 1.02, 1.12, 1.02]
+    assert all(check.value >= 1 - 1e-9 for check in checks if "lower bound" in check.target)
+
+
+def test_branches_cost_something() -> None:
+    """Ours and Hamilton's own give the same result, which is checked."""
+    results = Results(branches.measure(Settings(smoke=True)))
+    assert results.peers(branches.SECTION, "5 branches") == list(branches.PEERS)

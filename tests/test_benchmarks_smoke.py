@@ -101,7 +101,7 @@ def test_verdicts() -> None:
     series = [
         wall("overhead", "wide", peer, *values)
         for peer, values in {
-            peers.UNTRACED: (9.0, 9.0, 13.0),
+            peers.UNTRACED: (6.0, 6.0, 9.0),
             peers.TRACED: (60.0, 60.0, 60.0),
             peers.HAMILTON: (10.0, 10.0, 10.0),
             peers.FLOOR: (30.0, 30.0, 30.0),
@@ -110,7 +110,7 @@ def test_verdicts() -> None:
         }.items()
     ]
     verdicts = [(check.verdict, check.value) for check in targets.check(Results(series))]
-    assert verdicts == [("met, close", 0.9), ("missed", 1.5), ("met", 0.3), ("missed", 0.6)]
+    assert verdicts == [("met, close", 0.6), ("missed", 1.5), ("met", 0.3), ("missed", 0.6)]
 
 
 def test_guard_tells_a_regression_from_noise(capsys: pytest.CaptureFixture[str]) -> None:

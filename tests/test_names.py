@@ -64,6 +64,7 @@ RUN_ATTRIBUTES = {
     "hamilton.run.overrides",
     "hamilton.run.outcome",
     "hamilton.run.node.count",
+    "hamilton.run.node.spans.left_out",
     "hamilton.run.priority",
     "hamilton.threadpool.name",
     "hamilton.threadpool.workers.limit",
@@ -102,6 +103,7 @@ NODE_ATTRIBUTES = {
 
 
 NOT_IN_EVERY_RUN = {
+    "hamilton.run.node.spans.left_out",  # large runs
     "hamilton.task.id",  # dynamic execution
     "hamilton.node.wait.samples",
     "hamilton.attribution.reason",

@@ -82,6 +82,32 @@ def test_a_thousand_runs_at_once(adapter: FutureAdapter) -> None:
     assert results == {number: number * 2 for number in range(1_000)}
 
 
+def test_no_lock_of_the_pool_is_held_in_user_code(adapter: FutureAdapter) -> None:
+    """A node's function, and a done-callback, also of a node that never ran: each can have the lock."""
+    pool: Any = adapter._pool
+    had: list[str] = []
+
+    def take(where: str) -> None:
+        if pool._lock.acquire(timeout=10):  # in vain if this thread had it already
+            pool._lock.release()
+            had.append(where)
+
+    def fails() -> None:
+        take("function")
+        raise ValueError
+
+    gate = threading.Event()
+    first = submit(adapter, lambda: gate.wait(50))
+    second = submit(adapter, lambda first: fails(), first=first)
+    third = submit(adapter, lambda second: None, second=second)
+    called = [threading.Event(), threading.Event()]
+    for where, future, event in (("ended", second, called[0]), ("never ran", third, called[1])):
+        future.add_done_callback(lambda _, where=where, event=event: (take(where), event.set()))
+    gate.set()
+    assert all(event.wait(50) for event in called)
+    assert sorted(had) == ["ended", "function", "never ran"]
+
+
 class Large:
     """A result that can be seen to go."""
 

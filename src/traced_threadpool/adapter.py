@@ -37,6 +37,7 @@ from traced_threadpool.pool import Pool, PoolSnapshot, default_max_workers
 from traced_threadpool.priorities import CRITICAL_PATH, FIFO, Planner, Priority, PriorityName
 from traced_threadpool.runs import RunRecord, unix_offset_ns
 from traced_threadpool.telemetry import multiprocess, names
+from traced_threadpool.telemetry.large_runs import DEFAULT_LARGE_RUN
 from traced_threadpool.telemetry.ledger import BoundsConflict, Buckets, Counting, Ledger, bounds
 from traced_threadpool.telemetry.metrics import ledger_of
 from traced_threadpool.telemetry.multiprocess import MultiprocessMetrics, mirror_with
@@ -97,6 +98,9 @@ class FutureAdapter(
         tracer_provider: Where spans go. Default: the global provider, whenever the application sets it.
         record_exceptions: Whether spans hold the message and stack trace of a node's exception, which may hold
             private data. Without, its type alone.
+        large_run: A run of more nodes has spans for its notable nodes alone: those that raised, that are on the
+            critical path, that took longest, in which somebody asked for the current span, and a sample of the others.
+            Its span says how many have none; metrics are of all nodes. None: every node of every run has a span.
         metrics: Whether to count for Prometheus.
         registry: Prometheus registry of the metrics. Default: `prometheus_client.REGISTRY`.
         meter_provider: Where the same metrics are pushed to through OpenTelemetry, besides. Default: nowhere; the
@@ -137,6 +141,7 @@ class FutureAdapter(
         tracing: bool = True,
         tracer_provider: TracerProvider | None = None,
         record_exceptions: bool = True,
+        large_run: int | None = DEFAULT_LARGE_RUN,
         metrics: bool = True,
         registry: CollectorRegistry | None = None,
         meter_provider: MeterProvider | None = None,
@@ -167,6 +172,7 @@ class FutureAdapter(
                 f"opentelemetry.sdk.trace.TracerProvider()), not {tracer_provider!r}"
             )
         _checked_bool("record_exceptions", record_exceptions)
+        self._large_run = None if large_run is None else _checked_count("large_run", large_run)
         self.durations, self._durations_path = _durations_from(durations)
         self._planner = Planner(_checked_priority(priority), self.durations)
         self._learn = None if priority == FIFO and durations is None else self.durations.learn
@@ -184,6 +190,8 @@ class FutureAdapter(
                 pool_name=self.name,
                 max_workers=max_workers,
                 record_exceptions=record_exceptions,
+                large_run=self._large_run,
+                warns=large_run == DEFAULT_LARGE_RUN,
                 describe=_describe,
                 graph_version=_graph_version,
                 errors=self._errors,
@@ -447,7 +455,9 @@ class FutureAdapter(
             self._errors.record("priority", error)
             return
         assert run.record is not None
-        run.ranks, run.record.priority, learns = ranks
+        run.ranks, run.record.priority, learns, count = ranks
+        if self._tracing is not None and self._large_run is not None and len(graph.nodes) > self._large_run:
+            run.record.planned = len(_upstream(graph, *wanted)) if count is None else count
         if not learns:
             run.learn = None
 

@@ -111,12 +111,13 @@ class Ranks(NamedTuple):
     """What the scheduler goes by in a run.
 
     `by_name` is None for first ready, first started. `basis` is what the ranks rest on, as the record tells it.
-    `learns` tells whether the run's durations are to be learned.
+    `learns` tells whether the run's durations are to be learned. `planned` is how many nodes it will have, if known.
     """
 
     by_name: Mapping[str, float] | None
     basis: str
     learns: bool = True
+    planned: int | None = None
 
 
 class Planner:
@@ -158,14 +159,14 @@ class Planner:
         learns = plan.runs <= LEARNED_RUNS or plan.runs % LEARNED_EVERY == 0
         if callable(policy):
             known = RunPlan(upstream=plan.upstream, seconds=durations.settled(plan.upstream))
-            return Ranks(ranks_of(policy(known)), CUSTOM, learns)
+            return Ranks(ranks_of(policy(known)), CUSTOM, learns, len(plan.upstream))
         changes = durations.changes  # first: what changes while the ranks are made counts for the next run
         if plan.changes != changes:
             seconds = durations.settled(plan.upstream)
             plan.by_name = _critical_path_ranks(RunPlan(upstream=plan.upstream, seconds=seconds))
             plan.basis = CRITICAL_PATH if seconds else HOPS
             plan.changes = changes
-        return Ranks(plan.by_name, plan.basis, learns)
+        return Ranks(plan.by_name, plan.basis, learns, len(plan.upstream))
 
 
 class _Plan:

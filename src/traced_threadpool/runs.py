@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 Outcome = Literal["success", "error", "upstream_error", "cancelled"]
 """How a node ended: its function returned; it raised; an upstream failed; it was never started."""
@@ -62,6 +62,48 @@ class PathFacts:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+class KeptNode(Protocol):
+    """What is kept of a node that has ended."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def submitted_ns(self) -> int: ...
+    @property
+    def ready_ns(self) -> int: ...
+    @property
+    def started_ns(self) -> int: ...
+    @property
+    def ended_ns(self) -> int: ...
+    @property
+    def upstream(self) -> Sequence[KeptNode]: ...
+    @property
+    def parameters(self) -> Sequence[str]: ...
+    @property
+    def outcome(self) -> Outcome | None: ...
+    @property
+    def worker(self) -> str: ...
+    @property
+    def task_id(self) -> str | None: ...
+    @property
+    def cpu_ns(self) -> int: ...
+    @property
+    def state_ns(self) -> tuple[int, ...] | None: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def span_context(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptNodes:
+    """The nodes of a run, and those of them on its critical path. `whole` tells whether none is left out."""
+
+    nodes: Sequence[KeptNode]
+    path: Sequence[KeptNode]
+    whole: bool
+
+
 class RunRecord:
     """One `execute`: what was asked for, and how it went.
 
@@ -69,7 +111,8 @@ class RunRecord:
     it, so that its times are in the order in which things happened.
     `telemetry` is a place for observers to keep what they need (the run's span); nobody else reads it. `number` tells
     runs apart in the waits' sampler; `wait_facts` gives what that knows, once the run has ended, and may take a moment.
-    `critical_path` gives the chain of nodes that fills the run, then too. `priority` is the order of ready nodes.
+    `critical_path` gives the chain of nodes that fills the run, then too, and `kept` all its nodes. `priority` is the
+    order of ready nodes. `planned` is how many nodes it will have at least, where that was looked at.
     """
 
     __slots__ = (
@@ -79,12 +122,14 @@ class RunRecord:
         "graph",
         "id",
         "input_names",
+        "kept",
         "name",
         "node_count",
         "number",
         "outcome",
         "output_names",
         "override_names",
+        "planned",
         "priority",
         "started_ns",
         "telemetry",
@@ -121,6 +166,8 @@ class RunRecord:
         self.number = 0
         self.wait_facts: Callable[[], WaitFacts] | None = None
         self.critical_path: Callable[[], PathFacts] | None = None
+        self.kept: Callable[[], KeptNodes] | None = None
+        self.planned = 0
 
     @property
     def duration_ns(self) -> int:

@@ -113,7 +113,7 @@ def _by_gain(look: Look) -> list[Leaf]:
 
 def _by_share(look: Look) -> list[Leaf]:
     """What cannot be replayed, that which is about most of the run first."""
-    if look.duration_ns <= 0:
+    if look.duration_ns <= 0 or look.run.left_out:
         return []
     asked = (leaves.outside_nodes(look), leaves.pool_too_large(look))
     return sorted((leaf for leaf in asked if leaf is not None), key=lambda leaf: -leaf.weight)

@@ -155,7 +155,8 @@ def _enclosing_node(span: Span, gathered: Gathered) -> str | None:
 
 def _record(root: _Group, members: Sequence[_Group], gathered: Gathered, shared: Sequence[str]) -> RecordedRun:
     repairs: Counter[str] = Counter()
-    nodes = _without_cycles(_executions(members, root, gathered, repairs), repairs)
+    left_out = _left_out(members)
+    nodes = _without_cycles(_executions(members, root, gathered, repairs, thinned=left_out > 0), repairs)
     nodes.sort(key=lambda node: (node.submitted_ns, node.started_ns, node.key))
     repairs["disagree"] = _disagreeing(nodes, _tolerance(members))
 
@@ -182,10 +183,16 @@ def _record(root: _Group, members: Sequence[_Group], gathered: Gathered, shared:
             started_ns, ended_ns = min(started_ns, first_ns), max(ended_ns, last_ns)
 
     expected = _expected(members)
-    if expected is not None and expected > len(nodes):
+    if left_out:
         problems.append(
-            f"{_count(expected - len(nodes), 'span')} of {expected} nodes missing (lost, not sampled, or not written "
-            "yet): their time shows as dependency waits or outside time."
+            f"{_count(left_out, 'node')} of {expected or left_out + len(nodes):,} have no span, since the run is "
+            "large: the critical path is in the record, and those that raised, the slowest and a sample of the others."
+        )
+    lost = 0 if expected is None else expected - left_out - len(nodes)
+    if lost > 0:
+        problems.append(
+            f"{_count(lost, 'span')} of {expected} nodes missing (lost, not sampled, or not written yet): their time "
+            "shows as dependency waits or outside time."
         )
     elif expected is not None and expected < len(nodes):
         problems.append(f"The run says that it had {_count(expected, 'node')}, the file has {len(nodes)}.")
@@ -208,6 +215,7 @@ def _record(root: _Group, members: Sequence[_Group], gathered: Gathered, shared:
         attribution_reason=_text(attributes, names.ATTRIBUTION_REASON),
         gil_holders=_gil_holders(attributes),
         expected_nodes=expected,
+        left_out=left_out,
         started_unix_ns=started_ns,
         problems=tuple(problems),
     )
@@ -225,7 +233,7 @@ _REPAIRS: Final[Mapping[str, str]] = {
 
 
 def _executions(
-    members: Sequence[_Group], root: _Group, gathered: Gathered, repairs: Counter[str]
+    members: Sequence[_Group], root: _Group, gathered: Gathered, repairs: Counter[str], *, thinned: bool
 ) -> list[NodeExecution]:
     """The nodes of a run and of those nested in it. Names are looked up within one run, links anywhere."""
     executions = [[_execution(span, group, root, repairs) for span in group.nodes] for group in members]
@@ -238,7 +246,7 @@ def _executions(
         by_name: dict[str, list[NodeExecution]] = {}
         for node in nodes:
             by_name.setdefault(node.name, []).append(node)
-        look_up = _LookUp(by_id, by_name, gathered.nodes)
+        look_up = _LookUp(by_id, by_name, gathered.nodes, thinned)
         for node, span in zip(nodes, group.nodes, strict=True):
             _link(node, span, look_up, repairs)
     return [node for nodes in executions for node in nodes]
@@ -251,6 +259,8 @@ class _LookUp:
     by_id: Mapping[str, NodeExecution]
     by_name: Mapping[str, Sequence[NodeExecution]]
     in_file: Mapping[str, tuple[str, Span]]
+    thinned: bool
+    """Whether nodes were left out: then of those of one name, none in another task may be taken for this one's."""
 
 
 def _execution(span: Span, group: _Group, root: _Group, repairs: Counter[str]) -> NodeExecution:
@@ -312,17 +322,20 @@ def _link(node: NodeExecution, span: Span, look_up: _LookUp, repairs: Counter[st
     missing = [name for name in told if name not in found]
     if span.dropped_links or len(span.links) >= MAX_LINKS or len(missing) > lost:
         before = len(upstream)
+        cut = span.dropped_links or len(span.links) >= MAX_LINKS
         for name in told:
-            others = _named(name, node, look_up.by_name)
+            if look_up.thinned and name in found and not cut:
+                continue
+            others = _named(name, node, look_up.by_name, same_task=look_up.thinned and not cut)
             for other in others:
                 upstream[other.key] = None
                 last_ns = max(last_ns, other.ended_ns)
             if others:
                 found.add(name)
         # A node that never ran need not have had spans to link to: some of its inputs had not started.
-        repairs["links"] += node.ran and len(upstream) > before
+        repairs["links"] += node.ran and len(upstream) > before and not look_up.thinned
         missing = [name for name in told if name not in found]
-    if node.ran and (missing or (lost and not is_told)):
+    if node.ran and (missing or (lost and not is_told)) and not look_up.thinned:
         repairs["upstream"] += 1
     rounding_ns = _ROUNDING * span.resolution_ns
     if upstream and span.resolution_ns > 1 and abs(last_ns - node.ready_ns) <= rounding_ns:
@@ -332,9 +345,13 @@ def _link(node: NodeExecution, span: Span, look_up: _LookUp, repairs: Counter[st
         object.__setattr__(node, "upstream", tuple(upstream))
 
 
-def _named(name: str, node: NodeExecution, by_name: Mapping[str, Sequence[NodeExecution]]) -> list[NodeExecution]:
+def _named(
+    name: str, node: NodeExecution, by_name: Mapping[str, Sequence[NodeExecution]], *, same_task: bool
+) -> list[NodeExecution]:
     """The executions that an upstream name stands for."""
     found = [other for other in by_name.get(name, ()) if other is not node]
+    if same_task:
+        return [other for other in found if other.task_id == node.task_id and other.ended_ns <= node.started_ns]
     if len(found) > 1:
         found = [other for other in found if other.task_id == node.task_id] or [
             other for other in found if other.ended_ns <= node.started_ns
@@ -425,6 +442,11 @@ def _expected(members: Sequence[_Group]) -> int | None:
     counts = [whole(group.span.attributes.get(names.RUN_NODE_COUNT)) for group in members if group.span is not None]
     known = [count for count in counts if count is not None]
     return sum(known) if known and len(known) == len(members) else None
+
+
+def _left_out(members: Sequence[_Group]) -> int:
+    spans = [group.span for group in members if group.span is not None]
+    return sum(max(0, whole(span.attributes.get(names.RUN_SPANS_LEFT_OUT)) or 0) for span in spans)
 
 
 def _outcome_of(nodes: Iterable[NodeExecution]) -> RunOutcome:

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Final
 
 from traced_threadpool.analysis.causes import Cause, Finding
+from traced_threadpool.analysis.critical_path import critical_ns
 from traced_threadpool.analysis.look import OUTSIDE_OF_NODES, Look, faster_by, most_first, names_of
 from traced_threadpool.analysis.path_states import BETWEEN_NODES
 from traced_threadpool.analysis.record import NodeExecution
@@ -65,6 +66,11 @@ CULPRITS: Final = 0.5
 """Those are named who held the lock during this part of the waiting, beginning with the one who held it most."""
 
 MOST_SHOWN: Final = 3
+
+LARGE: Final = (
+    "Shorten the critical path, which is told above. What fewer waits or more workers would bring, these spans cannot "
+    "tell: replay the run in the process, FutureAdapter(record=True), or record it with large_run=None."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +136,7 @@ def telemetry_loss(look: Look) -> tuple[Finding, bool] | None:
     """Nodes or other things are missing in the record; and whether that is so much that the rest may mislead."""
     run = look.run
     expected = max(run.expected_nodes or 0, len(run.nodes))
-    missing = expected - len(run.nodes)
+    missing = max(0, expected - len(run.nodes) - run.left_out)
     evidence = []
     if missing:
         evidence.append(f"{missing:,} of {count(expected, 'node')} ({share(missing / expected)}) are not in the record")
@@ -142,14 +148,19 @@ def telemetry_loss(look: Look) -> tuple[Finding, bool] | None:
         evidence.append(f"{len(run.problems):,} problems of the record in all")
     if not evidence:
         return None
+    if run.left_out:
+        evidence.append(f"the critical path: {_most(most_first(critical_ns(run)))}")
     advice = (
-        "See that all spans of a run arrive: a longer queue in the span processor (OTEL_BSP_MAX_QUEUE_SIZE), a flush "
-        "before the program ends, a sampler that takes whole traces. All else that is said rests on the other nodes."
+        LARGE
+        if run.left_out and not missing
+        else "See that all spans of a run arrive: a longer queue in the span processor (OTEL_BSP_MAX_QUEUE_SIZE), a "
+        "flush before the program ends, a sampler that takes whole traces. All else that is said rests on the other "
+        "nodes."
         if missing
         else "What was repaired or is missing is said above; all else that is said rests on what is there."
     )
     found = Finding(cause="telemetry_loss", nodes=(), evidence=tuple(evidence), advice=advice, gain_seconds=None)
-    return found, missing > 0 and (missing >= LOST * expected or waited >= MATTERS)
+    return found, bool(run.left_out) or (missing > 0 and (missing >= LOST * expected or waited >= MATTERS))
 
 
 # What would the run take if one thing were different? These ask the replay.

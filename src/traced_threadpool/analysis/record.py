@@ -99,6 +99,8 @@ class RecordedRun:
     gil_holders: Mapping[str, int] = field(default_factory=dict)
     expected_nodes: int | None = None
     """How many nodes the run says it submitted; more than `nodes` when spans were lost or left out."""
+    left_out: int = 0
+    """Of how many nodes of a large run no span was made, on purpose. What is not among `nodes` besides was lost."""
     started_unix_ns: int | None = None
     problems: tuple[str, ...] = ()
 

@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from traced_threadpool.analysis.critical_path import ns_by_name, path_names, waited_for, walk_back
+from traced_threadpool.analysis.critical_path import Stretch, ns_by_name, path_names, waited_for, walk_back
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun, is_split
 from traced_threadpool.observers import Observer
 from traced_threadpool.runs import (
     STATES,
+    KeptNodes,
     NodeRecord,
     Outcome,
     PathFacts,
@@ -34,7 +35,7 @@ from traced_threadpool.scheduler import Task
 DEFAULT_RUNS: Final = 10
 """How many runs `record=True` keeps."""
 
-MAX_NODES: Final = 20_000
+MAX_NODES: Final = 100_000
 """How many nodes of one run are kept. 20,000 take about 10 MB."""
 
 
@@ -89,6 +90,7 @@ class Recorder(Observer):
             return
         part.node_count = run.node_count
         recording = part.recording or self._record_of(part)
+        run.kept = partial(recording.kept, part, run.started_ns, run.ended_ns)
         if recording.root is not part:
             return
         recording.end(run, self._pool_name, self._max_workers)
@@ -142,6 +144,9 @@ class _Entry(NamedTuple):
     error_type: str | None
     failed_upstream: str | None
     part: _Part
+    span_context: Any
+    parameters: Sequence[str]
+    """One for each of `upstream`, unless some of these are the same or not kept."""
 
 
 _ended_ns: Final = attrgetter("ended_ns")
@@ -216,6 +221,8 @@ class Recording:
                 None if error is None else _error_type(error),
                 None if cause is None else cause.name,
                 part,
+                node.span_context,
+                node.parameters,
             ),
         )
         entries.append(entry)
@@ -261,21 +268,36 @@ class Recording:
             entries = [entry for entry in entries if entry.part is root]
         if facts is None or len(entries) < root.node_count:
             return PathFacts()
+        stretches = self._walk(entries, root, facts.started_ns, facts.ended_ns)
+        sums = ns_by_name(reversed(stretches))
+        return PathFacts(names=path_names(stretches), seconds={name: total_ns / 1e9 for name, total_ns in sums.items()})
+
+    def kept(self, part: _Part, started_ns: int, ended_ns: int) -> KeptNodes:
+        """The nodes of one run, which has ended, and those on its critical path from its end back to its start."""
+        entries = [entry for entry in self._entries.copy() if entry.part is part]
+        whole = len(entries) >= part.node_count
+        stretches = self._walk(entries, part, started_ns, ended_ns) if whole else []
+        return KeptNodes(
+            nodes=entries,
+            path=[entry for kind, entry, _, _ in stretches if kind == "node" and entry is not None],
+            whole=whole,
+        )
+
+    def _walk(self, entries: Sequence[_Entry], part: _Part, started_ns: int, ended_ns: int) -> list[Stretch[_Entry]]:
+        """The stretches of one run's critical path, from its end."""
         nodes = [entry for entry in entries if entry.outcome in ("success", "error")]
         splits = [entry for entry in nodes if entry.task_id is not None and is_split(entry.name, entry.task_id)]
 
         def upstream_of(entry: _Entry) -> Sequence[_Entry]:
             upstream = entry.upstream
             if len(self._parts) > 1:
-                upstream = [each for each in upstream if each.part is root]
+                upstream = [each for each in upstream if each.part is part]
             return [*upstream, *waited_for(entry, splits)] if splits else upstream
 
         # In C, since this goes over all nodes.
         last_ended_ns = max(map(_ended_ns, nodes), default=0)
         last = min((entry for entry in nodes if entry.ended_ns == last_ended_ns), key=_submitted_ns, default=None)
-        stretches = walk_back(last, facts.started_ns, facts.ended_ns, upstream_of)
-        sums = ns_by_name(reversed(stretches))
-        return PathFacts(names=path_names(stretches), seconds={name: total_ns / 1e9 for name, total_ns in sums.items()})
+        return walk_back(last, started_ns, ended_ns, upstream_of)
 
     @cached_property
     def record(self) -> RecordedRun:

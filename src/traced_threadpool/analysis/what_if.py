@@ -309,6 +309,12 @@ class Plan:
     """What of a record stays the same in all its replays."""
 
     def __init__(self, run: RecordedRun) -> None:
+        if run.left_out:
+            raise ValueError(
+                f"run {run.name!r} has no spans for {run.left_out:,} of its nodes, since it is large, and nothing can "
+                "be replayed without them; record it with FutureAdapter(large_run=None), or replay it in the process, "
+                "with record=True"
+            )
         # A node of a run nested in another node is part of what that one does.
         outer = [node for node in run.nodes if node.ran and (node.parent is None or node.parent not in run.by_key)]
         helped = _helped(outer)

@@ -152,6 +152,7 @@ def run_json(run: RecordedRun) -> dict[str, Any]:
         "duration": seconds(run.duration_ns),
         "nodes": len(run.nodes),
         "expected_nodes": run.expected_nodes,
+        "left_out": run.left_out,
         "max_workers": run.max_workers,
         "priority": run.priority,
         "processors": run.processors,

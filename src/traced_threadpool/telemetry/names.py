@@ -24,6 +24,7 @@ RUN_INPUTS: Final = "hamilton.run.inputs"
 RUN_OVERRIDES: Final = "hamilton.run.overrides"
 RUN_OUTCOME: Final = "hamilton.run.outcome"
 RUN_NODE_COUNT: Final = "hamilton.run.node.count"
+RUN_SPANS_LEFT_OUT: Final = "hamilton.run.node.spans.left_out"
 RUN_PRIORITY: Final = "hamilton.run.priority"
 POOL_NAME: Final = "hamilton.threadpool.name"
 POOL_LIMIT: Final = "hamilton.threadpool.workers.limit"
@@ -91,6 +92,12 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute(key=RUN_OVERRIDES, of="run", type="string[]", description="Names of the overrides, never their values"),
     Attribute(key=RUN_OUTCOME, of="run", type="string", description="`success`, `error`, `cancelled`"),
     Attribute(key=RUN_NODE_COUNT, of="run", type="int", description="Nodes submitted"),
+    Attribute(
+        key=RUN_SPANS_LEFT_OUT,
+        of="run",
+        type="int",
+        description="Nodes of a large run that have no span, if any ([large-runs.md](large-runs.md))",
+    ),
     Attribute(
         key=RUN_PRIORITY,
         of="run",

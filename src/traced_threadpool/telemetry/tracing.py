@@ -11,6 +11,7 @@ Needs `opentelemetry-api` alone. Without an SDK, or in a run that is not sampled
 from __future__ import annotations
 
 import inspect
+import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +20,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import Link, Span, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode
 
 from traced_threadpool._version import __version__
 from traced_threadpool.observers import ErrorLog, Observer
-from traced_threadpool.runs import STATES, NodeRecord, RunRecord, WaitFacts, processors, unix_offset_ns
+from traced_threadpool.runs import (
+    STATES,
+    KeptNode,
+    KeptNodes,
+    NodeRecord,
+    RunRecord,
+    WaitFacts,
+    processors,
+    unix_offset_ns,
+)
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.background import Background
+from traced_threadpool.telemetry.large_runs import LargeRun, RunInstead, SpanOnDemand
 from traced_threadpool.telemetry.losses import lose_spans
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+
+logger = logging.getLogger("traced_threadpool")
 
 FLUSH_SECONDS: Final = 1.0
 """How long `execute` waits for the run's spans to be ended, once its result is there."""
@@ -57,15 +70,16 @@ class Definition:
 class _RunTrace:
     """What tracing keeps of a run: contexts rather than the span, since a node may outlive the run's span."""
 
-    __slots__ = ("caller_context", "graph_version", "node_context", "recording", "span", "state_ns")
+    __slots__ = ("caller_context", "graph_version", "large", "node_context", "recording", "span", "state_ns")
 
-    def __init__(self, span: Span, caller_context: Context, *, recording: bool) -> None:
+    def __init__(self, span: Span, caller_context: Context, *, recording: bool, large: LargeRun | None) -> None:
         self.span: Span | None = span
         self.caller_context = caller_context
         self.node_context = trace.set_span_in_context(span, caller_context)
         self.recording = recording
+        self.large = large  # None where every node has a span, however many there are
         self.graph_version: str | None = None
-        self.state_ns = [0] * len(STATES)  # of all its nodes; by the background thread alone
+        self.state_ns: list[int] | None = [0] * len(STATES)  # of all its nodes; by the background thread alone
 
 
 class Tracing(Observer):
@@ -76,6 +90,8 @@ class Tracing(Observer):
         pool_name: Value of `hamilton.threadpool.name`.
         max_workers: Value of `hamilton.threadpool.workers.limit`.
         record_exceptions: Whether the message and stack trace of a node's exception are recorded.
+        large_run: Runs of more nodes have spans for the notable ones alone; None for no run.
+        warns: Whether the first of such runs is told to the log.
         describe: Gives the tags and the function of a framework's node object.
         graph_version: Gives the version of a framework's graph object, or None.
         errors: Where failures are counted.
@@ -90,6 +106,8 @@ class Tracing(Observer):
         pool_name: str,
         max_workers: int,
         record_exceptions: bool,
+        large_run: int | None,
+        warns: bool,
         describe: Callable[[Any], Definition],
         graph_version: Callable[[Any], str | None],
         errors: ErrorLog,
@@ -98,6 +116,8 @@ class Tracing(Observer):
         self._pool_name = pool_name
         self._max_workers = max_workers
         self._record_exceptions = record_exceptions
+        self._large_run = large_run
+        self._warns = warns
         self._describe = describe
         self._graph_version = graph_version
         self._statics: dict[int, tuple[weakref.ref[Any], Attributes]] = {}
@@ -115,7 +135,10 @@ class Tracing(Observer):
         span = self._tracer.start_span(run.name, caller_context, start_time=run.started_ns + run.unix_offset_ns)
         if not (recording := span.is_recording()) and not span.get_span_context().is_valid:
             return  # no SDK
-        run.telemetry = _RunTrace(span, caller_context, recording=recording)
+        large: LargeRun | None = None
+        if recording and self._large_run is not None:
+            large = LargeRun(span.get_span_context(), limit=self._large_run, planned=run.planned)
+        run.telemetry = _RunTrace(span, caller_context, recording=recording, large=large)
         if recording and run.graph is not None:
             self._background.put(_GraphVersion(run.telemetry, run.graph))
         run.graph = None
@@ -131,6 +154,10 @@ class Tracing(Observer):
             return
         try:
             if run_trace.recording:
+                if run_trace.large is not None and run_trace.large.on:
+                    span.set_attribute(
+                        names.RUN_SPANS_LEFT_OUT, run.node_count - self._add_notable(run, run_trace.large)
+                    )
                 self._describe_run(span, run)
         finally:
             span.end(run.ended_ns + run.unix_offset_ns)
@@ -152,8 +179,9 @@ class Tracing(Observer):
             attributes[names.ERROR_TYPE] = error_type(run.error)
             span.set_status(Status(StatusCode.ERROR, error_type(run.error)))
         if run.wait_facts is not None:
-            attributes[names.RUN_CPU] = run.telemetry.state_ns[0] / 1e9
-            _add_waits(attributes, run.telemetry.state_ns, _RUN_WAITS)
+            if run.telemetry.state_ns is not None:
+                attributes[names.RUN_CPU] = run.telemetry.state_ns[0] / 1e9
+                _add_waits(attributes, run.telemetry.state_ns, _RUN_WAITS)
             attributes.update(_fact_attributes(run.wait_facts()))
         if run.critical_path is not None:
             attributes[names.CRITICAL_PATH] = run.critical_path().names
@@ -181,13 +209,11 @@ class Tracing(Observer):
                 parent = run_trace.node_context
             else:  # the caller's context has changed since: keep what it holds, under the run's span
                 parent = trace.set_span_in_context(run_trace.span, current)
-        span = self._tracer.start_span(
-            node.name,
-            parent,
-            attributes=self._known_at_start(node) if recording else None,
-            links=_links(node) if recording else None,
-            start_time=node.started_ns + offset_ns,
-        )
+            large = run_trace.large
+            if large is not None and not large.takes_every_node():
+                self._start_on_demand(node, parent, large)
+                return
+        span = self._start_span(node, parent, offset_ns, recording=recording)
         span_context = span.get_span_context()
         if not span_context.is_valid:
             return  # no SDK
@@ -196,6 +222,32 @@ class Tracing(Observer):
             for link in _links(node):
                 span.add_link(link.context, link.attributes)
         node.span_context = span_context
+        node.span = (span, offset_ns)
+        node.token = otel_context.attach(trace.set_span_in_context(span, parent))
+
+    def _start_span(self, node: NodeRecord, parent: Context, offset_ns: int, *, recording: bool) -> Span:
+        return self._tracer.start_span(
+            node.name,
+            parent,
+            attributes=self._known_at_start(node) if recording else None,
+            links=_links(node) if recording else None,
+            start_time=node.started_ns + offset_ns,
+        )
+
+    def _start_on_demand(self, node: NodeRecord, parent: Context, large: LargeRun) -> None:
+        """A node of a large run, which has no span yet."""
+        run = node.run
+        assert run is not None
+        offset_ns = run.unix_offset_ns
+        large.definitions[node.name] = node.definition
+
+        def make() -> Span:
+            span = self._start_span(node, parent, offset_ns, recording=True)
+            node.span_context = span.get_span_context()
+            return span
+
+        span = SpanOnDemand(make, large)
+        node.span_context = large.instead
         node.span = (span, offset_ns)
         node.token = otel_context.attach(trace.set_span_in_context(span, parent))
 
@@ -210,6 +262,12 @@ class Tracing(Observer):
         if node.span is not None:
             otel_context.detach(node.token)
             node.token = None
+            span, offset_ns = node.span
+            if type(span) is SpanOnDemand:
+                made = span.settle(failed=node.error is not None)
+                node.span = None if made is None else (made, offset_ns)
+                if made is None:
+                    return
             self._background.put(node)
         elif node.thread is None:
             self._put_unrun(node)
@@ -220,6 +278,8 @@ class Tracing(Observer):
         if run is None:
             parent = otel_context.get_current()
         elif run.telemetry is not None and run.telemetry.recording:
+            if run.telemetry.large is not None and not run.telemetry.large.takes_every_node():
+                return
             parent = run.telemetry.node_context
         else:
             return
@@ -240,6 +300,7 @@ class Tracing(Observer):
         span, offset_ns = node.span
         node.span = None
         if node.state_ns is not None and node.run is not None and node.run.telemetry is not None:
+            # The sums are a list as long as the run's span has not ended.
             sums, state_ns = node.run.telemetry.state_ns, node.state_ns
             if any(state_ns[1:-1]):
                 sums[:] = map(add, sums, state_ns)
@@ -267,6 +328,72 @@ class Tracing(Observer):
         if error is not None and self._record_exceptions:
             span.record_exception(error, timestamp=ended_unix_ns)
 
+    def _add_notable(self, run: RunRecord, large: LargeRun) -> int:
+        """Makes the spans of a large run that were not needed before its end. Returns how many it has in all."""
+        kept = KeptNodes(nodes=(), path=(), whole=False) if run.kept is None else run.kept()
+        run_trace: _RunTrace = run.telemetry
+        run_trace.state_ns = None
+        if kept.whole:
+            run_trace.state_ns = [sum(each) for each in zip(*map(_states_of, kept.nodes), strict=True)]
+        contexts: dict[int, SpanContext] = {}
+        chosen = large.chosen(kept)
+        for node in chosen:
+            contexts[id(node)] = self._record_late(node, run, large, contexts)
+        large.definitions.clear()
+        count = large.spans() + len(chosen)
+        if self._warns:
+            self._warns = False
+            logger.warning(
+                "a run had %s nodes, and spans for %s of them, the notable ones, since it had more than %s: "
+                "FutureAdapter(large_run=...) sets that limit, None lifts it; metrics are of all nodes",
+                f"{run.node_count:,}",
+                f"{count:,}",
+                f"{large.limit:,}",
+            )
+        return count
+
+    def _record_late(
+        self, kept: KeptNode, run: RunRecord, large: LargeRun, contexts: Mapping[int, SpanContext]
+    ) -> SpanContext:
+        """The span of a node that ended long ago, linked to those upstream that have one."""
+        node = NodeRecord(
+            kept.name,
+            run=run,
+            run_id=run.id,
+            task_id=kept.task_id,
+            definition=large.definitions.get(kept.name),
+            submitted_ns=kept.submitted_ns,
+        )
+        node.ready_ns, node.started_ns, node.ended_ns = kept.ready_ns, kept.started_ns, kept.ended_ns
+        node.cpu_ns, node.state_ns, node.samples = kept.cpu_ns, kept.state_ns, kept.samples
+        node.outcome = kept.outcome
+        attributes = self._known_at_start(node)
+        attributes[names.NODE_UPSTREAM] = tuple(dict.fromkeys(each.name for each in kept.upstream))
+        if kept.worker:
+            attributes[names.THREAD_NAME] = kept.worker
+        parameters: Sequence[str | None] = kept.parameters
+        if len(parameters) != len(kept.upstream):
+            parameters = [None] * len(kept.upstream)
+        links: list[Link] = []
+        for upstream, parameter in zip(kept.upstream, parameters, strict=True):
+            context = contexts.get(id(upstream), upstream.span_context)
+            if context is not None and type(context) is not RunInstead:
+                links.append(Link(context, None if parameter is None else {names.LINK_PARAMETER: parameter}))
+        ended_unix_ns = node.ended_ns + run.unix_offset_ns
+        span = self._tracer.start_span(
+            node.name,
+            run.telemetry.node_context,
+            attributes=attributes,
+            links=links,
+            start_time=node.started_ns + run.unix_offset_ns,
+        )
+        try:
+            if span.is_recording():
+                self._describe_end(span, node, ended_unix_ns)
+        finally:
+            span.end(ended_unix_ns)
+        return span.get_span_context()
+
     def _record_unrun(self, unrun: _Unrun) -> None:
         """A span of no length for a node that never ran, linked to what stopped it."""
         node = unrun.node
@@ -275,7 +402,11 @@ class Tracing(Observer):
         node.inputs = node.parameters = ()
         cause = node.cause
         stopped_by = None if cause is None else cause.span_context
-        if stopped_by is not None and all(link.context is not stopped_by for link in links):
+        if (
+            stopped_by is not None
+            and type(stopped_by) is not RunInstead
+            and all(link.context is not stopped_by for link in links)
+        ):
             links.append(Link(stopped_by))
         attributes[names.NODE_OUTCOME] = node.outcome or "cancelled"
         if node.outcome == "upstream_error" and cause is not None and cause.name:
@@ -331,6 +462,13 @@ def _add_waits(attributes: Attributes, state_ns: Sequence[int], keys: Sequence[s
                 attributes[key] = one_ns / 1e9
     elif state_ns[-1]:  # of nearly every short node
         attributes[keys[-1]] = state_ns[-1] / 1e9
+
+
+def _states_of(node: KeptNode) -> Sequence[int]:
+    """In the order of `STATES`."""
+    if node.state_ns is not None:
+        return node.state_ns
+    return (node.cpu_ns, *[0] * (len(STATES) - 1))
 
 
 def _fact_attributes(facts: WaitFacts) -> Attributes:
@@ -390,14 +528,14 @@ def _links(node: NodeRecord) -> list[Link]:
         return links
     if len(inputs) == 1:
         context = inputs[0].span_context
-        if context is not None:
+        if context is not None and type(context) is not RunInstead:
             links.append(Link(context, {names.LINK_PARAMETER: node.parameters[0]}))
         return links
     seen = set()  # nodes, whose hash is their identity: a SpanContext has no hash
     parameters = node.parameters
     for index, upstream in enumerate(inputs):
         context = upstream.span_context
-        if context is not None and upstream not in seen:
+        if context is not None and upstream not in seen and type(context) is not RunInstead:
             seen.add(upstream)
             links.append(Link(context, {names.LINK_PARAMETER: parameters[index]}))
     return links
