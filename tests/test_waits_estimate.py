@@ -100,6 +100,21 @@ def test_counters_are_right_in_the_sum_where_executions_differ() -> None:
     assert max(errors) < 0.04, (shares(counted), shares(true))
 
 
+def test_counters_are_right_where_hardly_any_execution_is_looked_at() -> None:
+    """One in twenty, once; what it is seen in stands for the nineteen others too."""
+    account, choice = Account(), random.Random(1)
+    counted = [0] * len(BLOCKED)
+    for _ in range(20_000):
+        seen, looks = looked(), 0
+        if choice.random() < 0.05:
+            seen, looks = looked((GIL if choice.random() < 0.7 else SLEEP, 1)), 1
+        division = account.settle(EACH_NS // 20, seen, looks=looks)
+        counted = [so_far + now for so_far, now in zip(counted, division.counted, strict=True)]
+    found = shares(counted)
+    assert abs(found[GIL] - 0.7) < 0.05
+    assert found[GIL] + found[SLEEP] > 0.99
+
+
 def test_what_was_counted_before_the_first_look_is_made_good() -> None:
     """It was counted as `other`; later executions are counted as what is seen, and `other` gets no more."""
     account = Account()

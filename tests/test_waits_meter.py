@@ -42,6 +42,7 @@ from traced_threadpool import FutureAdapter
 from traced_threadpool.runs import NodeRecord
 from traced_threadpool.waits import board as b
 from traced_threadpool.waits.meter import CpuMeter
+from traced_threadpool.waits.runqueue import RunQueueDelay
 from traced_threadpool.waits.service import Method, Service, service
 
 STATES = ("cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "other")
@@ -360,6 +361,35 @@ def test_nodes_that_want_the_same_processor_are_in_the_run_queue(traces: Traces)
         total.update(state_ns(span) if span.name != "hamilton.run" else {})
     assert total["runqueue"] > 0.4 * sum(total.values()), total
     assert total["gil"] < 0.1 * sum(total.values()), total
+
+
+@needs_sampling
+def test_the_run_queue_delay_is_read_once_a_node(registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its end: a worker that has run since waited for no processor, so that is what the next node starts with."""
+    reads = Counter[int]()
+    read_ns = RunQueueDelay.read_ns
+
+    def counting(delay: RunQueueDelay) -> int:
+        reads[threading.get_native_id()] += 1
+        return read_ns(delay)
+
+    monkeypatch.setattr(RunQueueDelay, "read_ns", counting)
+    workers = set()
+
+    def naps() -> None:
+        workers.add(threading.get_native_id())
+        time.sleep(0.001)
+
+    with make_adapter(tracing=False, registry=registry, max_workers=1) as adapter:
+        futures = [adapter.do_remote_execute(execute_lifecycle_for_node=naps, node=None) for _ in range(200)]
+        for future in futures:
+            future.result()
+    (worker,) = workers
+    if not reads[worker]:
+        pytest.skip("the kernel does not count it here")
+    assert (
+        200 <= reads[worker] < 300
+    )  # two a node but for that, and more than one where somebody else had the processor
 
 
 @needs_sampling

@@ -98,6 +98,17 @@ class Pace:
         return int(min(MOST_NS, LEAST_NS + (steady_ns - LEAST_NS) * (1 - self._saved_ns / SAVINGS_NS)))
 
 
+def wait_ns(interval_ns: int, interest: float, *, chance: int) -> int:
+    """How long to wait for the next round. `chance` is below a thousand; the clock's last digits are chance enough.
+
+    Evenly spread over half to one and a half of what it is on average, so as not to beat with the work.
+
+    >>> wait_ns(10_000_000, 1.0, chance=500), wait_ns(10_000_000, 1.0, chance=0), wait_ns(10_000_000, 0.25, chance=500)
+    (10000000, 5000000, 40000000)
+    """
+    return int(min(MOST_NS, interval_ns / interest) * (500 + chance)) // 1_000
+
+
 class Sampler:
     """Looks at the workers on a board.
 
@@ -318,9 +329,7 @@ def serve(sampler: Sampler, words: memoryview[int], channel: int, parent: int) -
     cpu_ns, rounds, elapsed_ns, interval_ns, interest = process_time_ns(), 0, 0.0, LEAST_NS, 1.0
     words[b.PHASE] = b.SAMPLING
     while True:
-        # Evenly spread over half to one and a half intervals, so as not to beat with the work; the clock's last
-        # digits are chance enough.
-        due_ns = before_ns + int(min(MOST_NS, interval_ns / interest) * (500 + before_ns % 1_000)) // 1_000
+        due_ns = before_ns + wait_ns(interval_ns, interest, chance=before_ns % 1_000)
         # A question neither puts the next look off nor brings it on: it comes at a run's end.
         while (left_ns := due_ns - monotonic_ns()) > 0:
             if signal.sigtimedwait(said, left_ns / 1e9) is not None and not _answer(sampler, channel):
