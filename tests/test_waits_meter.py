@@ -387,9 +387,8 @@ def test_the_run_queue_delay_is_read_once_a_node(registry: CollectorRegistry, mo
     (worker,) = workers
     if not reads[worker]:
         pytest.skip("the kernel does not count it here")
-    assert (
-        200 <= reads[worker] < 300
-    )  # two a node but for that, and more than one where somebody else had the processor
+    # Two a node but for that, and more than one where somebody else had the processor in between.
+    assert 200 <= reads[worker] < 300
 
 
 @needs_sampling
