@@ -18,7 +18,7 @@ own looks, and the past counts for less in it. Without looks and without a past,
 >>> account.settle(1_000, [300, 0, 0, 0, 700, 0], looks=10).estimate  # as ever, as far as ten looks can tell
 [215, 0, 0, 0, 785, 0]
 >>> account.settle(1_000, [0, 0, 1_000, 0, 0, 0], looks=10).estimate  # not as ever
-[33, 0, 834, 0, 133, 0]
+[33, 0, 832, 0, 135, 0]
 
 Counters must be right in the sum, also where each node is too short to be looked at, and may never fall. Adding up
 single figures would not do: where the long executions of a node wait for one thing and the short ones for another, the
@@ -82,23 +82,34 @@ class _Prior(NamedTuple):
 class _Past:
     """What was known of a node's executions at one moment, and how much more of them it is good for."""
 
-    __slots__ = ("_kept_of_few", "counted_shares", "good_for_looks", "good_for_ns", "priors", "shares")
+    __slots__ = (
+        "_counted_largest",
+        "_largest",
+        "counted_shares",
+        "good_for_looks",
+        "good_for_ns",
+        "kept_of_few",
+        "priors",
+        "shares",
+    )
 
-    def __init__(self, seen: Sequence[float], looks: float) -> None:
+    def __init__(self, seen: Sequence[float], looks: float, trust: Sequence[float]) -> None:
         whole = sum(seen) or 1.0
-        self.shares = [each / whole for each in seen]
+        self.shares = self.counted_shares = shares = [each / whole for each in seen]
+        self._largest = self._counted_largest = shares.index(max(shares))
         self.good_for_looks = looks / RENEWALS
         self.good_for_ns = 0.0
-        self._kept_of_few = [0.0] * TELLING_LOOKS
-        self.counted_shares = self.shares
         self.priors: list[_Prior] = []
+        self.kept_of_few: list[float] = []
+        """How much so many looks at an execution count for beside the past, where they tell nothing of its trust."""
         if looks:
             # Half a look is spread over all states, for what was never seen is not impossible.
             scale, spread = looks / (looks + 0.5), 0.5 / len(BLOCKED) / (looks + 0.5)
-            for trust in TRUST:
-                count = 1 / (1 / trust + 1 / looks)  # the past is itself known from so many looks and no more
-                of_each = [count * (share * scale + spread) for share in self.shares]
+            for each_trust in TRUST:
+                count = 1 / (1 / each_trust + 1 / looks)  # the past is itself known from so many looks and no more
+                of_each = [count * (share * scale + spread) for share in shares]
                 self.priors.append(_Prior(count, lgamma(count), of_each, [lgamma(each) for each in of_each]))
+            self.kept_of_few = [self.kept(few, trust) for few in range(TELLING_LOOKS)]
 
     def kept(self, looks: int, trust: Sequence[float]) -> float:
         """How much the looks at an execution count for beside the past."""
@@ -108,19 +119,30 @@ class _Past:
             kept += weight * looks / (looks + prior.counts_for)
         return kept / sum(weights)
 
-    def kept_of(self, few_looks: int, trust: Sequence[float]) -> float:
-        """The same, where they tell nothing of how much the past is to be trusted: worked out once."""
-        kept = self._kept_of_few[few_looks]
-        if not kept:
-            kept = self._kept_of_few[few_looks] = self.kept(few_looks, trust)
-        return kept
+    def mixed(self, seen: Sequence[int], own: int, kept: float) -> list[float]:
+        """The shares of an execution that was looked at, as far as can be told."""
+        each_kept, past_kept = kept / own, 1.0 - kept
+        return [each_kept * each + past_kept * share for each, share in zip(seen, self.shares, strict=True)]
+
+    def divided(self, off_ns: int, seen: Sequence[int] = (), own: int = 0, kept: float = 0.0) -> list[int]:
+        """The `off` of an execution by these, or by what was known before."""
+        parts = [int(off_ns * share) for share in (self.mixed(seen, own, kept) if own else self.shares)]
+        parts[self._largest] += off_ns - sum(parts)
+        return parts
 
     def count_as(self, parts: Sequence[float], off_ns: int) -> None:
         """From now on, and for this much at least."""
         whole = sum(parts)
         if whole:
-            self.counted_shares = [each / whole for each in parts]
+            self.counted_shares = shares = [each / whole for each in parts]
+            self._counted_largest = shares.index(max(shares))
         self.good_for_ns = max(off_ns, self.good_for_ns)
+
+    def counted(self, off_ns: int) -> list[int]:
+        """The `off` of an execution as it is to be counted."""
+        parts = [int(off_ns * share) for share in self.counted_shares]
+        parts[self._counted_largest] += off_ns - sum(parts)
+        return parts
 
 
 class Account:
@@ -168,13 +190,36 @@ class Account:
             past.count_as(self._corrected(off_ns, past.shares), off_ns)
         past.good_for_ns -= off_ns
         self._since_ns += off_ns
-        shares = past.shares
+        counted = past.counted(off_ns)
+        if not own:
+            return Division(past.divided(off_ns), counted)
+        kept = past.kept_of_few[looks] if looks < TELLING_LOOKS else self._weigh(past, seen, own, looks)
+        past.good_for_looks -= looks
+        self._looks += looks
+        self._seen = [then + now for then, now in zip(self._seen, seen, strict=True)]
+        return Division(past.divided(off_ns, seen, own, kept), counted)
+
+    def glance(self, off_ns: int, seen: Sequence[int], *, looks: int) -> Division:
+        """About what `settle` does, without a change to anything: somebody else may be in the middle of one."""
+        own, past = sum(seen) if looks else 0, self._seen
+        whole = sum(past)
+        shares: Sequence[float] = past if whole else [0.0] * OTHER + [1.0]
         if own:
-            shares = self._mixed(past, seen, own, looks)
-            past.good_for_looks -= looks
+            shares = [each / own + (then / whole if whole else 0.0) for each, then in zip(seen, past, strict=True)]
+        parts = _whole(off_ns, shares)
+        return Division(parts, parts)
+
+    def learn(self, off_ns: int, seen: Sequence[int], counted: Sequence[int], *, looks: int) -> None:
+        """What `settle` would have, of an execution that has been divided without it."""
+        self._add_up()
+        self._off_ns += off_ns
+        self._counted = [then + now for then, now in zip(self._counted, counted, strict=True)]
+        if looks and any(seen):
+            if self._only is not None and sum(seen) != seen[self._only]:
+                self._only = None
             self._looks += looks
             self._seen = [then + now for then, now in zip(self._seen, seen, strict=True)]
-        return Division(_whole(off_ns, shares), _whole(off_ns, past.counted_shares))
+            self._past = None
 
     def _undivided(self, off_ns: int) -> Division:
         """All of it is the one state that there is."""
@@ -185,7 +230,10 @@ class Account:
         return Division(parts, parts)
 
     def _settle_at_length(self, off_ns: int, seen: Sequence[int], own: int, looks: int, past: _Past) -> Division:
-        shares = self._mixed(past, seen, own, looks) if self._looks else [each / own for each in seen]
+        kept = 1.0
+        if self._looks:
+            kept = past.kept_of_few[looks] if looks < TELLING_LOOKS else self._weigh(past, seen, own, looks)
+        shares = past.mixed(seen, own, kept)
         self._looks += looks
         self._seen = [then + now for then, now in zip(self._seen, seen, strict=True)]
         counted = _whole(off_ns, self._corrected(off_ns, shares))
@@ -199,7 +247,7 @@ class Account:
         self._only = None
         if self._looks > MEMORY_LOOKS:
             self._forget_half()
-        self._past = past = _Past(self._seen, self._looks)
+        self._past = past = _Past(self._seen, self._looks, self._trust)
         past.good_for_ns = self._off_ns / max(1.0, self._looks / SETTLED_LOOKS) / CORRECTIONS
         return past
 
@@ -219,12 +267,6 @@ class Account:
         self._seen = [value / 2 for value in self._seen]
         self._counted = [value / 2 for value in self._counted]
 
-    def _mixed(self, past: _Past, seen: Sequence[int], own: int, looks: int) -> list[float]:
-        """How the `off` of an execution that was looked at is divided, as far as can be told."""
-        kept = past.kept_of(looks, self._trust) if looks < TELLING_LOOKS else self._weigh(past, seen, own, looks)
-        each_kept, past_kept = kept / own, 1.0 - kept
-        return [each_kept * each + past_kept * share for each, share in zip(seen, past.shares, strict=True)]
-
     def _weigh(self, past: _Past, seen: Sequence[int], own: int, looks: int) -> float:
         """How much its own looks count for, after they have told how much each trust in the past is to be trusted."""
         found = [(state, looks * each / own) for state, each in enumerate(seen) if each]
@@ -238,7 +280,7 @@ class Account:
         self._trust = [max(TRUST_FLOOR, TRUST_KEPT * (each - most)) for each in now]
         return past.kept(looks, [each - most for each in now])
 
-    def _corrected(self, off_ns: int, shares: list[float]) -> list[float]:
+    def _corrected(self, off_ns: int, shares: Sequence[float]) -> list[float]:
         """In what proportion the next `off_ns` is to be counted: as it is divided, and what is to be made good."""
         before_ns, total = self._off_ns, sum(self._seen)
         part = min(1.0, off_ns / (before_ns + off_ns or 1) * max(1.0, self._looks / SETTLED_LOOKS))

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -18,7 +19,7 @@ from traced_threadpool.observers import ErrorLog, Observer
 from traced_threadpool.runs import NodeRecord, RunRecord, WaitFacts
 from traced_threadpool.waits import board as b
 from traced_threadpool.waits.classify import RUNNING
-from traced_threadpool.waits.estimate import Account
+from traced_threadpool.waits.estimate import Account, Division
 from traced_threadpool.waits.service import Seat, Service
 
 NOISE_NS: Final = 20_000
@@ -96,7 +97,8 @@ class WaitsMeter(CpuMeter, Observer):
         super().__init__()
         self._service = service
         self._errors = errors
-        self._lock = threading.RLock()  # a garbage collection under it may run anything
+        self._lock = threading.Lock()  # nobody waits for it: see `_settle`
+        self._left: deque[tuple[Account, int, Sequence[int], Sequence[int], int]] = deque()
         self._accounts: dict[str, Account] = {}
         _meters.add(self)
 
@@ -197,19 +199,33 @@ class WaitsMeter(CpuMeter, Observer):
                 aside_ns += unknown_ns
                 off_ns -= unknown_ns
         account = self._accounts.get(node.name) or self._new_account(node.name)
-        with self._lock:
-            division = account.settle(off_ns, seen, looks=looks)
+        division = self._settle(account, off_ns, seen, looks)
         node.samples = looks
         gil, network, disk, lock, sleep, other = division.estimate
         node.state_ns = (cpu_ns, gil, delay_ns, network, disk, lock, sleep, other + aside_ns)
         gil, network, disk, lock, sleep, other = division.counted
         node.counted_ns = (cpu_ns, gil, delay_ns, network, disk, lock, sleep, other + aside_ns)
 
+    def _settle(self, account: Account, off_ns: int, seen: Sequence[int], looks: int) -> Division:
+        """Without waiting for another worker, which may have lost the interpreter in the middle of this.
+
+        All would queue up behind it, for tens of milliseconds. Whoever comes next learns what is left to be learned.
+        """
+        if not self._lock.acquire(blocking=False):
+            division = account.glance(off_ns, seen, looks=looks)
+            self._left.append((account, off_ns, seen, division.counted, looks))
+            return division
+        try:
+            while self._left:
+                other, other_off_ns, other_seen, counted, other_looks = self._left.popleft()
+                other.learn(other_off_ns, other_seen, counted, looks=other_looks)
+            return account.settle(off_ns, seen, looks=looks)
+        finally:
+            self._lock.release()
+
     def _new_account(self, name: str) -> Account:
-        with self._lock:
-            if len(self._accounts) >= MAX_ACCOUNTS:
-                name = ""  # all further ones together
-            return self._accounts.setdefault(name, Account())
+        # Two workers that come at once may make one more than there should be.
+        return self._accounts.setdefault(name if len(self._accounts) < MAX_ACCOUNTS else "", Account())
 
     def leave(self, node: NodeRecord) -> None:
         now = self._now(node.reading)
@@ -242,7 +258,7 @@ class WaitsMeter(CpuMeter, Observer):
 
     def reset_after_fork(self) -> None:
         """For a forked child, in which the thread that held the lock does not exist."""
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
 
 class _Facts:
