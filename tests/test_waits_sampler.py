@@ -98,10 +98,16 @@ def test_a_node_seen_for_the_first_time_is_of_full_interest(workers: Workers) ->
 
 
 def test_a_node_that_waits_now_and_then_is_of_some_interest(workers: Workers) -> None:
-    """Of about as much as it waits."""
+    """From full interest, where it does half of the time, down to the least."""
     row = workers.add(node=1, does=RUNS)
-    found = []
-    for number in range(20 * INTEREST_LOOKS):
-        workers.now_does(row, SLEEPS if number % 2 else RUNS)
-        found.append(workers.look(1))
-    assert sum(found[-100:]) / 100 == pytest.approx(0.5, abs=0.1)
+
+    def interest(one_in: int) -> float:
+        found = []
+        for number in range(20 * INTEREST_LOOKS):
+            workers.now_does(row, RUNS if number % one_in else SLEEPS)
+            found.append(workers.look(1))
+        return sum(found[-120:]) / 120
+
+    assert interest(2) == pytest.approx(1.0, abs=0.1)
+    assert interest(4) == pytest.approx(0.5, abs=0.1)
+    assert interest(20) == pytest.approx(LEAST_INTEREST, abs=0.05)

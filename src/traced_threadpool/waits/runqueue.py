@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ class RunQueueDelay:
 
     def __init__(self, proc: Path, thread: int) -> None:
         self._descriptor = -1
-        self._read, self._buffer = _keeping_pread(), _buffer()
+        self._read, self._buffer = _keeping_read()
         self._descriptor = os.open(proc / "self" / "task" / str(thread) / "schedstat", os.O_RDONLY | os.O_CLOEXEC)
         self.read_ns()
         if self._buffer.value.split() in ([], [b"0"] * 3):  # the last is how often it has run, and it runs now
@@ -49,19 +48,11 @@ class RunQueueDelay:
         self.close()
 
 
-@cache
-def _keeping_pread() -> Callable[..., int]:
-    """One for all, so that the workers share what is in the processor's caches."""
+def _keeping_read() -> tuple[Callable[..., int], Any]:
     try:
         import ctypes
 
         prototype = ctypes.PYFUNCTYPE(ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64)
-        return prototype(("pread", ctypes.PyDLL(None)))
+        return prototype(("pread", ctypes.PyDLL(None))), ctypes.create_string_buffer(64)
     except (ImportError, AttributeError, OSError) as error:
         raise OSError(f"no way to read without letting go of the interpreter lock ({error})") from None
-
-
-def _buffer() -> Any:
-    import ctypes
-
-    return ctypes.create_string_buffer(64)

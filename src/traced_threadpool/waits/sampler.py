@@ -46,11 +46,14 @@ FRESH_NS = 1_000_000_000
 LEAST_INTEREST = 0.25
 """The share of the usual rounds that there are where nobody waits."""
 
+FULL_INTEREST_SHARE = 0.5
+"""A node that waits this much of its time is worth as many looks as one that does nothing else."""
+
 INTEREST_LOOKS = 16
 """About as many looks at a node tell how much of its time it waits. One not known yet is taken to do nothing else."""
 
 MAX_READINGS = 4_096
-MAX_INTERESTS = 4_096
+MAX_SHARES = 4_096
 MAX_RUNS = 1_000
 MAX_HOLDERS = 50
 ORPHAN_SECONDS = 2.0
@@ -138,11 +141,11 @@ class Sampler:
         self._seats: list[_Seat] = []  # all but those whose thread has gone
         self._known: dict[int, _Seat] = {}  # the same and those, by row
         self._readings: dict[bytes, int] = {}
-        self._interests: dict[int, float] = {}  # by a node's number on the board
+        self._waiting_shares: dict[int, float] = {}  # by a node's number on the board
         self._fresh_until_ns = 0
         self._holders: dict[int, dict[str, int]] = {}
         self.interest = 1.0
-        """How much of its time the node waits that waits the most of those seen last."""
+        """How much there is to learn: by the node that waits the most of those seen last. Rounds follow it."""
         self.classifier: Classifier
 
     def close(self) -> None:
@@ -164,7 +167,7 @@ class Sampler:
             self._find_seats()
         waiting = None
         found = False
-        interests, most = self._interests, LEAST_INTEREST
+        waiting_shares, most = self._waiting_shares, 0.0
         for seat in self._seats:
             if not words[seat.depth_at]:
                 continue
@@ -186,18 +189,19 @@ class Sampler:
                     waiting = [seat] if waiting is None else [*waiting, seat]
             words[seat.seen_at + kind] += stands_for_ns
             name_number = words[seat.node_at] & NAME_MASK
-            interest = interests.get(name_number, 1.0)
+            share = waiting_shares.get(name_number, 1.0)
             if kind != RUNNING:
                 words[seat.looks_at] += 1
-                interest += (1.0 - interest) / INTEREST_LOOKS
+                share += (1.0 - share) / INTEREST_LOOKS
             else:
-                interest -= interest / INTEREST_LOOKS
-            interests[name_number] = interest
-            if interest > most:
-                most = interest
-        self.interest = most if found else 1.0  # nobody is in a node; who comes may be worth a look
-        if len(interests) > MAX_INTERESTS:
-            interests.clear()
+                share -= share / INTEREST_LOOKS
+            waiting_shares[name_number] = share
+            if share > most:
+                most = share
+        # Nobody in a node: who comes may be worth a look.
+        self.interest = min(1.0, max(LEAST_INTEREST, most / FULL_INTEREST_SHARE)) if found else 1.0
+        if len(waiting_shares) > MAX_SHARES:
+            waiting_shares.clear()
         if waiting is not None and self._holder_address is not None:
             self._note_holder(waiting, stands_for_ns)
         if found and now_ns >= self._fresh_until_ns:
