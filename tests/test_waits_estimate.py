@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,14 +36,18 @@ def shares(parts: Sequence[int]) -> list[float]:
     return [part / sum(parts) for part in parts]
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**11), looks_of_each), max_size=30))
-def test_both_add_up_and_nothing_is_negative(executions: list[tuple[int, list[int]]]) -> None:
-    """Whatever was seen; and a state that nobody ever saw gets nothing."""
+@given(st.lists(st.tuples(st.integers(0, 10**11), looks_of_each, st.booleans()), max_size=30))
+def test_both_add_up_and_nothing_is_negative(executions: list[tuple[int, list[int], bool]]) -> None:
+    """Whatever was seen; and a state that nobody ever saw gets nothing. Also of one that came in between another."""
     account, ever = Account(), [0] * len(BLOCKED)
-    for off_ns, counts in executions:
+    for off_ns, counts, in_between in executions:
         seen = [count * EACH_NS for count in counts]
         ever = [so_far + now for so_far, now in zip(ever, seen, strict=True)]
-        division = account.settle(off_ns, seen, looks=sum(counts))
+        if in_between:
+            division = account.glance(off_ns, seen, looks=sum(counts))
+            account.learn(off_ns, seen, division.counted, looks=sum(counts))
+        else:
+            division = account.settle(off_ns, seen, looks=sum(counts))
         for parts in division:
             assert sum(parts) == off_ns
             assert min(parts) >= 0
@@ -98,6 +103,26 @@ def test_counters_are_right_in_the_sum_where_executions_differ() -> None:
         counted = [so_far + now for so_far, now in zip(counted, division.counted, strict=True)]
     errors = [abs(one - other) for one, other in zip(shares(counted), shares(true), strict=True)]
     assert max(errors) < 0.04, (shares(counted), shares(true))
+
+
+@pytest.mark.parametrize("in_between", [0.0, 0.3])
+def test_counters_are_right_where_hardly_any_execution_is_looked_at(in_between: float) -> None:
+    """One in twenty, once; what it is seen in stands for the nineteen others too. Some come in between others."""
+    account, choice = Account(), random.Random(1)
+    counted, off_ns = [0] * len(BLOCKED), EACH_NS // 20
+    for _ in range(20_000):
+        seen, looks = looked(), 0
+        if choice.random() < 0.05:
+            seen, looks = looked((GIL if choice.random() < 0.7 else SLEEP, 1)), 1
+        if choice.random() < in_between:
+            division = account.glance(off_ns, seen, looks=looks)
+            account.learn(off_ns, seen, division.counted, looks=looks)
+        else:
+            division = account.settle(off_ns, seen, looks=looks)
+        counted = [so_far + now for so_far, now in zip(counted, division.counted, strict=True)]
+    found = shares(counted)
+    assert abs(found[GIL] - 0.7) < 0.05
+    assert found[GIL] + found[SLEEP] > 0.99
 
 
 def test_what_was_counted_before_the_first_look_is_made_good() -> None:

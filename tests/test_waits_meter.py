@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ from tests.telemetry_helpers import (
 from traced_threadpool import FutureAdapter
 from traced_threadpool.runs import NodeRecord
 from traced_threadpool.waits import board as b
+from traced_threadpool.waits.estimate import Account, Division
 from traced_threadpool.waits.meter import CpuMeter
+from traced_threadpool.waits.runqueue import RunQueueDelay
 from traced_threadpool.waits.service import Method, Service, service
 
 STATES = ("cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "other")
@@ -360,6 +362,69 @@ def test_nodes_that_want_the_same_processor_are_in_the_run_queue(traces: Traces)
         total.update(state_ns(span) if span.name != "hamilton.run" else {})
     assert total["runqueue"] > 0.4 * sum(total.values()), total
     assert total["gil"] < 0.1 * sum(total.values()), total
+
+
+@needs_sampling
+def test_the_run_queue_delay_is_read_once_a_node(registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its end: a worker that has run since waited for no processor, so that is what the next node starts with."""
+    reads = Counter[int]()
+    read_ns = RunQueueDelay.read_ns
+
+    def counting(delay: RunQueueDelay) -> int:
+        reads[threading.get_native_id()] += 1
+        return read_ns(delay)
+
+    monkeypatch.setattr(RunQueueDelay, "read_ns", counting)
+    workers = set()
+
+    def naps() -> None:
+        workers.add(threading.get_native_id())
+        time.sleep(0.001)
+
+    with make_adapter(tracing=False, registry=registry, max_workers=1) as adapter:
+        futures = [adapter.do_remote_execute(execute_lifecycle_for_node=naps, node=None) for _ in range(200)]
+        for future in futures:
+            future.result()
+    (worker,) = workers
+    if not reads[worker]:
+        pytest.skip("the kernel does not count it here")
+    # Two a node but for that, and more than one where somebody else had the processor in between.
+    assert 200 <= reads[worker] < 300
+
+
+def test_a_worker_that_is_stopped_in_the_middle_of_dividing_holds_up_no_other(
+    registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that has lost the interpreter there; what the other's node did is counted, and adds up."""
+    stopped, go_on = threading.Event(), threading.Event()
+    settle = Account.settle
+
+    def settle_first(account: Account, off_ns: int, seen: Sequence[int], *, looks: int) -> Division:
+        if not stopped.is_set():
+            stopped.set()
+            assert go_on.wait(LIMIT_SECONDS)
+        return settle(account, off_ns, seen, looks=looks)
+
+    monkeypatch.setattr(Account, "settle", settle_first)
+
+    def first() -> None:
+        time.sleep(0.001)
+
+    def second() -> None:
+        assert stopped.wait(LIMIT_SECONDS)
+        time.sleep(0.001)
+
+    def third() -> None:
+        time.sleep(0.001)
+
+    with make_adapter(tracing=False, registry=registry, max_workers=2) as adapter:
+        caller = Caller(lambda: make_driver(adapter, first, second, third).execute(["first", "second", "third"]))
+        until(lambda: {"second", "third"} <= counted_ns(registry).keys())
+        assert "first" not in counted_ns(registry)
+        go_on.set()
+        caller.outcome()
+    counted = counted_ns(registry)
+    assert {node: sum(states.values()) for node, states in counted.items()} == counted_durations_ns(registry)
 
 
 @needs_sampling

@@ -1,8 +1,8 @@
 """The memory that workers and the sampler share: rows of 64-bit words. Each word has one writer, so there is no lock.
 
 Row 0 is the sampler's own. A worker's row has in its first half what the worker says of itself, in its second what
-the sampler has seen of it: how often it looked, and for each kind the nanoseconds that its looks stand for. These only
-grow, so that the difference of two readings tells of the time between them.
+the sampler has seen of it: how often it found it waiting, and for each kind the nanoseconds that looks stand for. These
+only grow, so that the difference of two readings tells of the time between them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GENERATION = 1  # how many workers have had this row
 DEPTH = 2  # nodes that it is in: more than one where it helps
 NODE = 3  # run number and name number, see `packed`
 STATE = 4  # address of the interpreter's thread state
-LOOKS = 8
+LOOKS = 8  # that found it waiting: one that runs has nothing new to read at a node's end
 SEEN = 9  # the first of seven sums, in the order of the classifier's kinds
 KINDS = 7
 

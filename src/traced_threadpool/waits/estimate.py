@@ -18,7 +18,7 @@ own looks, and the past counts for less in it. Without looks and without a past,
 >>> account.settle(1_000, [300, 0, 0, 0, 700, 0], looks=10).estimate  # as ever, as far as ten looks can tell
 [215, 0, 0, 0, 785, 0]
 >>> account.settle(1_000, [0, 0, 1_000, 0, 0, 0], looks=10).estimate  # not as ever
-[33, 0, 834, 0, 133, 0]
+[33, 0, 832, 0, 135, 0]
 
 Counters must be right in the sum, also where each node is too short to be looked at, and may never fall. Adding up
 single figures would not do: where the long executions of a node wait for one thing and the short ones for another, the
@@ -41,6 +41,9 @@ OTHER: Final = 5
 TRUST: Final = (2.0, 8.0, 32.0, 128.0)
 """How many looks the past may count for. Each has the weight that it would have predicted what was seen with."""
 
+TELLING_LOOKS: Final = 3
+"""So many looks at one execution tell how alike it is to the others; fewer do not."""
+
 TRUST_FLOOR: Final = -4.0
 """By how much, as a logarithm, earlier executions may speak against one of them."""
 
@@ -50,9 +53,14 @@ TRUST_KEPT: Final = 0.9
 MEMORY_LOOKS: Final = 400
 """After so many looks, what an account knows counts half: nodes change."""
 
-
 SETTLED_LOOKS: Final = 50
 """Within so many looks, or as many as there have been, what was counted wrong is made good."""
+
+RENEWALS: Final = 16
+"""When this part more of all looks has come, what is worked out of them is done anew."""
+
+CORRECTIONS: Final = 4
+"""How often within the time that `SETTLED_LOOKS` stand for it is worked out anew what is to be made good."""
 
 
 class Division(NamedTuple):
@@ -62,10 +70,91 @@ class Division(NamedTuple):
     counted: list[int]
 
 
-class Account:
-    """One node's executions so far: their `off` in nanoseconds, what looks at them stood for, what was counted."""
+class _Prior(NamedTuple):
+    """The past, if it counts for so many looks: how many each state has, and what weighing it needs."""
 
-    __slots__ = ("_counted", "_looks", "_off_ns", "_seen", "_trust")
+    counts_for: float
+    log_gamma: float
+    of_each: list[float]
+    log_gammas: list[float]
+
+
+class _Past:
+    """What was known of a node's executions at one moment, and how much more of them it is good for."""
+
+    __slots__ = (
+        "_counted_largest",
+        "_largest",
+        "counted_shares",
+        "good_for_looks",
+        "good_for_ns",
+        "kept_of_few",
+        "priors",
+        "shares",
+    )
+
+    def __init__(self, seen: Sequence[float], looks: float, trust: Sequence[float]) -> None:
+        whole = sum(seen) or 1.0
+        self.shares = self.counted_shares = shares = [each / whole for each in seen]
+        self._largest = self._counted_largest = shares.index(max(shares))
+        self.good_for_looks = looks / RENEWALS
+        self.good_for_ns = 0.0
+        self.priors: list[_Prior] = []
+        self.kept_of_few: list[float] = []
+        """How much so many looks at an execution count for beside the past, where they tell nothing of its trust."""
+        if looks:
+            # Half a look is spread over all states, for what was never seen is not impossible.
+            scale, spread = looks / (looks + 0.5), 0.5 / len(BLOCKED) / (looks + 0.5)
+            for each_trust in TRUST:
+                count = 1 / (1 / each_trust + 1 / looks)  # the past is itself known from so many looks and no more
+                of_each = [count * (share * scale + spread) for share in shares]
+                self.priors.append(_Prior(count, lgamma(count), of_each, [lgamma(each) for each in of_each]))
+            self.kept_of_few = [self.kept(few, trust) for few in range(TELLING_LOOKS)]
+
+    def kept(self, looks: int, trust: Sequence[float]) -> float:
+        """How much the looks at an execution count for beside the past."""
+        weights = [exp(each) for each in trust]
+        kept = 0.0
+        for weight, prior in zip(weights, self.priors, strict=True):
+            kept += weight * looks / (looks + prior.counts_for)
+        return kept / sum(weights)
+
+    def mixed(self, seen: Sequence[int], own: int, kept: float) -> list[float]:
+        """The shares of an execution that was looked at, as far as can be told."""
+        each_kept, past_kept = kept / own, 1.0 - kept
+        return [each_kept * each + past_kept * share for each, share in zip(seen, self.shares, strict=True)]
+
+    def divided(self, off_ns: int, seen: Sequence[int] = (), own: int = 0, kept: float = 0.0) -> list[int]:
+        """The `off` of an execution by these, or by what was known before."""
+        parts = [int(off_ns * share) for share in (self.mixed(seen, own, kept) if own else self.shares)]
+        parts[self._largest] += off_ns - sum(parts)
+        return parts
+
+    def count_as(self, parts: Sequence[float], off_ns: int) -> None:
+        """From now on, and for this much at least."""
+        whole = sum(parts)
+        if whole:
+            self.counted_shares = shares = [each / whole for each in parts]
+            self._counted_largest = shares.index(max(shares))
+        self.good_for_ns = max(off_ns, self.good_for_ns)
+
+    def counted(self, off_ns: int) -> list[int]:
+        """The `off` of an execution as it is to be counted."""
+        parts = [int(off_ns * share) for share in self.counted_shares]
+        parts[self._counted_largest] += off_ns - sum(parts)
+        return parts
+
+
+class Account:
+    """One node's executions so far: their `off` in nanoseconds, what looks at them stood for, what was counted.
+
+    This is part of what a worker does between two nodes, when all that it touches has left the processor's caches. So
+    an execution that was looked at little, or not at all, is divided by what was worked out before (`_Past`), which is
+    done anew when a sixteenth more is known; and a node that has only ever been seen waiting for one thing (`_only`)
+    needs no shares at all.
+    """
+
+    __slots__ = ("_counted", "_looks", "_off_ns", "_only", "_past", "_seen", "_since_ns", "_trust")
 
     def __init__(self) -> None:
         self._off_ns = 0.0
@@ -73,78 +162,138 @@ class Account:
         self._counted = [0.0] * len(BLOCKED)
         self._looks = 0.0
         self._trust = [0.0] * len(TRUST)
+        self._only: int | None = OTHER
+        self._past: _Past | None = None
+        self._since_ns = 0  # `off` counted by `_past`, or by `_only`; in `_off_ns` and `_counted` not yet
 
     def settle(self, off_ns: int, seen: Sequence[int], *, looks: int) -> Division:
         """Divides the `off` of one execution that is over, and learns from it."""
-        own = sum(seen)
-        shares = self._shares(seen, own, looks if own else 0)
-        if own and looks:
+        own = sum(seen) if looks else 0
+        if self._only is not None:
+            if not own:
+                return self._undivided(off_ns)
+            only = seen.index(max(seen))
+            if own == seen[only] and (only == self._only or not self._looks):
+                if only != self._only:
+                    self._add_up()
+                    self._only = only
+                self._looks += looks
+                self._seen[only] += own
+                if self._looks > MEMORY_LOOKS:
+                    self._forget_half()
+                return self._undivided(off_ns)
+        past = self._past
+        if past is None or off_ns > past.good_for_ns or looks > past.good_for_looks:
+            past = self._renew()
+            if looks > past.good_for_looks or not self._looks:  # it is itself a large part of what is known
+                return self._settle_at_length(off_ns, seen, own, looks, past)
+            past.count_as(self._corrected(off_ns, past.shares), off_ns)
+        past.good_for_ns -= off_ns
+        self._since_ns += off_ns
+        counted = past.counted(off_ns)
+        if not own:
+            return Division(past.divided(off_ns), counted)
+        kept = past.kept_of_few[looks] if looks < TELLING_LOOKS else self._weigh(past, seen, own, looks)
+        past.good_for_looks -= looks
+        self._looks += looks
+        self._seen = [then + now for then, now in zip(self._seen, seen, strict=True)]
+        return Division(past.divided(off_ns, seen, own, kept), counted)
+
+    def glance(self, off_ns: int, seen: Sequence[int], *, looks: int) -> Division:
+        """About what `settle` does, without a change to anything: somebody else may be in the middle of one."""
+        own, past = sum(seen) if looks else 0, self._seen
+        whole = sum(past)
+        shares: Sequence[float] = past if whole else [0.0] * OTHER + [1.0]
+        if own:
+            shares = [each / own + (then / whole if whole else 0.0) for each, then in zip(seen, past, strict=True)]
+        parts = _whole(off_ns, shares)
+        return Division(parts, parts)
+
+    def learn(self, off_ns: int, seen: Sequence[int], counted: Sequence[int], *, looks: int) -> None:
+        """What `settle` would have, of an execution that has been divided without it."""
+        self._add_up()
+        self._off_ns += off_ns
+        self._counted = [then + now for then, now in zip(self._counted, counted, strict=True)]
+        if looks and any(seen):
+            if self._only is not None and sum(seen) != seen[self._only]:
+                self._only = None
             self._looks += looks
             self._seen = [then + now for then, now in zip(self._seen, seen, strict=True)]
+            self._past = None
+
+    def _undivided(self, off_ns: int) -> Division:
+        """All of it is the one state that there is."""
+        assert self._only is not None
+        self._since_ns += off_ns
+        parts = [0] * len(BLOCKED)
+        parts[self._only] = off_ns
+        return Division(parts, parts)
+
+    def _settle_at_length(self, off_ns: int, seen: Sequence[int], own: int, looks: int, past: _Past) -> Division:
+        kept = 1.0
+        if self._looks:
+            kept = past.kept_of_few[looks] if looks < TELLING_LOOKS else self._weigh(past, seen, own, looks)
+        shares = past.mixed(seen, own, kept)
+        self._looks += looks
+        self._seen = [then + now for then, now in zip(self._seen, seen, strict=True)]
+        counted = _whole(off_ns, self._corrected(off_ns, shares))
         self._off_ns += off_ns
-        division = Division(_whole(off_ns, shares), self._count(off_ns, shares))
+        self._counted = [then + now for then, now in zip(self._counted, counted, strict=True)]
+        self._past = None
+        return Division(_whole(off_ns, shares), counted)
+
+    def _renew(self) -> _Past:
+        self._add_up()
+        self._only = None
         if self._looks > MEMORY_LOOKS:
-            self._looks /= 2
-            self._off_ns /= 2
-            self._seen = [value / 2 for value in self._seen]
-            self._counted = [value / 2 for value in self._counted]
-        return division
+            self._forget_half()
+        self._past = past = _Past(self._seen, self._looks, self._trust)
+        past.good_for_ns = self._off_ns / max(1.0, self._looks / SETTLED_LOOKS) / CORRECTIONS
+        return past
 
-    def _shares(self, seen: Sequence[int], own: int, looks: int) -> list[float]:
-        past = sum(self._seen)
-        if not past:
-            return [each / own for each in seen] if looks else [0.0] * OTHER + [1.0]
-        theirs = [each / past for each in self._seen]
-        if not looks:
-            return theirs
-        mine = [each / own for each in seen]
-        if mine == theirs and 1.0 in mine:  # it waits for one thing only, as most do
-            return theirs
-        # The past is itself known from so many looks and no more.
-        counts_for = [1 / (1 / trust + 1 / self._looks) for trust in TRUST]
-        weights = self._weigh(counts_for, theirs, mine, looks)
-        kept = sum(weight * looks / (looks + count) for weight, count in zip(weights, counts_for, strict=True))
-        return [kept * own_share + (1 - kept) * past_share for own_share, past_share in zip(mine, theirs, strict=True)]
+    def _add_up(self) -> None:
+        since_ns, self._since_ns = self._since_ns, 0
+        self._off_ns += since_ns
+        if self._only is not None:
+            self._counted[self._only] += since_ns
+        elif self._past is not None:
+            shares = self._past.counted_shares
+            self._counted = [then + since_ns * share for then, share in zip(self._counted, shares, strict=True)]
 
-    def _weigh(self, counts_for: list[float], theirs: list[float], mine: list[float], looks: int) -> list[float]:
-        """How much each trust in the past is to be trusted. They add up to 1. A single look cannot tell."""
-        trust = self._trust
-        if looks > 1:
-            # Half a look is spread over all states, for what was never seen is not impossible.
-            scale, spread = self._looks / (self._looks + 0.5), 0.5 / len(BLOCKED) / (self._looks + 0.5)
-            pairs = [
-                (looks * own_share, past_share * scale + spread)
-                for own_share, past_share in zip(mine, theirs, strict=True)
-                if own_share
-            ]
-            # The logarithm of how likely these looks were: Pólya's urn, with so many looks of the past in it.
-            likely = [
-                lgamma(count)
-                - lgamma(count + looks)
-                + sum(lgamma(count * share + number) - lgamma(count * share) for number, share in pairs)
-                for count in counts_for
-            ]
-            now = [before + each for before, each in zip(trust, likely, strict=True)]
-            most = max(now)
-            kept = [TRUST_KEPT * (each - most) for each in now]
-            self._trust = [max(TRUST_FLOOR, each - max(kept)) for each in kept]
-            trust = [each - most for each in now]
-        weights = [exp(each) for each in trust]
-        whole = sum(weights)
-        return [weight / whole for weight in weights]
+    def _forget_half(self) -> None:
+        self._add_up()
+        self._looks /= 2
+        self._off_ns /= 2
+        self._seen = [value / 2 for value in self._seen]
+        self._counted = [value / 2 for value in self._counted]
 
-    def _count(self, off_ns: int, shares: list[float]) -> list[int]:
-        total = sum(self._seen)
-        if total and self._off_ns:
-            before_ns = self._off_ns - off_ns
-            part = min(1.0, off_ns / self._off_ns * max(1.0, self._looks / SETTLED_LOOKS))
-            shares = [
-                max(0.0, off_ns * share + (before_ns * seen_ns / total - counted) * part)
-                for share, seen_ns, counted in zip(shares, self._seen, self._counted, strict=True)
-            ]
-        given = _whole(off_ns, shares)
-        self._counted = [counted + now for counted, now in zip(self._counted, given, strict=True)]
-        return given
+    def _weigh(self, past: _Past, seen: Sequence[int], own: int, looks: int) -> float:
+        """How much its own looks count for, after they have told how much each trust in the past is to be trusted."""
+        found = [(state, looks * each / own) for state, each in enumerate(seen) if each]
+        now = []
+        for before, prior in zip(self._trust, past.priors, strict=True):
+            likely = before + prior.log_gamma - lgamma(prior.counts_for + looks)
+            for state, number in found:
+                likely += lgamma(prior.of_each[state] + number) - prior.log_gammas[state]
+            now.append(likely)
+        most = max(now)
+        self._trust = [max(TRUST_FLOOR, TRUST_KEPT * (each - most)) for each in now]
+        return past.kept(looks, [each - most for each in now])
+
+    def _corrected(self, off_ns: int, shares: Sequence[float]) -> list[float]:
+        """In what proportion the next `off_ns` is to be counted: as it is divided, and what is to be made good."""
+        before_ns, total = self._off_ns, sum(self._seen)
+        part = min(1.0, off_ns / (before_ns + off_ns or 1) * max(1.0, self._looks / SETTLED_LOOKS))
+        return [
+            max(0.0, off_ns * share + (before_ns * seen_ns / total - counted) * part)
+            for share, seen_ns, counted in zip(shares, self._seen, self._counted, strict=True)
+        ]
+
+
+def _undivided(off_ns: int, only: int) -> Division:
+    parts = [0] * len(BLOCKED)
+    parts[only] = off_ns
+    return Division(parts, parts)
 
 
 def _whole(total_ns: int, shares: Sequence[float]) -> list[int]:
@@ -155,6 +304,5 @@ def _whole(total_ns: int, shares: Sequence[float]) -> list[int]:
     """
     scale = total_ns / (sum(shares) or 1.0)
     parts = [int(share * scale) for share in shares]
-    largest = max(range(len(parts)), key=parts.__getitem__)
-    parts[largest] += total_ns - sum(parts)
+    parts[parts.index(max(parts))] += total_ns - sum(parts)
     return parts

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -18,7 +19,7 @@ from traced_threadpool.observers import ErrorLog, Observer
 from traced_threadpool.runs import NodeRecord, RunRecord, WaitFacts
 from traced_threadpool.waits import board as b
 from traced_threadpool.waits.classify import RUNNING
-from traced_threadpool.waits.estimate import Account
+from traced_threadpool.waits.estimate import Account, Division
 from traced_threadpool.waits.service import Seat, Service
 
 NOISE_NS: Final = 20_000
@@ -27,6 +28,8 @@ NOISE_NS: Final = 20_000
 STALE_NS: Final = 20_000
 """For how long a thread may have been off its processor since the run-queue delay was read, for that to count for a
 node's start: the delay has grown by no more. The reading is a system call of some microseconds."""
+
+_UNSEEN: Final = (0,) * 6
 
 MAX_ACCOUNTS: Final = 10_000
 
@@ -94,7 +97,8 @@ class WaitsMeter(CpuMeter, Observer):
         super().__init__()
         self._service = service
         self._errors = errors
-        self._lock = threading.RLock()  # a garbage collection under it may run anything
+        self._lock = threading.Lock()  # nobody waits for it: see `_settle`
+        self._left: deque[tuple[Account, int, Sequence[int], Sequence[int], int]] = deque()
         self._accounts: dict[str, Account] = {}
         _meters.add(self)
 
@@ -134,7 +138,7 @@ class WaitsMeter(CpuMeter, Observer):
         if now_ns - seat.delay_at_ns - cpu_ns + seat.delay_cpu_ns > STALE_NS:
             _read_delay(seat, now_ns, cpu_ns)
         looks = words[row + b.LOOKS]
-        if looks != seat.looks:
+        if looks != seat.looks or seat.delay is None:
             _read_seen(seat, looks)
         node.reading = tuple.__new__(_Reading, (seat, before, cpu_ns, seat.delay_ns, looks, seat.seen))
 
@@ -159,8 +163,10 @@ class WaitsMeter(CpuMeter, Observer):
     def _divide(self, node: NodeRecord, reading: _Reading) -> None:
         cpu_ns = node.cpu_ns
         waited_ns = node.ended_ns - node.started_ns - cpu_ns
-        aside_ns = min(node.aside_ns, waited_ns)
-        waited_ns -= aside_ns
+        aside_ns = node.aside_ns
+        if aside_ns:
+            aside_ns = min(aside_ns, waited_ns)
+            waited_ns -= aside_ns
         delay_ns = looks = 0
         seat = reading.seat
         if seat is not None and seat.epoch == self._service.epoch:
@@ -171,43 +177,55 @@ class WaitsMeter(CpuMeter, Observer):
                 _read_delay(seat, node.ended_ns, seat.cpu_ns)
                 delay_ns = min(max(0, seat.delay_ns - reading.delay_ns), waited_ns)
             looks = words[row + b.LOOKS]
-            if looks != seat.looks:
+            if looks != seat.looks or seat.delay is None:
                 _read_seen(seat, looks)
             looks -= reading.looks
         off_ns = waited_ns - delay_ns
         if not looks and off_ns <= NOISE_NS:
             node.state_ns = node.counted_ns = (cpu_ns, 0, delay_ns, 0, 0, 0, 0, off_ns + aside_ns)
             return
-        seen = [0] * 6
-        if looks:
-            assert seat is not None
-            all_seen = [now - then for now, then in zip(seat.seen, reading.seen, strict=True)]
-            seen = all_seen[RUNNING + 1 :]
+        seen: Sequence[int] = _UNSEEN
+        if seat is not None and (looks or seat.delay is None):
+            seen = [now - then for now, then in zip(seat.seen, reading.seen, strict=True)]
+            running_ns = seen.pop(RUNNING)
             if seen[0] and node.run is not None and isinstance(node.run.wait_facts, _Facts):
                 node.run.wait_facts.saw_gil = True
-            total_ns = sum(all_seen)
-            if seat.delay is None and total_ns:
+            if seat.delay is None:
                 # Nobody counts what it waited for a processor. It is what looks found running beyond the processor
                 # time, but that is a guess: `other`.
-                found_ns = (node.ended_ns - node.started_ns - aside_ns) * all_seen[RUNNING] // total_ns
+                total_ns = running_ns + sum(seen) or 1
+                found_ns = (node.ended_ns - node.started_ns - aside_ns) * running_ns // total_ns
                 unknown_ns = min(off_ns, max(0, found_ns - cpu_ns))
                 aside_ns += unknown_ns
                 off_ns -= unknown_ns
-            looks = round(looks * sum(seen) / total_ns) if total_ns else 0
         account = self._accounts.get(node.name) or self._new_account(node.name)
-        with self._lock:
-            division = account.settle(off_ns, seen, looks=looks)
+        division = self._settle(account, off_ns, seen, looks)
         node.samples = looks
         gil, network, disk, lock, sleep, other = division.estimate
         node.state_ns = (cpu_ns, gil, delay_ns, network, disk, lock, sleep, other + aside_ns)
         gil, network, disk, lock, sleep, other = division.counted
         node.counted_ns = (cpu_ns, gil, delay_ns, network, disk, lock, sleep, other + aside_ns)
 
+    def _settle(self, account: Account, off_ns: int, seen: Sequence[int], looks: int) -> Division:
+        """Without waiting for another worker, which may have lost the interpreter in the middle of this.
+
+        All would queue up behind it, for tens of milliseconds. Whoever comes next learns what is left to be learned.
+        """
+        if not self._lock.acquire(blocking=False):
+            division = account.glance(off_ns, seen, looks=looks)
+            self._left.append((account, off_ns, seen, division.counted, looks))
+            return division
+        try:
+            while self._left:
+                other, other_off_ns, other_seen, counted, other_looks = self._left.popleft()
+                other.learn(other_off_ns, other_seen, counted, looks=other_looks)
+            return account.settle(off_ns, seen, looks=looks)
+        finally:
+            self._lock.release()
+
     def _new_account(self, name: str) -> Account:
-        with self._lock:
-            if len(self._accounts) >= MAX_ACCOUNTS:
-                name = ""  # all further ones together
-            return self._accounts.setdefault(name, Account())
+        # Two workers that come at once may make one more than there should be.
+        return self._accounts.setdefault(name if len(self._accounts) < MAX_ACCOUNTS else "", Account())
 
     def leave(self, node: NodeRecord) -> None:
         now = self._now(node.reading)
@@ -240,7 +258,7 @@ class WaitsMeter(CpuMeter, Observer):
 
     def reset_after_fork(self) -> None:
         """For a forked child, in which the thread that held the lock does not exist."""
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
 
 class _Facts:
