@@ -4,9 +4,7 @@ So it needs no interpreter lock of the process it looks at: a sampler that does 
 for it has just made them wait. It is started as `python -I -S`, and imports little.
 
 A look that comes `d` nanoseconds after the one before stands for `d` nanoseconds. The rounds come as fast as the
-budget allows: `Pace` keeps account, so that the first second of work, and short runs, are looked at more closely. Where
-all workers only ever run there is nothing to divide and nothing to learn, and rounds come four times as seldom: what
-counts is how often the node that waits the most of those that run now has been found waiting (`Sampler.interest`).
+budget allows: `Pace` keeps account, so that the first second of work, and short runs, are looked at more closely.
 Where a worker waits for the interpreter lock, the lock's own memory says which thread has it.
 
 What a round costs is what decides how many there are. After 10 ms of sleep all that it touches is out of the
@@ -43,17 +41,7 @@ LINGER_NS = 100_000_000
 FRESH_NS = 1_000_000_000
 """How long the processor time stolen is taken as known."""
 
-LEAST_INTEREST = 0.25
-"""The share of the usual rounds that there are where nobody waits."""
-
-FULL_INTEREST_SHARE = 0.5
-"""A node that waits this much of its time is worth as many looks as one that does nothing else."""
-
-INTEREST_LOOKS = 16
-"""About as many looks at a node tell how much of its time it waits. One not known yet is taken to do nothing else."""
-
 MAX_READINGS = 4_096
-MAX_SHARES = 4_096
 MAX_RUNS = 1_000
 MAX_HOLDERS = 50
 ORPHAN_SECONDS = 2.0
@@ -66,14 +54,9 @@ WAKE, HOLDERS, AGAIN = b"w", b"h", b"a"
 # and by the sampler, once it has been told whom to look at; later it answers with a run's holders.
 READY, REFUSED = b"y", b"r"
 
-NAME_MASK = (1 << b.NAME_BITS) - 1
-
 
 class Pace:
     """How long to wait between rounds so that they cost the budgeted share of a processor.
-
-    Rounds that are of less than full interest come less often, and are paid for by less: what is saved that way is
-    gone, for otherwise it would be spent on more such rounds.
 
     >>> pace = Pace(saved_ns=0)
     >>> pace.interval_ns(cost_ns=400_000, elapsed_ns=40_000_000, rounds=4, share=0.01)  # spends what it gets
@@ -87,11 +70,8 @@ class Pace:
         self._saved_ns = saved_ns
         self._cost_ns = 0.0
 
-    def interval_ns(self, *, cost_ns: int, elapsed_ns: float, rounds: int, share: float) -> int:
-        """Between the next rounds at full interest, after some that cost `cost_ns` in all.
-
-        They took `elapsed_ns`, counted less where the interest was less.
-        """
+    def interval_ns(self, *, cost_ns: int, elapsed_ns: int, rounds: int, share: float) -> int:
+        """Between the next rounds, after some that cost `cost_ns` in all and took `elapsed_ns`."""
         self._saved_ns = min(SAVINGS_NS, self._saved_ns + elapsed_ns * share - cost_ns)
         each_ns = cost_ns / rounds
         self._cost_ns = each_ns if not self._cost_ns else 0.7 * self._cost_ns + 0.3 * each_ns
@@ -99,17 +79,6 @@ class Pace:
         if self._saved_ns < 0:  # in debt: wait until it is paid
             return int(min(MOST_NS, steady_ns - self._saved_ns / share / rounds))
         return int(min(MOST_NS, LEAST_NS + (steady_ns - LEAST_NS) * (1 - self._saved_ns / SAVINGS_NS)))
-
-
-def wait_ns(interval_ns: int, interest: float, *, chance: int) -> int:
-    """How long to wait for the next round. `chance` is below a thousand; the clock's last digits are chance enough.
-
-    Evenly spread over half to one and a half of what it is on average, so as not to beat with the work.
-
-    >>> wait_ns(10_000_000, 1.0, chance=500), wait_ns(10_000_000, 1.0, chance=0), wait_ns(10_000_000, 0.25, chance=500)
-    (10000000, 5000000, 40000000)
-    """
-    return int(min(MOST_NS, interval_ns / interest) * (500 + chance)) // 1_000
 
 
 class Sampler:
@@ -141,11 +110,8 @@ class Sampler:
         self._seats: list[_Seat] = []  # all but those whose thread has gone
         self._known: dict[int, _Seat] = {}  # the same and those, by row
         self._readings: dict[bytes, int] = {}
-        self._waiting_shares: dict[int, float] = {}  # by a node's number on the board
         self._fresh_until_ns = 0
         self._holders: dict[int, dict[str, int]] = {}
-        self.interest = 1.0
-        """How much there is to learn: by the node that waits the most of those seen last. Rounds follow it."""
         self.classifier: Classifier
 
     def close(self) -> None:
@@ -167,7 +133,6 @@ class Sampler:
             self._find_seats()
         waiting = None
         found = False
-        waiting_shares, most = self._waiting_shares, 0.0
         for seat in self._seats:
             if not words[seat.depth_at]:
                 continue
@@ -188,20 +153,8 @@ class Sampler:
                 if kind == GIL:
                     waiting = [seat] if waiting is None else [*waiting, seat]
             words[seat.seen_at + kind] += stands_for_ns
-            name_number = words[seat.node_at] & NAME_MASK
-            share = waiting_shares.get(name_number, 1.0)
             if kind != RUNNING:
                 words[seat.looks_at] += 1
-                share += (1.0 - share) / INTEREST_LOOKS
-            else:
-                share -= share / INTEREST_LOOKS
-            waiting_shares[name_number] = share
-            if share > most:
-                most = share
-        # Nobody in a node: who comes may be worth a look.
-        self.interest = min(1.0, max(LEAST_INTEREST, most / FULL_INTEREST_SHARE)) if found else 1.0
-        if len(waiting_shares) > MAX_SHARES:
-            waiting_shares.clear()
         if waiting is not None and self._holder_address is not None:
             self._note_holder(waiting, stands_for_ns)
         if found and now_ns >= self._fresh_until_ns:
@@ -306,13 +259,12 @@ class Sampler:
 class _Seat:
     """A worker, as the sampler knows it: where its words are on the board, and the file that is read."""
 
-    __slots__ = ("depth_at", "descriptor", "generation", "gone", "looks_at", "node_at", "row", "seen_at")
+    __slots__ = ("depth_at", "descriptor", "generation", "gone", "looks_at", "row", "seen_at")
 
     def __init__(self, row: int, generation: int) -> None:
         self.row = row
         self.generation = generation
-        self.depth_at, self.node_at = row + b.DEPTH, row + b.NODE
-        self.looks_at, self.seen_at = row + b.LOOKS, row + b.SEEN
+        self.depth_at, self.looks_at, self.seen_at = row + b.DEPTH, row + b.LOOKS, row + b.SEEN
         self.descriptor = -1
         self.gone = False
 
@@ -329,17 +281,18 @@ def serve(sampler: Sampler, words: memoryview[int], channel: int, parent: int) -
     """
     pace = Pace()
     said = [int(signal.SIGIO)]
-    before_ns = active_ns = monotonic_ns()
-    cpu_ns, rounds, elapsed_ns, interval_ns, interest = process_time_ns(), 0, 0.0, LEAST_NS, 1.0
+    before_ns = active_ns = account_ns = monotonic_ns()
+    cpu_ns, rounds, interval_ns = process_time_ns(), 0, LEAST_NS
     words[b.PHASE] = b.SAMPLING
     while True:
-        due_ns = before_ns + wait_ns(interval_ns, interest, chance=before_ns % 1_000)
+        # Evenly spread over half to one and a half intervals, so as not to beat with the work; the clock's last
+        # digits are chance enough.
+        due_ns = before_ns + interval_ns * (500 + before_ns % 1_000) // 1_000
         # A question neither puts the next look off nor brings it on: it comes at a run's end.
         while (left_ns := due_ns - monotonic_ns()) > 0:
             if signal.sigtimedwait(said, left_ns / 1e9) is not None and not _answer(sampler, channel):
                 return
         now_ns = monotonic_ns()
-        elapsed_ns += (now_ns - before_ns) * interest
         if sampler.look(now_ns, now_ns - before_ns):
             active_ns = now_ns
         elif now_ns - active_ns > LINGER_NS:
@@ -349,10 +302,8 @@ def serve(sampler: Sampler, words: memoryview[int], channel: int, parent: int) -
                 if signal.sigtimedwait(said, ORPHAN_SECONDS) is not None and not _answer(sampler, channel):
                     return
             words[b.PHASE] = b.SAMPLING
-            parked_ns, now_ns = now_ns, monotonic_ns()
-            active_ns = now_ns
-            elapsed_ns += now_ns - parked_ns
-        before_ns, interest = now_ns, sampler.interest
+            active_ns = now_ns = monotonic_ns()
+        before_ns = now_ns
         words[b.ROUNDS] += 1
         rounds += 1
         if rounds >= ACCOUNT_ROUNDS or interval_ns > FRESH_NS // ACCOUNT_ROUNDS:
@@ -361,12 +312,12 @@ def serve(sampler: Sampler, words: memoryview[int], channel: int, parent: int) -
             used_ns = process_time_ns()
             interval_ns = pace.interval_ns(
                 cost_ns=used_ns - cpu_ns,
-                elapsed_ns=elapsed_ns,
+                elapsed_ns=now_ns - account_ns,
                 rounds=rounds,
                 share=max(1, words[b.BUDGET_PPM]) / 1e6,
             )
             words[b.CPU_NS], words[b.INTERVAL_NS] = used_ns, interval_ns
-            cpu_ns, elapsed_ns, rounds = used_ns, 0.0, 0
+            cpu_ns, account_ns, rounds = used_ns, now_ns, 0
 
 
 def _answer(sampler: Sampler, channel: int) -> bool:
