@@ -58,14 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         series += SECTIONS[section](settings)
     results = Results(series)
     checks = targets.check(results)
-    table.show(report.tables(results, [] if asked.smoke else checks))  # one cold round decides nothing
+    part = "" if asked.only == list(SECTIONS) else ", ".join(asked.only)  # must not take the place of all verdicts
+    table.show(report.tables(results, [] if asked.smoke else checks, part=part))  # one cold round decides nothing
     seconds = time.monotonic() - started
     processors = f"{before['processors usable']} × {before['processor']}"
     print(f"{processors}, {machine.versions()['python']}, {seconds:.0f} s")
     if asked.smoke:
         print("A smoke: every peer ran every DAG and gave the same result. The numbers mean nothing.")
     if asked.write is not None:
-        page.write(asked.write, report.tables(results, checks), machine.describe(), machine.versions())
+        page.write(asked.write, report.tables(results, checks, part=part), machine.describe(), machine.versions())
     path = asked.json or (None if asked.smoke else RESULTS)
     if path is not None:
         record = {

@@ -36,8 +36,8 @@ PARTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
 }
 
 
-def tables(results: Results, checks: Sequence[Check]) -> list[Table]:
-    """All that there is to show."""
+def tables(results: Results, checks: Sequence[Check], *, part: str = "") -> list[Table]:
+    """All that there is to show; `part` names what was measured, if not everything."""
     found = [
         _times(results, section, case)
         for section in (overhead.SECTION, orchestrators.SECTION, telemetry_parts.SECTION)
@@ -64,7 +64,7 @@ def tables(results: Results, checks: Sequence[Check]) -> list[Table]:
     found += [_holds(results, case) for case in results.cases(holds.SECTION)]
     found += [_memory(results, case) for case in results.cases(memory.SECTION)]
     if checks:
-        found.append(_checks(checks))
+        found.append(_checks(checks, f"targets: {part}" if part else "targets"))
     return found
 
 
@@ -202,9 +202,9 @@ def _memory(results: Results, case: str) -> Table:
     )
 
 
-def _checks(checks: Sequence[Check]) -> Table:
+def _checks(checks: Sequence[Check], title: str) -> Table:
     return Table(
-        title="targets",
+        title=title,
         columns=("", "target", "case", "found", "paired", "limit", "numbers"),
         rows=[
             (
