@@ -30,13 +30,21 @@ class _Timed:
         self.held_ns: list[int] = []
         self._since_ns = 0
 
+    def acquire(self, blocking: bool = True) -> bool:
+        taken: bool = self._lock.acquire(blocking)
+        if taken:
+            self._since_ns = perf_counter_ns()
+        return taken
+
+    def release(self) -> None:
+        self.held_ns.append(perf_counter_ns() - self._since_ns)
+        self._lock.release()
+
     def __enter__(self) -> None:
-        self._lock.__enter__()
-        self._since_ns = perf_counter_ns()
+        self.acquire()
 
     def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.held_ns.append(perf_counter_ns() - self._since_ns)
-        self._lock.__exit__(*error)
+        self.release()
 
 
 def measure(settings: Settings) -> list[Series]:
