@@ -120,6 +120,8 @@ class _Later:
 
     __slots__ = ("arguments", "call", "value")
 
+    value: Any
+
     def __init__(self, call: Callable[..., Any], arguments: dict[str, Any]) -> None:
         self.call = call
         self.arguments = arguments
