@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from tests.diagnosed_runs import EXAMPLES
 from tests.synthetic_runs import layered_run
@@ -24,7 +23,6 @@ from traced_threadpool.analysis.what_if import HELPS, replay
 from traced_threadpool.report.as_json import explanation_json
 from traced_threadpool.report.explanation import explain
 from traced_threadpool.report.page import page
-from traced_threadpool.report.text import explanation_text
 
 counts = st.integers(1, 6)
 
@@ -110,7 +108,9 @@ def test_every_leaf_but_one_is_found_by_estimates_too(cause: Any) -> None:
 
 
 def _text_of(run: RecordedRun) -> str:
-    console = Console(width=400)
+    console = pytest.importorskip("rich.console", reason="needs the extra [report]").Console(width=400)
+    from traced_threadpool.report.text import explanation_text
+
     with console.capture() as captured:
         for part in explanation_text(explain(run)):
             console.print(part)
