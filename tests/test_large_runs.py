@@ -304,17 +304,21 @@ def test_the_path_read_from_the_trace_is_the_runs(traces: Traces, adapter: Futur
 def test_the_first_large_run_is_told_to_the_log(traces: Traces, caplog: pytest.LogCaptureFixture) -> None:
     """Once an adapter, and not to who has set a limit."""
     functions = wide(120)
+
+    def messages() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "traced_threadpool"]
+
     with caplog.at_level(logging.WARNING, logger="traced_threadpool"):
         with make_adapter(traces, max_workers=2, large_run=100) as adapter:
             make_driver(adapter, *functions).execute(["end"])
-        assert caplog.messages == []
+        assert messages() == []
         with make_adapter(traces, max_workers=2) as adapter:
             adapter._tracing._large_run = 100  # type: ignore[union-attr]  # 5,001 functions take long to build
             adapter._large_run = 100
             built = make_driver(adapter, *functions)
             built.execute(["end"])
             built.execute(["end"])
-    (message,) = caplog.messages
+    (message,) = messages()
     assert message.startswith("a run had 121 nodes, and spans for ")
 
 
