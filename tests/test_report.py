@@ -95,11 +95,15 @@ _SIGHTS = {
 }
 
 
+def _cube_root(value: float) -> float:
+    return math.copysign(abs(value) ** (1 / 3), value)  # `math.cbrt` comes with Python 3.11
+
+
 def _oklab(linear: list[float]) -> tuple[float, float, float]:
     red, green, blue = (min(1.0, max(0.0, part)) for part in linear)
-    long = math.cbrt(0.4122 * red + 0.5363 * green + 0.0514 * blue)
-    middle = math.cbrt(0.2119 * red + 0.6807 * green + 0.1074 * blue)
-    short = math.cbrt(0.0883 * red + 0.2817 * green + 0.63 * blue)
+    long = _cube_root(0.4122 * red + 0.5363 * green + 0.0514 * blue)
+    middle = _cube_root(0.2119 * red + 0.6807 * green + 0.1074 * blue)
+    short = _cube_root(0.0883 * red + 0.2817 * green + 0.63 * blue)
     return (
         0.2105 * long + 0.7936 * middle - 0.0041 * short,
         1.978 * long - 2.4286 * middle + 0.4506 * short,
