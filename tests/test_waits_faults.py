@@ -473,7 +473,10 @@ def naps() -> int:
 def work(number):
     with FutureAdapter(1, tracing=False) as adapter:
         module = ad_hoc_utils.create_temporary_module(naps)
-        driver.Builder().with_modules(module).with_adapters(adapter).build().execute(["naps"])
+        runs = driver.Builder().with_modules(module).with_adapters(adapter).build()
+        end = time.monotonic() + 15  # until the sampler has come up, which may take its time on a busy machine
+        while service._process is None and time.monotonic() < end:
+            runs.execute(["naps"])
         return service.method.method, service._process.pid
 
 if __name__ == "__main__":
