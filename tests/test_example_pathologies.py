@@ -686,12 +686,17 @@ DIAGNOSED: dict[str, set[Cause]] = {
 @needs_proc
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_finding_names_what_was_planted(name: str, ran: Callable[[str], Ran]) -> None:
-    """On a machine that others use too, processors they have may be what helps most: that is right, and left out."""
+    """On a machine that others use too, processors they have may be what helps most: that is right, and left out.
+
+    A run that others held up is not a healthy one.
+    """
     run = _told_apart(ran(name).run)
     found = [finding.cause for finding in diagnose(run).findings]
     others = sum(node.states.get("runqueue", 0) for node in run.nodes) / sum(node.duration_ns for node in run.nodes)
     if name != "cpu_starved" and others > 0.2:
-        found = [cause for cause in found if cause != "processor_starved"] or pytest.skip("the machine is too busy")
+        found = [cause for cause in found if cause != "processor_starved"]
+        if not found or (name == "healthy" and found[0] not in DIAGNOSED[name]):
+            pytest.skip(f"the machine is too busy: {others:.0%} of the nodes' time is waiting for a processor")
 
     assert found[0] in DIAGNOSED[name], found
 

@@ -41,8 +41,8 @@ STRAGGLES: Final = 2.0
 FAMILY: Final = 4
 """Fewer nodes have no middle that one of them could be far from."""
 
-STARVED: Final = 2.0
-"""Others take the processors away if nodes wait for one this many times as long as they compute."""
+STARVED: Final = 1.0
+"""Others take the processors away if nodes wait for one longer than they compute."""
 
 FULL: Final = 0.7
 """From this part of its time on, a resource is what nodes share; below, others have it."""
