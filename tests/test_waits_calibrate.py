@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +115,14 @@ def test_what_is_not_within_the_interpreters_data_is_not_the_lock(tmp_path: Path
     """A C library that keeps its waiters elsewhere (musl: on their stacks), or a kernel that says nothing of use."""
     with pytest.raises(NoCalibration, match="no address had a majority: 0 of"):
         calibrate(proc=proc_that_says(tmp_path, line))
+
+
+def test_a_second_thread_without_a_processor_is_waited_for(tmp_path: Path) -> None:
+    """It runs, or would if there were a processor for it: on a busy machine it has a tenth of a second for that."""
+    started = time.monotonic()
+    with pytest.raises(NoCalibration):
+        calibrate(proc=proc_that_says(tmp_path, "running"))
+    assert time.monotonic() - started >= 0.1
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:

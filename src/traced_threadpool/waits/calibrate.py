@@ -26,6 +26,10 @@ VOTES: Final = 4
 VOTES_CONFIRMED: Final = 2
 TRIES: Final = 24
 HOLD_MICROSECONDS: Final = 600
+MOST_HELD_MICROSECONDS: Final = 5_000
+"""How long the lock is held at most for one look, where the second thread has to wait for a processor first. It is the
+time that any thread may keep the lock for (`sys.getswitchinterval`)."""
+
 NAP_SECONDS: Final = 0.0002
 RUNTIME_BYTES: Final = 4 << 20  # an upper bound for the size of _PyRuntime, in which the lock lies
 NEAR_BYTES: Final = 256  # around the lock's address, where its holder is looked for
@@ -72,10 +76,14 @@ def calibrate(*, proc: Path = Path("/proc")) -> Lock:
     napper = _Napper(proc, napper_read)
     with napper, _opened(proc / "self" / "task" / str(napper.native_id) / "syscall") as looked_at:
         votes: Counter[int] = Counter()
+        microseconds = HOLD_MICROSECONDS
         for _ in range(TRIES):
             time.sleep(0)  # lets the other thread have its nap
-            hold(HOLD_MICROSECONDS)
-            word = _futex_word(read(looked_at, 256, 0), futex)
+            hold(microseconds)
+            text = read(looked_at, 256, 0)
+            if text.startswith(b"running"):  # or about to, on a machine that has no processor for it
+                microseconds = min(MOST_HELD_MICROSECONDS, 3 * microseconds // 2)
+            word = _futex_word(text, futex)
             if word is not None and 0 <= word - runtime < RUNTIME_BYTES:
                 word &= ~7
                 votes[word] += 1
