@@ -187,7 +187,7 @@ def test_a_node_that_fails_has_states(sampled: None, traces: Traces) -> None:
     """As any other; the node below it, which never ran, has none."""
 
     def fails() -> int:
-        time.sleep(0.1)
+        time.sleep(0.3)
         raise ValueError("no")
 
     def below(fails: int) -> int:
@@ -197,7 +197,8 @@ def test_a_node_that_fails_has_states(sampled: None, traces: Traces) -> None:
         make_driver(adapter, fails, below).execute(["below"])
     span = traces.only("fails")
     assert sum(state_ns(span).values()) == duration_ns(span)
-    assert shares(span)["sleep"] > 0.7
+    found = shares(span)
+    assert found["sleep"] > 0.6 * (1 - found.get("runqueue", 0)), found
     assert state_ns(traces.only("below")) == {}
 
 
