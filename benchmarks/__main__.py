@@ -35,6 +35,7 @@ SECTIONS: Mapping[str, Callable[[Settings], list[Series]]] = {
     "overhead": overhead.measure_shapes,
     "sizes": overhead.measure_sizes,
     "branches": branches.measure,
+    "linear-branches": branches.measure_linear,
     "telemetry": telemetry_parts.measure,
     "first-run": telemetry_parts.measure_first_run,
     "attribution": attribution.measure,

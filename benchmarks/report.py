@@ -45,8 +45,11 @@ def tables(results: Results, checks: Sequence[Check], *, part: str = "") -> list
     ]
     if len(sizes := results.cases(overhead.SIZES_SECTION)) > 1:
         found.append(_growth(results, overhead.SIZES_SECTION, sizes, "time per node"))
-    if len(counts := results.cases(branches.SECTION)) > 1:
-        found.append(_growth(results, branches.SECTION, counts, "time per branch"))
+    found += [
+        _growth(results, section, counts, "time per branch")
+        for section in (branches.SECTION, branches.LINEAR_SECTION)
+        if len(counts := results.cases(section)) > 1
+    ]
     found += [_parts(results, case) for case in results.cases(telemetry_parts.SECTION)]
     found += [
         _times(results, telemetry_parts.FIRST_RUN_SECTION, case)

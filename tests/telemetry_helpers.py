@@ -11,11 +11,13 @@ Nothing here imports the SDK before a `Traces` is made: the metrics' tests also 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,6 +138,15 @@ def spend(seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
     end = clock() + seconds
     while clock() < end:
         pass
+
+
+def objects_of_ours() -> Counter[str]:
+    """How many objects of this package's classes there are, by the name of the class, once garbage is collected."""
+    gc.collect()
+    kinds = Counter(map(type, gc.get_objects()))
+    return Counter(
+        {kind.__name__: count for kind, count in kinds.items() if str(kind.__module__).startswith("traced_threadpool")}
+    )
 
 
 @contextmanager

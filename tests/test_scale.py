@@ -1,17 +1,22 @@
-"""Many nodes, wide fan-ins, many runs at once: nothing of ours recurses, keeps results, or gets stuck."""
+"""Many nodes, runs and branches, wide fan-ins: nothing of ours recurses, keeps results, slows down or gets stuck."""
 
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
 from hamilton import ad_hoc_utils, driver
+from hamilton.htypes import Collect, Parallelizable
 from prometheus_client import CollectorRegistry
 
+from benchmarks.linear_tasks import linear_task_state
+from tests.telemetry_helpers import make_dynamic_driver, objects_of_ours
 from traced_threadpool import FutureAdapter
 
 
@@ -138,3 +143,73 @@ def test_a_result_goes_when_its_last_reader_has_ended(adapter: FutureAdapter) ->
     del one
     gone.set()
     assert last.result(timeout=50)
+
+
+def each(count: int) -> Parallelizable[int]:
+    yield from range(count)
+
+
+def made(each: int) -> Large:
+    large = Large()
+    living.add(large)
+    return large
+
+
+def read_again(made: Large, each: int) -> int:
+    return 2 * each
+
+
+def total(read_again: Collect[int]) -> int:
+    """By now nobody needs what the branches made in between."""
+    gc.collect()
+    assert not living
+    return sum(read_again)
+
+
+living: weakref.WeakSet[Large] = weakref.WeakSet()
+
+
+@linear_task_state()
+def test_ten_thousand_branches(adapter: FutureAdapter) -> None:
+    """Each runs once and lets go of what it made, and after the run nothing of ours is left of any of its nodes."""
+    built = make_dynamic_driver(adapter, each, made, read_again, total)
+    before = objects_of_ours()
+    assert built.execute(["total"], inputs={"count": 10_000}) == {"total": 99_990_000}
+    left = objects_of_ours() - before
+    assert sum(left.values()) < 500, left
+
+
+@linear_task_state()
+def test_work_for_branches_is_linear(adapter: FutureAdapter) -> None:
+    """Hamilton's walk has to wait for as many of our instructions in each of 2,000 branches as in each of 200."""
+    built = make_dynamic_driver(adapter, each, made, read_again, total)
+
+    def instructions(count: int) -> float:
+        return instructions_of_ours(lambda: built.execute(["total"], inputs={"count": count})) / count
+
+    instructions(20)
+    few, many = instructions(200), instructions(2_000)
+    assert many < 1.2 * few
+
+
+def instructions_of_ours(action: Callable[[], object]) -> int:
+    """How many bytecode instructions of this package the calling thread executes meanwhile."""
+    count = 0
+
+    def one(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += event == "opcode"
+        return one
+
+    def hear(frame: FrameType, event: str, argument: Any) -> Any:
+        if "/traced_threadpool/" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return one
+
+    sys.settrace(hear)
+    try:
+        action()
+    finally:
+        sys.settrace(None)
+    return count
