@@ -80,6 +80,10 @@ class Durations:
         known = self._estimates.get
         return {name: estimate[1] / 1e9 for name in names if (estimate := known(name)) is not None}
 
+    def settled_each(self, names: Iterable[str]) -> list[float | None]:
+        """The same as a list, with None for each name that is not known."""
+        return [None if estimate is None else estimate[1] / 1e9 for estimate in map(self._estimates.get, names)]
+
 
 def save(durations: Durations, path: str | os.PathLike[str]) -> None:
     """Writes names and seconds. Whoever reads the file meanwhile sees the old one or the new one, whole.
