@@ -161,22 +161,20 @@ class Planner:
             known = RunPlan(upstream=plan.upstream, seconds=durations.settled(plan.upstream))
             return Ranks(ranks_of(policy(known)), CUSTOM, learns, len(plan.upstream))
         changes = durations.changes  # first: what changes while the ranks are made counts for the next run
-        if plan.changes != changes:
+        made = plan.made  # whole or not at all: another thread may make it at this moment
+        if made is None or made[0] != changes:
             seconds = durations.settled(plan.upstream)
-            plan.by_name = _critical_path_ranks(RunPlan(upstream=plan.upstream, seconds=seconds))
-            plan.basis = CRITICAL_PATH if seconds else HOPS
-            plan.changes = changes
-        return Ranks(plan.by_name, plan.basis, learns, len(plan.upstream))
+            by_name = _critical_path_ranks(RunPlan(upstream=plan.upstream, seconds=seconds))
+            plan.made = made = changes, by_name, CRITICAL_PATH if seconds else HOPS
+        return Ranks(made[1], made[2], learns, len(plan.upstream))
 
 
 class _Plan:
     """What is kept of the executions of the same nodes of one graph."""
 
-    __slots__ = ("basis", "by_name", "changes", "runs", "upstream")
+    __slots__ = ("made", "runs", "upstream")
 
     def __init__(self, upstream: Mapping[str, tuple[str, ...]]) -> None:
         self.upstream = upstream
         self.runs = 0
-        self.changes = -1
-        self.by_name: Mapping[str, float] = {}
-        self.basis = HOPS
+        self.made: tuple[int, Mapping[str, float], str] | None = None  # change of durations, ranks, basis
