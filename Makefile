@@ -28,13 +28,14 @@ demo: venv ## run the example, a survey of the standard library
 test: venv ## run the tests
 	@$(python) $(pytest) $(ARGS)
 
-test-all: ## run the tests on each Python of VERSIONS that is installed
+test-all: ## run the tests on each Python of VERSIONS that is installed (3.13t: a free-threaded one)
 	@passed=; for version in $(VERSIONS); do \
 		if ! found=$$(scripts/find-python $$version 2>/dev/null); then \
 			echo "== Python $$version: not installed, skipped"; continue; fi; \
 		echo "== Python $$version: $$found"; \
-		scripts/make-venv .venv-$$version requirements/dev.txt editable $$version || exit 1; \
-		.venv-$$version/bin/python $(pytest) $(ARGS) || exit 1; \
+		case $$version in *t) set=free-threaded lock=0 ;; *) set=dev lock= ;; esac; \
+		scripts/make-venv .venv-$$version requirements/$$set.txt editable $$version || exit 1; \
+		env $${lock:+PYTHON_GIL=$$lock} .venv-$$version/bin/python $(pytest) $(ARGS) || exit 1; \
 		passed="$$passed $$version"; \
 	done; \
 	if [ -z "$$passed" ]; then echo "none of Python $(VERSIONS) is installed" >&2; exit 1; fi; \
@@ -77,6 +78,7 @@ compile := uv pip compile --quiet --universal --python-version 3.10 --custom-com
 lock: ## pin the dependencies again (needs uv); UPGRADE=1 for the newest
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
 	$(compile) --extra all --group dev pyproject.toml --output-file requirements/dev.txt
+	$(compile) --python-version 3.13 --group free-threaded pyproject.toml --output-file requirements/free-threaded.txt
 	$(compile) --resolution lowest-direct --group build --group test pyproject.toml --output-file requirements/core.txt
 
 clean: ## remove environments, caches and builds

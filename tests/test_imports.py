@@ -20,14 +20,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "durations": set(),
     "priorities": {"durations"},
     "observers": {"runs"},
-    "convoys": set(),
-    "work": {"scheduler", "runs"},
-    "waits": {"runs", "observers"},
+    "convoys": {"free_threading"},
+    "free_threading": set(),
+    "work": {"scheduler", "runs", "free_threading"},
+    "waits": {"runs", "observers", "free_threading"},
     # The critical path is worked out while the program runs, with the same code as from a file.
     # Spans are read by the names in the inventory, and a record shows itself in a notebook by the report's help.
     "analysis": {"runs", "scheduler", "priorities", "observers", "telemetry", "report"},
-    "pool": {"work", "scheduler", "runs", "observers", "convoys"},
-    "telemetry": {"_version", "runs", "observers", "convoys"},
+    "pool": {"work", "scheduler", "runs", "observers", "convoys", "free_threading"},
+    "telemetry": {"_version", "runs", "observers", "convoys", "free_threading"},
     "adapter": {
         "pool",
         "work",

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -238,7 +237,9 @@ class FutureAdapter(
         for ledger in ledgers:
             ledger.add_source(self._source)
         self._runs: dict[str, Run] = {}  # those that have started
-        self._announced: OrderedDict[str, Run] = OrderedDict()  # those that may never start
+        # Those that may never start, the oldest first. Threads that meet in an `OrderedDict` can corrupt it, see
+        # `free_threading`.
+        self._announced: dict[str, Run] = {}
         self._latest: dict[int, Run] = {}  # by thread of the caller
 
     def _ledger_of(self, registry: CollectorRegistry, buckets: Buckets) -> Ledger | None:
@@ -413,8 +414,9 @@ class FutureAdapter(
         self._leave_behind(self._latest.get(run.caller_thread_id), run)
         self._latest[run.caller_thread_id] = run
         self._announced[run_id] = run
-        while len(self._announced) > MAX_ANNOUNCED:
-            self._announced.popitem(last=False)
+        if len(self._announced) > MAX_ANNOUNCED:
+            for oldest in list(self._announced)[:-MAX_ANNOUNCED]:
+                self._announced.pop(oldest, None)
 
     def post_graph_execute(
         self, *, run_id: str, graph: Any, success: bool, error: Exception | None, results: Any

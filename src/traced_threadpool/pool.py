@@ -25,6 +25,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from traced_threadpool.convoys import let_holder_go_on
+from traced_threadpool.free_threading import members
 from traced_threadpool.observers import Observers
 from traced_threadpool.runs import NodeRecord
 from traced_threadpool.scheduler import ENDED, RUNNING, RunQueue, Scheduler, Task
@@ -135,7 +136,7 @@ class Pool:
         self.unbound = Run(None)  # nodes submitted outside of any run
         self._runs.add(self.unbound)
         self._parked: dict[Task, list[threading.Event]] = {}
-        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._threads: set[threading.Thread] = set()  # as many as `max_workers` at most: they end with the executor
         self._loops = 0
         self._starting = 0
         self._pending = 0
@@ -820,7 +821,7 @@ _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
 def _reset_after_fork() -> None:
-    for pool in list(_pools):
+    for pool in members(_pools):
         pool.reset_after_fork()
 
 

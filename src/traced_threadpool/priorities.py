@@ -181,24 +181,22 @@ class Planner:
             by_name = ranks_of(policy(RunPlan(upstream=plan.upstream, seconds=seconds)))
             return Ranks(by_name, CUSTOM, learns, plan.count)
         changes = durations.changes  # first: what changes while the ranks are made counts for the next run
-        if plan.changes != changes:
+        made = plan.made  # whole or not at all: another thread may make it at this moment
+        if made is None or made[0] != changes:
             known = durations.settled_each(plan.order.names)
-            plan.by_name = plan.order.ranks(known)
-            plan.basis = CRITICAL_PATH if any(each is not None for each in known) else HOPS
-            plan.changes = changes
-        return Ranks(plan.by_name, plan.basis, learns, plan.count)
+            basis = CRITICAL_PATH if any(each is not None for each in known) else HOPS
+            plan.made = made = changes, plan.order.ranks(known), basis
+        return Ranks(made[1], made[2], learns, plan.count)
 
 
 class _Plan:
     """What is kept of the executions of the same nodes of one graph."""
 
-    __slots__ = ("basis", "by_name", "changes", "count", "order", "runs", "upstream")
+    __slots__ = ("count", "made", "order", "runs", "upstream")
 
     def __init__(self, upstream: Mapping[str, tuple[str, ...]], *, custom: bool) -> None:
         self.count = len(upstream)
         self.upstream = upstream if custom else {}  # one of the two is needed
         self.order = _Order({} if custom else upstream)
         self.runs = 0
-        self.changes = -1
-        self.by_name: Mapping[str, float] = {}
-        self.basis = HOPS
+        self.made: tuple[int, Mapping[str, float], str] | None = None  # change of durations, ranks, basis

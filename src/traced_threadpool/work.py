@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from traced_threadpool.free_threading import STORES_IN_ORDER
 from traced_threadpool.scheduler import NEW, RUNNING, RunQueue, Task
 
 if TYPE_CHECKING:
@@ -127,7 +127,6 @@ class Work(Task):
 
 
 _DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
-_HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class _MadeWhenAsked:
@@ -171,7 +170,7 @@ class NodeFuture(Future[Any]):
     def __init__(self, work: Work) -> None:
         self._state = PENDING
         self._result = self._exception = None
-        self._watched = not _HAS_GIL
+        self._watched = not STORES_IN_ORDER
         self.work = work
 
     def done(self) -> bool:

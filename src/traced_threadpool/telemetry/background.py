@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import threading
 import time
 import weakref
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from traced_threadpool.convoys import MOMENT_SECONDS, let_holder_go_on
+from traced_threadpool.free_threading import STORES_IN_ORDER, members
 from traced_threadpool.observers import ErrorLog
 
 MAX_WAITING: Final = 100_000
@@ -29,8 +29,6 @@ EXIT_SECONDS: Final = 5.0
 ENOUGH_WAITING: Final = 64
 """With more than this waiting, a worker lets the thread go first, if that has got on since: what waits for long has
 left the processor's caches, and is looked at by each garbage collection."""
-
-_HAS_GIL: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class _Mark:
@@ -88,7 +86,7 @@ class Background:
             self._errors.record(self._component, RuntimeError(f"{self._max_waiting} items wait; this one is dropped"))
             return
         waiting.append(item)
-        if not self._awake or not _HAS_GIL:
+        if not self._awake or not STORES_IN_ORDER:
             self._wake()
         elif count > ENOUGH_WAITING and self._done_count != self._gave_way_at:
             self._gave_way_at = self._done_count
@@ -197,12 +195,12 @@ def flush_all(timeout_seconds: float) -> bool:
         Whether all were dealt with in that time.
     """
     deadline = time.monotonic() + timeout_seconds
-    results = [background.flush(max(0.0, deadline - time.monotonic())) for background in list(_backgrounds)]
+    results = [background.flush(max(0.0, deadline - time.monotonic())) for background in members(_backgrounds)]
     return all(results)
 
 
 def _reset_after_fork() -> None:
-    for background in list(_backgrounds):
+    for background in members(_backgrounds):
         background.reset_after_fork()
 
 

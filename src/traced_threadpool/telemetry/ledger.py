@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from traced_threadpool.convoys import let_holder_go_on
+from traced_threadpool.free_threading import members
 from traced_threadpool.observers import Observer
 from traced_threadpool.runs import OUTCOMES, RUN_OUTCOMES, STATES
 from traced_threadpool.telemetry import losses, names
@@ -135,7 +136,7 @@ class Ledger:
     def read(self, wanted: Collection[names.Metric] = names.METRICS) -> dict[names.Metric, Points]:
         """The points of the metrics that are wanted, in the inventory's order."""
         with self._lock:
-            sources = [source for source in self._sources if not source.closed]
+            sources = [source for source in members(self._sources) if not source.closed]
             tallies = list(self._tallies.items())
             errors = list(self._errors.items())
         points: dict[names.Metric, Points] = {metric: [] for metric in names.METRICS}

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram, values
 
+from traced_threadpool.free_threading import STORES_IN_ORDER
 from traced_threadpool.observers import ErrorLog, Observer
 from traced_threadpool.runs import NodeRecord, RunRecord
 from traced_threadpool.telemetry import names
@@ -113,9 +114,13 @@ class Mirror:
         return any(value for metric in _BUSY for _, value in points[metric])
 
     def wake(self) -> None:
-        """Nodes run: keep writing until they have ended."""
+        """Nodes run: keep writing until they have ended.
+
+        The race: here `_wanted` is set before `_awake` is read; the thread says that it is no longer awake before it
+        looks at `_wanted` for the last time.
+        """
         self._wanted = True
-        if self._awake:
+        if self._awake and STORES_IN_ORDER:
             return
         with self._changed:
             if self._thread is not None:
@@ -132,9 +137,12 @@ class Mirror:
             self._wanted = False
             is_busy = self.write()
             with self._changed:
-                if not is_busy and not self._wanted:
-                    self._thread, self._awake = None, False
-                    return
+                if not is_busy:
+                    self._awake = False
+                    if not self._wanted:
+                        self._thread = None
+                        return
+                    self._awake = True
                 self._changed.wait(TICK_SECONDS)
 
 

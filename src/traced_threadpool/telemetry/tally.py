@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import add
 from typing import Any, Final
 
+from traced_threadpool.free_threading import members
 from traced_threadpool.runs import STATES
 from traced_threadpool.telemetry import names
 
@@ -161,7 +162,7 @@ _held_over_fork: list[threading.Lock] = []
 
 
 def _before_fork() -> None:
-    for tally in list(_tallies):
+    for tally in members(_tallies):
         tally.lock.acquire()
         _held_over_fork.append(tally.lock)
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from traced_threadpool.free_threading import members
 from traced_threadpool.observers import ErrorLog, Observer
 from traced_threadpool.runs import NodeRecord, RunRecord, WaitFacts
 from traced_threadpool.waits import board as b
@@ -300,8 +301,9 @@ def _within(cpu_ns: int, duration_ns: int) -> int:
 
 
 def _read_delay(seat: Seat, now_ns: int, cpu_ns: int) -> None:
-    if seat.delay is not None:
-        seat.delay_ns = seat.delay.read_ns()
+    delay = seat.delay
+    if delay is not None:
+        seat.delay_ns = delay.read_ns()
         seat.delay_at_ns = now_ns
         seat.delay_cpu_ns = cpu_ns
 
@@ -316,7 +318,7 @@ _meters: weakref.WeakSet[WaitsMeter] = weakref.WeakSet()
 
 
 def _reset_after_fork() -> None:
-    for meter in list(_meters):
+    for meter in members(_meters):
         meter.reset_after_fork()
 
 

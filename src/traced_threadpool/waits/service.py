@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from traced_threadpool.free_threading import STORES_IN_ORDER, members, values
 from traced_threadpool.waits import board as b
 from traced_threadpool.waits import sampler
 from traced_threadpool.waits.calibrate import Lock, NoCalibration, calibrate, thread_state_address
@@ -56,6 +57,9 @@ RESTART_SECONDS: Final = 60.0
 START_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 0.2
 PROBE_SECONDS: Final = 0.05
+UNSEEN_SECONDS: Final = 1.0
+"""For how long a node may go unseen where two threads need not agree on what came first."""
+
 PROBE_SLACK_NS: Final = 200_000
 """How late a thread wakes up without anybody being at fault: timers are rounded, and wake-ups take a moment."""
 
@@ -138,8 +142,7 @@ class Seat:
     def close(self) -> None:
         """Lets go of the board, without a word on it: in a forked child it is the parent's."""
         self._free = None
-        if self.delay is not None:
-            self.delay.close()
+        self.delay = None  # the last who reads it closes the file: closed under a reader, its number may be another's
 
     def __del__(self) -> None:  # with the thread, whose local it is
         # A forked child drops the other threads before it calls anybody: their rows are still in use, by the parent.
@@ -232,7 +235,7 @@ class Service:
 
     def _set_budget(self) -> None:
         if self._board is not None:
-            share = min(self._users.values(), default=DEFAULT_BUDGET)
+            share = min(values(self._users), default=DEFAULT_BUDGET)
             self._board.words[b.BUDGET_PPM] = max(1, round(share * 1e6))
 
     # What workers need
@@ -437,7 +440,8 @@ class Service:
                 continue
             self.keeper_sleeps = True
             if not self._is_active() and not self._stopping:
-                self._woken.wait(max(0.0, limit - idle))
+                # The worker says that it is in a node before it looks whether we sleep.
+                self._woken.wait(max(0.0, limit - idle if STORES_IN_ORDER else min(limit - idle, UNSEEN_SECONDS)))
             self.keeper_sleeps = False
             self._woken.clear()
 
@@ -558,7 +562,7 @@ class Service:
         """
         process, channel, memory = self._process, self._channel, self._memory
         self.epoch += 1
-        for seat in list(self._all_seats):
+        for seat in members(self._all_seats):
             seat.close()
         if self._keepers_delay is not None:
             self._keepers_delay.close()  # a forked child has the file, and not the thread
