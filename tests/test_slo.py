@@ -122,7 +122,9 @@ def test_names_that_would_break_a_query_are_refused(slo: Slo, option: str, name:
         (["99", "--latency", "soon"], "no duration"),
         (["99", "--latency", "0s"], "no duration"),
         (["99", "--latency", "30s", "--latency-objective", "100"], "leaves no error budget"),
+        (["99", "--latency-objective", "95"], "--latency, which is not given"),
         (["99", "--fresh-within", "-1h"], "no duration"),
+        (["99", "--fresh-within", "101000d"], "is longer than 100 years"),
         (["99", "--buckets", "3,2"], "no list of positive, rising numbers"),
         (["99", "--buckets", "a"], "no list of positive, rising numbers"),
     ],
@@ -146,6 +148,7 @@ def test_alerts_that_could_never_fire_are_left_out_and_said(slo: Slo) -> None:
     assert "An objective of 90 % for availability cannot burn 14.4 times too fast" in text
     rules = slo.rules("--objective", "90")
     assert [rule["labels"]["long_window"] for rule in rules if "alert" in rule] == ["6h", "1d", "3d"]
+    assert "An objective of 10 % for availability cannot burn 3 times too fast" in slo("--objective", "1e1")
 
 
 def test_a_file_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
