@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -140,6 +141,17 @@ def test_own_bounds_are_a_latency(slo: Slo) -> None:
     text = slo("--objective", "99", "--latency", "45s", "--buckets", "1,45,90")
     assert 'le=~"45(\\\\.0)?"' in text
     assert text.startswith("# traced-threadpool slo --objective 99 --latency 45s --latency-objective 99 --buckets 45\n")
+
+
+def test_the_runbooks_address_is_in_every_alert(slo: Slo) -> None:
+    """With the alert's heading; and in the command on top, which writes the file again."""
+    words = ("--objective", "99.9", "--latency", "30s", "--fresh-within", "26h", "--runbook", "https://wiki/x.md")
+    alerts = [rule for rule in slo.rules(*words) if "alert" in rule]
+    assert len(alerts) == 10
+    for rule in alerts:
+        assert rule["annotations"]["runbook_url"] == f"https://wiki/x.md#{rule['alert'].lower()}"
+    text = slo(*words)
+    assert slo(*shlex.split(text.splitlines()[0])[3:]) == text
 
 
 def test_alerts_that_could_never_fire_are_left_out_and_said(slo: Slo) -> None:
