@@ -9,7 +9,7 @@ from time import perf_counter, process_time
 
 from prometheus_client import CollectorRegistry
 
-from benchmarks.samples import Action, Series, take_turns
+from benchmarks.samples import Action, Series, per_node, take_turns
 from benchmarks.settings import Settings, say
 from traced_threadpool import FutureAdapter
 
@@ -60,18 +60,7 @@ def measure(settings: Settings) -> list[Series]:
         ):
             actions = {ON: _batch(on, work, nodes), OFF: _batch(off, work, nodes)}
             taken = take_turns(actions, rounds=settings.rounds(ROUNDS), choice=settings.choice)
-        for peer, samples in taken.items():
-            for measured, values in samples.items():
-                found.append(
-                    Series(
-                        section=SECTION,
-                        case=case,
-                        peer=peer,
-                        measure=measured,
-                        unit="µs/node",
-                        values=tuple(value / nodes * 1e6 for value in values),
-                    )
-                )
+        found += per_node(SECTION, case, nodes, taken)
     return found
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import dags, peers
 from benchmarks.dags import Dag
 from benchmarks.peers import Run, is_installed, open_peers
-from benchmarks.samples import Series, take_turns, timed
+from benchmarks.samples import Series, per_node, take_turns, timed
 from benchmarks.settings import Settings, say
 
 SECTION = "orchestrators"
@@ -45,18 +45,7 @@ def measure(settings: Settings) -> list[Series]:
             **take_turns(actions, rounds=rounds, choice=settings.choice),
             peers.PREFECT: _in_a_process(layers, width, rounds),
         }
-    return [
-        Series(
-            section=SECTION,
-            case=dag.name,
-            peer=name,
-            measure=key,
-            unit="µs/node",
-            values=tuple(value / len(dag) * 1e6 for value in values),
-        )
-        for name, samples in taken.items()
-        for key, values in samples.items()
-    ]
+    return per_node(SECTION, dag.name, len(dag), taken)
 
 
 def _in_a_process(layers: int, width: int, rounds: int) -> dict[str, Sequence[float]]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from benchmarks import dags, peers
 from benchmarks.dags import Dag
 from benchmarks.peers import open_peers
-from benchmarks.samples import Action, Series, take_turns, timed
+from benchmarks.samples import Action, Series, per_node, take_turns, timed
 from benchmarks.settings import Settings, say
 
 SECTION = "overhead"
@@ -55,8 +53,7 @@ def measure_shapes(settings: Settings) -> list[Series]:
             say(f"overhead: {dag.name}")
             actions = {name: timed(peer, peer.prepare(dag), dag.expected) for name, peer in opened.items()}
             taken = take_turns(actions, rounds=settings.rounds(ROUNDS), choice=settings.choice)
-            for name, samples in taken.items():
-                found += _per_node(SECTION, dag.name, name, len(dag), samples)
+            found += per_node(SECTION, dag.name, len(dag), taken)
     return found + _measure_distributed(settings)
 
 
@@ -69,8 +66,7 @@ def _measure_distributed(settings: Settings) -> list[Series]:
                 say(f"overhead: distributed, {dag.name}")
                 actions = {name: timed(peer, peer.prepare(dag), dag.expected) for name, peer in opened.items()}
                 taken = take_turns(actions, rounds=settings.rounds(ROUNDS), choice=settings.choice)
-                for name, samples in taken.items():
-                    found += _per_node(SECTION, dag.name, name, len(dag), samples)
+                found += per_node(SECTION, dag.name, len(dag), taken)
     return found
 
 
@@ -91,19 +87,5 @@ def measure_sizes(settings: Settings) -> list[Series]:
         taken = take_turns(actions, rounds=settings.rounds(SIZES_ROUNDS), choice=settings.choice)
         for key, samples in taken.items():
             name, dag = origin[key]
-            found += _per_node(SIZES_SECTION, f"{len(dag):,} nodes", name, len(dag), samples)
+            found += per_node(SIZES_SECTION, f"{len(dag):,} nodes", len(dag), {name: samples})
     return found
-
-
-def _per_node(section: str, case: str, peer: str, count: int, samples: Mapping[str, Sequence[float]]) -> list[Series]:
-    return [
-        Series(
-            section=section,
-            case=case,
-            peer=peer,
-            measure=measure,
-            unit="µs/node",
-            values=tuple(value / count * 1e6 for value in values),
-        )
-        for measure, values in samples.items()
-    ]

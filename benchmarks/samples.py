@@ -66,6 +66,22 @@ class Results:
         return list(dict.fromkeys(found))
 
 
+def per_node(section: str, case: str, nodes: int, taken: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Series]:
+    """Seconds of whole runs, by peer and measure, into microseconds per node."""
+    return [
+        Series(
+            section=section,
+            case=case,
+            peer=peer,
+            measure=measure,
+            unit="µs/node",
+            values=tuple(value / nodes * 1e6 for value in values),
+        )
+        for peer, samples in taken.items()
+        for measure, values in samples.items()
+    ]
+
+
 def quartiles(values: Sequence[float]) -> tuple[float, float]:
     """The first and the third.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from benchmarks import dags, peers
 from benchmarks.dags import Dag
 from benchmarks.peers import Peer, open_peers
-from benchmarks.samples import Action, Series, take_turns, timed
+from benchmarks.samples import Action, Series, per_node, take_turns, timed
 from benchmarks.settings import Settings, say
 
 SECTION = "telemetry parts"
@@ -64,15 +64,4 @@ def _on_a_new_driver(peer: Peer, dag: Dag) -> Action:
 
 def _turns(section: str, dag: Dag, actions: dict[str, Action], settings: Settings, rounds: int) -> list[Series]:
     taken = take_turns(actions, rounds=settings.rounds(rounds), choice=settings.choice)
-    return [
-        Series(
-            section=section,
-            case=dag.name,
-            peer=name,
-            measure=key,
-            unit="µs/node",
-            values=tuple(value / len(dag) * 1e6 for value in values),
-        )
-        for name, samples in taken.items()
-        for key, values in samples.items()
-    ]
+    return per_node(section, dag.name, len(dag), taken)

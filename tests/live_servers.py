@@ -113,6 +113,11 @@ class Process:
         found = until(lambda: re.search(pattern, self.output()), f"{pattern} in {self.log}", alive=self)
         return str(found[1])
 
+    def kill(self) -> None:
+        """End it without asking."""
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> int:
         """Ask it to end; gives its status."""
         self._process.send_signal(signal.SIGTERM)
@@ -385,43 +390,39 @@ class Webhook:
 
 
 class Rotel:
-    """A whole OTLP collector: takes spans over gRPC and HTTP, and hands them to another receiver over gRPC."""
+    """A whole OTLP collector: takes spans and metrics over gRPC and HTTP, and hands them to another receiver over gRPC.
+
+    `grpc` and `http` are its addresses. Entered again, once its block has been left, it listens at the same ones.
+    """
 
     def __init__(self, folder: Path, forward_to: str) -> None:
         self._folder = folder / "rotel"
         self._forward_to = forward_to
+        self._ports: tuple[int, int] | None = None
+        self._starts = 0
 
     def __enter__(self) -> Self:
-        found = importlib.util.find_spec("rotel")
-        need(found and found.origin, "rotel is not installed (it is in the dev group, for Linux)")
-        assert found is not None
-        assert found.origin is not None
-        agent = str(Path(found.origin).with_name("rotel-agent"))
-        # It is linked against the shared library of its Python, of which an interpreter of one's own may have a copy.
-        libraries = f"{sysconfig.get_config_var('LIBDIR')}:{os.environ.get('LD_LIBRARY_PATH', '')}"
-        environment = {"LD_LIBRARY_PATH": libraries}
-        tried = subprocess.run(
-            [agent, "--version"], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-        )
-        need("yes" if tried.returncode == 0 else None, f"rotel does not run here: {tried.stderr.strip()}")
-        self._folder.mkdir()
+        agent, environment = _rotel()
+        self._folder.mkdir(exist_ok=True)
         # It cannot be asked for any free port: one that was free a moment ago may be taken when it gets there.
         for attempt in range(5):
-            grpc, http_port = _free_port(), _free_port()
+            grpc, http_port = self._ports or (_free_port(), _free_port())
             command = [
                 agent, "start", "--exporter", "otlp", "--otlp-exporter-endpoint", self._forward_to,
-                "--otlp-exporter-compression", "none", "--otlp-grpc-endpoint", f"127.0.0.1:{grpc}",
-                "--otlp-http-endpoint", f"127.0.0.1:{http_port}", "--pid-file", str(self._folder / "pid"),
-                "--log-file", str(self._folder / "own-log"),
+                "--otlp-exporter-compression", "none", "--batch-timeout", "20ms",
+                "--otlp-grpc-endpoint", f"127.0.0.1:{grpc}", "--otlp-http-endpoint", f"127.0.0.1:{http_port}",
+                "--pid-file", str(self._folder / "pid"), "--log-file", str(self._folder / "own-log"),
             ]  # fmt: skip
-            self._process = Process(command, self._folder / f"log-{attempt}", environment).__enter__()
+            self._starts += 1
+            self._process = Process(command, self._folder / f"log-{self._starts}", environment).__enter__()
             try:
                 _wait_until_it_listens(self._process, grpc, http_port)
             except BaseException as error:
                 self._process.__exit__()
-                if attempt == 4 or not isinstance(error, AssertionError):
+                if attempt == 4 or self._ports is not None or not isinstance(error, AssertionError):
                     raise
             else:
+                self._ports = grpc, http_port
                 self.grpc = f"http://127.0.0.1:{grpc}"
                 self.http = f"http://127.0.0.1:{http_port}"
                 return self
@@ -429,6 +430,27 @@ class Rotel:
 
     def __exit__(self, *exc_info: object) -> None:
         self._process.__exit__(*exc_info)
+
+    def kill(self) -> None:
+        """As if it had crashed: what it had not handed on is gone."""
+        self._process.kill()
+
+
+def _rotel() -> tuple[str, dict[str, str]]:
+    """The program, and what its environment must have."""
+    found = importlib.util.find_spec("rotel")
+    origin = need(
+        found.origin if found is not None else None, "rotel is not installed (it is in the dev group, for Linux)"
+    )
+    agent = str(Path(origin).with_name("rotel-agent"))
+    # It is linked against the shared library of its Python, of which an interpreter of one's own may have a copy.
+    libraries = f"{sysconfig.get_config_var('LIBDIR')}:{os.environ.get('LD_LIBRARY_PATH', '')}"
+    environment = {"LD_LIBRARY_PATH": libraries}
+    tried = subprocess.run(
+        [agent, "--version"], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    need("yes" if tried.returncode == 0 else None, f"rotel does not run here: {tried.stderr.strip()}")
+    return agent, environment
 
 
 def _free_port() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -240,8 +241,85 @@ def test_a_page_that_cannot_be_written(command: Command, trace: Path, tmp_path: 
     assert command("report", trace, "-o", missing, status=3) == (
         f"traced-threadpool: {str(missing)!r} cannot be written: No such file or directory\n"
     )
+    assert "cannot be written: Is a directory" in command("report", trace, "-o", tmp_path, status=3)
+    (tmp_path / "link.html").symlink_to(trace)
+    content = trace.read_bytes()
+    for words in (
+        (trace, "-o", trace),
+        (trace, "-o", tmp_path / "link.html"),
+        (trace, "-o", f"{tmp_path}/./trace.jsonl"),
+    ):
+        assert "would be overwritten" in command("report", *words, status=2)
+    assert trace.read_bytes() == content
     named_so = trace.rename(tmp_path / "trace.html")
     assert "would be overwritten" in command("report", named_so, status=2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="that a process may write no more is said as Linux does")
+@pytest.mark.parametrize(("killed", "status"), [(False, 3), (True, -25)], ids=["full", "killed"])
+def test_a_page_that_is_half_written_takes_nobodys_place(
+    trace: Path, tmp_path: Path, killed: bool, status: int
+) -> None:
+    """Where no more than 100 kB may be written, or the program is killed for them: the old page is still there."""
+    page = tmp_path / "run.html"
+    page.write_text("the old one")
+    page.chmod(0o640)
+    program = (
+        "import resource, signal, sys; from traced_threadpool import cli; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); "
+        f"signal.signal(signal.SIGXFSZ, signal.{'SIG_DFL' if killed else 'SIG_IGN'}); sys.exit(cli.main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", program, "report", str(trace), "-o", str(page)]
+    done = subprocess.run(words, capture_output=True, text=True, env=_environment(), timeout=50, check=False)
+    assert done.returncode == status, done.stderr
+    assert page.read_text() == "the old one"
+    if not killed:
+        assert done.stderr == f"traced-threadpool: {str(page)!r} cannot be written: File too large\n"
+        assert sorted(tmp_path.iterdir()) == [page, trace]
+    assert cli.main(["report", str(trace), "-o", str(page)]) == 0
+    assert page.read_text(encoding="utf-8").endswith("</html>\n")
+    assert page.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_page_to_what_is_no_file(trace: Path, tmp_path: Path) -> None:
+    """A pipe is written to and not replaced; nor is a link, which goes on leading to the page."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link.html"
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "run.html")
+    with subprocess.Popen(
+        [*PROGRAM, "report", trace, "-o", pipe], stdout=subprocess.PIPE, env=_environment()
+    ) as process:
+        through_pipe = pipe.read_text(encoding="utf-8")
+        process.communicate(timeout=50)
+    assert cli.main(["report", str(trace), "-o", str(link)]) == 0
+    assert link.is_symlink()
+    assert (tmp_path / "run.html").read_text(encoding="utf-8") == through_pipe
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_from_standard_input(trace: Path, tmp_path: Path, packed: bool) -> None:
+    """`grep ... | traced-threadpool explain -`; a page of it needs a name."""
+    content = trace.read_bytes()
+
+    def piped(*words: object, of: bytes = gzip.compress(content) if packed else content) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [*PROGRAM, *map(str, words)], input=of, capture_output=True, env=_environment(), timeout=50, check=False
+        )
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    status, text, said = piped("explain", "-")
+    assert (status, said) == (0, "")
+    assert text.startswith("standard input: 1 run\netl: 944 ms, 60 nodes")
+    assert json.loads(piped("diff", "-", trace, "--json")[1])["change"] == 0
+    assert piped("explain", "-", "--run", "7")[::2] == (
+        4, "traced-threadpool: standard input has no run '7'; it has 1 run (ids: run-1)\n"
+    )  # fmt: skip
+    assert piped("report", "-")[0] == 2
+    assert piped("report", "-", "-o", tmp_path / "run.html")[0] == 0
+    assert (tmp_path / "run.html").exists()
+    status, _, said = piped("explain", "-", of=b"")
+    assert (status, said.split(";")[0]) == (3, "traced-threadpool: standard input is empty")
 
 
 def test_diff_names_what_got_slower(command: Command, trace: Path, tmp_path: Path) -> None:
@@ -295,6 +373,13 @@ def test_a_file_that_is_no_trace(command: Command, tmp_path: Path, content: byte
     assert message.startswith("traced-threadpool: ")
     assert name in message
     assert "Traceback" not in message
+
+
+def test_a_directory_is_no_trace(command: Command, tmp_path: Path) -> None:
+    """The same status, whichever command; and what to name in place of it."""
+    for words in (["explain"], ["what-if"], ["report"], ["diff", tmp_path]):
+        message = command(*words, tmp_path, status=3)
+        assert message.startswith(f"traced-threadpool: {str(tmp_path)!r} is a directory; name a file in it, such as ")
 
 
 def test_help_is_there_for_every_command(command: Command) -> None:

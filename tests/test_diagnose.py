@@ -418,6 +418,19 @@ def test_findings_are_in_the_order_of_their_gain() -> None:
     assert gains == sorted(gains, reverse=True)
 
 
+def test_no_more_than_three_are_told() -> None:
+    """Of five causes, each worth telling alone, the three that would help most."""
+    states: dict[State, int] = {"lock": 250, "sleep": 250, "disk": 250, "network": 250}
+
+    assert causes(run(*in_turns(12, 1000, 4, states), end=3000)) == [
+        "pool_too_small",
+        "lock_contention",
+        "sleeping_node",
+    ]
+    assert "slow_network" in causes(run(*in_turns(12, 1000, 4, {"network": 1000}), end=3000))
+    assert "slow_disk" in causes(run(*in_turns(12, 1000, 4, {"disk": 1000}), end=3000))
+
+
 def test_waits_that_are_no_fault_alone_come_after_what_is() -> None:
     """Half of the time on the network would be healthy; the processors that are missing are why one looks at all."""
     crowded = run(*side_by_side({"network": 450, "cpu": 350, "runqueue": 200}), end=1000)

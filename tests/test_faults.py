@@ -18,7 +18,7 @@ import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.rotel_process import RotelProcess, needs_rotel
+from tests.live_servers import Rotel
 from tests.telemetry_helpers import Caller, make_adapter, make_driver
 from tests.test_push import free_port
 from tests.test_setup_telemetry import environment, needs_extra
@@ -186,7 +186,6 @@ def test_a_slow_endpoint_gets_everything(tmp_path: Path) -> None:
 
 
 @needs_extra
-@needs_rotel
 @pytest.mark.slow
 def test_a_collector_that_restarts(tmp_path: Path) -> None:
     """Runs go on while it is away, and are right; once it is back, so are the spans. Of a collector as a process."""
@@ -202,7 +201,7 @@ def test_a_collector_that_restarts(tmp_path: Path) -> None:
         setup.close()
     """
     with GrpcReceiver() as receiver:
-        rotel = RotelProcess(tmp_path, receiver.endpoint)
+        rotel = Rotel(tmp_path, receiver.endpoint)
         with rotel:
             variables = {"COLLECTOR": rotel.http, "OTEL_BSP_SCHEDULE_DELAY": "50"}
             running = Program(text, tmp_path, **variables)
@@ -210,7 +209,7 @@ def test_a_collector_that_restarts(tmp_path: Path) -> None:
                 stack.enter_context(running)
                 assert running.step() == "done"
                 receiver.wait_for(2 * SPANS)
-                rotel.__exit__()
+                rotel.kill()
                 assert running.step() == "done"
                 rotel.__enter__()
                 assert running.step() == "done"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "runs": set(),
     "scheduler": {"runs"},
-    "durations": set(),
+    "whole_file": set(),
+    "durations": {"whole_file"},
     "priorities": {"durations"},
     "observers": {"runs"},
     "convoys": {"free_threading"},
@@ -42,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "report": {"analysis", "runs", "priorities", "_version"},
     "slo": {"telemetry"},
-    "cli": {"priorities", "analysis", "report", "slo", "telemetry", "demo", "runs", "_version"},
+    "cli": {"priorities", "analysis", "report", "slo", "telemetry", "demo", "runs", "whole_file", "_version"},
     "demo": {"adapter", "analysis", "report", "telemetry"},
     "__main__": {"cli"},
     "__init__": {"_version", "adapter", "pool", "telemetry"},
@@ -90,6 +92,15 @@ def test_only_the_adapter_knows_hamilton(file: Path) -> None:
     """Everything else would serve another framework as well."""
     if str(file.relative_to(PACKAGE)) not in HAMILTON_IS_KNOWN_IN:
         assert not [module for module in _imports(file) if module.split(".")[0] == "hamilton"]
+
+
+def test_the_map_for_people_is_this_one() -> None:
+    """`CONTRIBUTING.md` has every room with what it may import, but for those that only tie the package together."""
+    text = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)(?:\.py|/)` \| .* \| (.*) \|$", text, re.MULTILINE)
+    told = {room: set(re.findall(r"`(\w+)`", names)) for room, names in rows}
+    assert told == {room: names for room, names in MAY_IMPORT.items() if not room.startswith("_")}
+    assert MAY_IMPORT.keys() == {file.relative_to(PACKAGE).parts[0].removesuffix(".py") for file in FILES}
 
 
 def test_the_core_imports_no_extra() -> None:

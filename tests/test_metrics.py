@@ -43,6 +43,7 @@ from tests.telemetry_helpers import (
     until,
 )
 from traced_threadpool import FutureAdapter
+from traced_threadpool.analysis.critical_path import critical_seconds
 from traced_threadpool.runs import STATES
 
 if TYPE_CHECKING:
@@ -124,6 +125,26 @@ GAUGES = (
 def gauges(registry: CollectorRegistry) -> dict[str, dict[Labels, float]]:
     """All gauges of the pool, by what follows `hamilton_` in their names."""
     return {name.removeprefix("hamilton_"): samples(registry, name) for name in GAUGES}
+
+
+# The critical path
+
+
+def test_the_critical_path_by_node_adds_up_to_the_runs(registry: CollectorRegistry) -> None:
+    """As the records of the same runs have it; a wait for the only worker is `_queue`, of whichever node."""
+    with FutureAdapter(max_workers=1, name="one", tracing=False, registry=registry, record=True) as adapter:
+        driver = make_driver(adapter, load, left, right, joined)
+        for _ in range(3):
+            driver.execute(["joined"])
+    sums: dict[Labels, float] = {}
+    for run in adapter.recorded_runs:
+        for name, seconds in critical_seconds(run).items():
+            labels = (name, "one", "hamilton.run")
+            sums[labels] = sums.get(labels, 0) + seconds
+    found = samples(registry, "hamilton_run_critical_path_seconds_total")
+    assert found == pytest.approx(sums)
+    assert {node for node, _, _ in found} >= {"load", "joined", "_queue"}
+    assert sum(found.values()) == pytest.approx(sum(samples(registry, "hamilton_run_duration_seconds_sum").values()))
 
 
 # Counting

@@ -13,8 +13,8 @@ pytest.importorskip("opentelemetry.sdk", reason="pushing metrics needs the extra
 
 from prometheus_client import CollectorRegistry
 
+from tests.live_servers import Rotel
 from tests.otlp_receiver import GrpcReceiver
-from tests.rotel_process import RotelProcess, needs_rotel
 from tests.telemetry_helpers import make_adapter, make_driver, until
 from tests.test_otel_metrics import fails, left, load
 from tests.test_push import free_port
@@ -59,13 +59,12 @@ def scraped(registry: CollectorRegistry, metric: names.Metric) -> Figures:
     return {labels: value for labels, value in figures.items() if metric.kind != "histogram" or any(value[0])}
 
 
-@needs_rotel
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_figures_arrive_through_a_collector(tmp_path: Path, protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts are exactly those of Prometheus, sums the same: after runs good and bad, through a process between."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", protocol)
     registry = CollectorRegistry()
-    with GrpcReceiver() as receiver, RotelProcess(tmp_path, receiver.endpoint) as rotel:
+    with GrpcReceiver() as receiver, Rotel(tmp_path, receiver.endpoint) as rotel:
         endpoint = rotel.grpc if protocol == "grpc" else rotel.http
         with setup_telemetry(metrics_endpoint=endpoint, service_name="shop") as setup:
             with make_adapter(registry=registry, meter_provider=setup.meter_provider, attribution=False) as adapter:

@@ -90,6 +90,34 @@ adapter.close()
 
 
 @needs_fork
+def test_fork_while_a_failure_of_telemetry_is_counted() -> None:
+    """The thread that counts it is not there in the child, which counts on by itself."""
+    code, said, errors = run_process(
+        CHILD
+        + """
+import logging
+
+from traced_threadpool.observers import Observer, Observers
+
+class Broken(Observer):
+    def node_started(self, node):
+        raise OSError("no space left on device")
+
+logging.disable()
+adapter = FutureAdapter(2, metrics=False, tracing=False)
+log = adapter._pool._observers.errors
+adapter._pool._observers = Observers([Broken()], log)
+adapter._pool._observed = True
+runs = driver_of(adapter, one, two)
+with log._lock:  # as another thread would have it
+    in_child(lambda: (runs.execute(["two"]), adapter.telemetry_errors))
+adapter.close()
+"""
+    )
+    assert (code, said) == (0, ["child: ({'two': 2}, {'observer': 2})", "exit 0"]), errors
+
+
+@needs_fork
 def test_fork_while_other_threads_execute() -> None:
     """Twenty times, at any moment of theirs: no child hangs on a lock that a thread of the parent's held."""
     code, said, errors = run_process(

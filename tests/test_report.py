@@ -29,6 +29,7 @@ from traced_threadpool.report.page import MAX_NODES, page, script_json
 from traced_threadpool.report.palette import DARK_BACKGROUND, LIGHT_BACKGROUND, LOOKS
 from traced_threadpool.report.quantities import change, duration, one_line, percent
 from traced_threadpool.report.timeline import timeline
+from traced_threadpool.report.verdict import title
 
 ECHARTS_SHA256 = "b66b25aeb4df84e33199dc21694014d336d222cbd9deb0e5a7c14bd6aa0d0fd0"
 
@@ -272,6 +273,23 @@ def test_the_page_allows_its_own_scripts_and_nothing_else() -> None:
     references = {"src", "href", "action", "data", "srcset", "style", "poster"}
     assert [(tag, attributes) for tag, attributes, _ in elements if references & attributes.keys()] == []
     assert [name for _, attributes, _ in elements for name in attributes if name.startswith("on")] == []
+
+
+def test_the_verdict_comes_first() -> None:
+    """And then what it rests on, in the order in which one asks."""
+    explanation = explain(layered_run())
+    elements = _elements(page(explanation))
+    assert [text for tag, _, text in elements if tag == "h2"] == [
+        "Verdict",
+        "Timeline",
+        "Critical path",
+        "What more workers would give",
+        "Where the nodes' time went",
+        "Nodes",
+        "About this record",
+    ]
+    lead = next(text for _, attributes, text in elements if attributes.get("class") == "lead")
+    assert lead == title(explanation.findings[0])
 
 
 def test_names_make_no_elements() -> None:

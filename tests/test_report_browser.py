@@ -16,6 +16,7 @@ from traced_threadpool.analysis.record import RecordedRun
 from traced_threadpool.report.explanation import explain
 from traced_threadpool.report.page import page as page_of
 from traced_threadpool.report.quantities import one_line
+from traced_threadpool.runs import STATES
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (it is in the dev group)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -137,6 +138,55 @@ def test_names_are_text(open_page: Open) -> None:
         assert opened.selected() == one_line(name, 500)
         assert opened.page.locator("#details h3").inner_text() == one_line(name, 500)
     assert opened.page.locator("img, iframe, b b, script").count() == 3  # the data and the page's own two scripts
+
+
+_PIXELS = """([where, colour, left, top, width, height]) => {
+    const probe = document.createElement("span");
+    probe.style.color = `var(--${colour})`;
+    document.body.append(probe);
+    const wanted = getComputedStyle(probe).color.match(/\\d+/g).slice(0, 3).map(Number);
+    probe.remove();
+    const canvas = document.querySelector(`${where} canvas`);
+    const box = [left, top, width || canvas.width - left, height || canvas.height - top];
+    const copy = document.createElement("canvas");
+    [copy.width, copy.height] = [canvas.width, canvas.height];
+    const context = copy.getContext("2d", { willReadFrequently: true });
+    context.drawImage(canvas, 0, 0);
+    const { data } = context.getImageData(...box);
+    let count = 0;
+    for (let at = 0; at < data.length; at += 4)
+        count += wanted.every((part, k) => Math.abs(data[at + k] - part) <= 2) && data[at + 3] === 255;
+    return count;
+}"""
+
+
+def test_what_the_charts_draw(open_page: Open) -> None:
+    """States as colours in the bars and by name, the path in its row and under its nodes, the load, the curve."""
+    run = layered_run()
+    opened = open_page(run)
+
+    def pixels(where: str, colour: str, left: float = 0, top: float = 0, width: float = 0, height: float = 0) -> int:
+        place = [round(each) for each in (left, top, width, height)]
+        return int(opened.page.evaluate(_PIXELS, [where, colour, *place]))
+
+    known = {state for node in run.nodes for state, ns in node.states.items() if ns}
+    for state in STATES:
+        drawn = pixels("#timeline", f"state-{state}") > 0, pixels("#names", f"state-{state}") > 0
+        assert drawn == (state in known, state in known), state
+    places = [opened.page.evaluate("node => tracedThreadpool.place(node)", index) for index in range(len(run.nodes))]
+    box = opened.page.locator("#timeline").bounding_box()
+    on_path = {step.key for step in explain(run).path.nodes}
+    under = {
+        node.name: pixels("#timeline", "ink", place["x"] - box["x"] - 1, place["y"] - box["y"] + 13, 3, 3) > 0
+        for node, place in zip(run.nodes, places, strict=True)
+    }
+    assert under == {node.name: node.key in on_path for node in run.nodes}
+    above_all = min(place["y"] for place in places) - box["y"] - 34  # the middle of the row of the path
+    assert pixels("#timeline", "ink", 132, above_all, height=1) > 600
+    below_all = max(place["y"] for place in places) - box["y"] + 60  # where the load is
+    for colour in ("ink", "accent"):
+        assert pixels("#timeline", colour, 132, below_all, height=96) > 20
+    assert pixels("#curve", "ink", 64) > 100
 
 
 def test_pointing_at_a_bar_tells_of_its_node(open_page: Open) -> None:

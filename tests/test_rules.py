@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -88,6 +89,23 @@ def test_every_alert_has_a_place_in_the_runbook() -> None:
     for rule in rules("alert"):
         assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
         assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+def test_the_documented_command_puts_the_runbooks_address_in(tmp_path: Path) -> None:
+    """Every alert's link becomes an address with the alert's heading, and nothing else changes."""
+    text = (ROOT / "docs/dashboards.md").read_text()
+    (command,) = re.findall(r"^sed .*$", text, re.MULTILINE)
+    for name in ("alerts.yaml", "slo.yaml"):
+        shutil.copy(RULES / name, tmp_path)
+    subprocess.run(shlex.split(command), cwd=tmp_path, timeout=50, check=True)
+    for name in ("alerts.yaml", "slo.yaml"):
+        before, after = (yaml.safe_load((folder / name).read_text()) for folder in (RULES, tmp_path))
+        for group in before["groups"]:
+            for rule in group["rules"]:
+                if "alert" in rule:
+                    heading = rule["annotations"]["runbook_url"].partition("#")[2]
+                    rule["annotations"]["runbook_url"] = f"https://wiki.example.com/hamilton#{heading}"
+        assert after == before
 
 
 @pytest.mark.parametrize("rule", rules("alert", "record"), ids=lambda rule: rule.get("record") or rule["alert"])

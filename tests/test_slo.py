@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -122,7 +123,9 @@ def test_names_that_would_break_a_query_are_refused(slo: Slo, option: str, name:
         (["99", "--latency", "soon"], "no duration"),
         (["99", "--latency", "0s"], "no duration"),
         (["99", "--latency", "30s", "--latency-objective", "100"], "leaves no error budget"),
+        (["99", "--latency-objective", "95"], "--latency, which is not given"),
         (["99", "--fresh-within", "-1h"], "no duration"),
+        (["99", "--fresh-within", "101000d"], "is longer than 100 years"),
         (["99", "--buckets", "3,2"], "no list of positive, rising numbers"),
         (["99", "--buckets", "a"], "no list of positive, rising numbers"),
     ],
@@ -140,12 +143,24 @@ def test_own_bounds_are_a_latency(slo: Slo) -> None:
     assert text.startswith("# traced-threadpool slo --objective 99 --latency 45s --latency-objective 99 --buckets 45\n")
 
 
+def test_the_runbooks_address_is_in_every_alert(slo: Slo) -> None:
+    """With the alert's heading; and in the command on top, which writes the file again."""
+    words = ("--objective", "99.9", "--latency", "30s", "--fresh-within", "26h", "--runbook", "https://wiki/x.md")
+    alerts = [rule for rule in slo.rules(*words) if "alert" in rule]
+    assert len(alerts) == 10
+    for rule in alerts:
+        assert rule["annotations"]["runbook_url"] == f"https://wiki/x.md#{rule['alert'].lower()}"
+    text = slo(*words)
+    assert slo(*shlex.split(text.splitlines()[0])[3:]) == text
+
+
 def test_alerts_that_could_never_fire_are_left_out_and_said(slo: Slo) -> None:
     """14.4 times 10 % is more than all runs."""
     text = slo("--objective", "90")
     assert "An objective of 90 % for availability cannot burn 14.4 times too fast" in text
     rules = slo.rules("--objective", "90")
     assert [rule["labels"]["long_window"] for rule in rules if "alert" in rule] == ["6h", "1d", "3d"]
+    assert "An objective of 10 % for availability cannot burn 3 times too fast" in slo("--objective", "1e1")
 
 
 def test_a_file_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

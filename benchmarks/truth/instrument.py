@@ -128,15 +128,6 @@ class Instrument:
         self._read(buffer)
         return tuple(buffer)
 
-    def gil_waits(self) -> tuple[int, int]:
-        """How often this thread waited on the interpreter's condition variable, and how far inside `_PyRuntime`
-        the last one was (0 when there was none).
-        """
-        buffer = (ctypes.c_int64 * 4)()
-        self._library.truth_gil(buffer)
-        waits, address, start, _ = buffer
-        return waits, address - start if waits else 0
-
 
 def without(truth: Truth, aside: Truth) -> Truth:
     """The same with all of a stretch within it as `other`."""

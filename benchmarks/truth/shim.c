@@ -46,8 +46,6 @@ static uintptr_t runtime_start, runtime_end;
 PER_THREAD int64_t blocked[STATES];
 PER_THREAD int inside;        /* a call that calls another one counts once */
 PER_THREAD int schedstat = -1;
-PER_THREAD int64_t gil_waits; /* waits on the interpreter lock's condition variable, and the variable */
-PER_THREAD uintptr_t gil_condition;
 static pthread_key_t at_thread_end;
 
 /* Whether this call is to be left alone. Between vfork and exec a child runs on its parent's memory, `active` and the
@@ -144,15 +142,6 @@ void truth_read(int64_t *out)
         out[3 + state] = blocked[state];
 }
 
-/* This thread's waits on a condition variable of the interpreter's, the last one's address, where that may lie. */
-void truth_gil(int64_t *out)
-{
-    out[0] = gil_waits;
-    out[1] = (int64_t)gil_condition;
-    out[2] = (int64_t)runtime_start;
-    out[3] = (int64_t)runtime_end;
-}
-
 /* What the calls below are made of */
 
 static int is_interpreters(const void *address)
@@ -163,15 +152,6 @@ static int is_interpreters(const void *address)
 static enum state of_lock(const void *address)
 {
     return is_interpreters(address) ? GIL : LOCK;
-}
-
-static enum state of_condition(const void *address)
-{
-    if (!is_interpreters(address))
-        return LOCK;
-    gil_waits++;
-    gil_condition = (uintptr_t)address;
-    return GIL;
 }
 
 static enum state of_descriptor(int descriptor)
@@ -226,13 +206,13 @@ static void *next(const char *name)
 /* The interpreter lock, and others */
 
 TIMED(int, pthread_cond_wait, (pthread_cond_t * condition, pthread_mutex_t *mutex), (condition, mutex),
-      of_condition(condition))
+      of_lock(condition))
 TIMED(int, pthread_cond_timedwait,
       (pthread_cond_t * condition, pthread_mutex_t *mutex, const struct timespec *until), (condition, mutex, until),
-      of_condition(condition))
+      of_lock(condition))
 TIMED(int, pthread_cond_clockwait,
       (pthread_cond_t * condition, pthread_mutex_t *mutex, clockid_t clock, const struct timespec *until),
-      (condition, mutex, clock, until), of_condition(condition))
+      (condition, mutex, clock, until), of_lock(condition))
 
 /* Most are free: those are taken without being timed. */
 int pthread_mutex_lock(pthread_mutex_t *mutex)

@@ -18,8 +18,6 @@ from typing import Final, Literal
 from traced_threadpool.slo import burn_rate
 from traced_threadpool.telemetry import names
 
-VARIABLES: Final = ("pool", "run", "node", "__rate_interval", "__range")
-
 Format = Literal["time_series", "heatmap", "table"]
 
 

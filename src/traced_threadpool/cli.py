@@ -21,6 +21,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -46,6 +47,7 @@ from traced_threadpool.report.text import difference_text, explanation_text, pre
 from traced_threadpool.slo import Objective, slo_file
 from traced_threadpool.slo.burn_rate import RUNBOOK
 from traced_threadpool.telemetry import names
+from traced_threadpool.whole_file import write_whole
 
 PROGRAM: Final = "traced-threadpool"
 
@@ -56,6 +58,7 @@ INTERRUPTED: Final = 130
 READER_GONE: Final = 141
 
 PIPED_WIDTH: Final = 120
+LATENCY_OBJECTIVE: Final = "99"
 LARGE_BYTES: Final = 8_000_000
 """From this size on, a file's reading is shown as it goes on, on a terminal."""
 
@@ -128,8 +131,8 @@ def command() -> None:
     """Why was a run slow, and what would help? And when to be told.
 
     Reads runs from a trace: the file that setup_telemetry(file=...) writes, JSON downloaded from Jaeger,
-    or OTLP JSON from Tempo or a collector. The commands that read a file take the longest run in it; --run
-    picks another. The command slo reads nothing: it writes alert rules.
+    or OTLP JSON from Tempo or a collector; - is standard input. The commands that read a file take the longest
+    run in it; --run picks another. The command slo reads nothing: it writes alert rules.
 
     \b
     Exit status: 0 done, 2 wrong usage, 3 a file cannot be read or written, 4 no such run,
@@ -137,7 +140,9 @@ def command() -> None:
     """
 
 
-_file = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+STANDARD_INPUT: Final = Path("-")
+
+_file = click.argument("file", type=click.Path(allow_dash=True, path_type=Path))
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -248,29 +253,32 @@ def what_if(
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    type=click.Path(path_type=Path, allow_dash=True),
     help="The page to write, - for standard output; by default FILE with the ending .html.",
 )
 @_which_run()
 def report(file: Path, output: Path | None, which: str) -> None:
     """Write an HTML page about a run: one file, which needs no network."""
+    if output is None:
+        if file == STANDARD_INPUT:
+            raise click.UsageError("standard input has no name for the page to be called after; give one with -o")
+        output = file.with_suffix(".html")
+    to_standard_output = str(output) == "-"
+    if not to_standard_output and _are_one(file, output):
+        raise click.UsageError(f"{str(file)!r} would be overwritten; name another file with -o")
     runs = _read(file)
     number = _pick(runs, which, file)
     written = page(explain_run(runs[number]))
-    if output is not None and str(output) == "-":
+    if to_standard_output:
         _put(written)
         return
-    if output is None:
-        output = file.with_suffix(".html")
-        if output == file:
-            raise click.UsageError(f"{str(file)!r} would be overwritten; name another file with -o")
     _write(output, written)
     _print([_which_it_is(file, runs, number, which), f"written to {output}"])
 
 
 @command.command()
-@click.argument("before", type=click.Path(dir_okay=False, path_type=Path))
-@click.argument("after", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("before", type=click.Path(allow_dash=True, path_type=Path))
+@click.argument("after", type=click.Path(allow_dash=True, path_type=Path))
 @_which_run("--run-before", "which_before", "BEFORE")
 @_which_run("--run-after", "which_after", "AFTER")
 @_as_json
@@ -360,7 +368,7 @@ def _bounds(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option("--objective", required=True, metavar="PERCENT", help="How many runs do not fail: 99.9, say.")
 @click.option("--latency", metavar="DURATION", help="How long a run may take: 30s, say. A bound of the histogram.")
 @click.option(
-    "--latency-objective", default="99", show_default=True, metavar="PERCENT", help="How many runs keep to it."
+    "--latency-objective", metavar="PERCENT", help=f"How many runs keep to it; {LATENCY_OBJECTIVE} if you do not say."
 )
 @click.option("--fresh-within", metavar="DURATION", help="How old the last success may be: 26h, say.")
 @click.option(
@@ -370,7 +378,7 @@ def _bounds(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="The file to write, in place of standard output.",
 )
 def slo(
@@ -378,7 +386,7 @@ def slo(
     pool: str | None,
     objective: str,
     latency: str | None,
-    latency_objective: str,
+    latency_objective: str | None,
     fresh_within: str | None,
     buckets: tuple[float, ...],
     runbook: str,
@@ -388,13 +396,15 @@ def slo(
 
     By Google's method of several windows and burn rates (docs/slo.md).
     """
+    if latency_objective is not None and latency is None:
+        raise click.UsageError("--latency-objective says how many runs keep to --latency, which is not given")
     try:
         promised = Objective.parse(
             run=run_name,
             pool=pool,
             availability=objective,
             latency=latency,
-            latency_objective=latency_objective,
+            latency_objective=latency_objective or LATENCY_OBJECTIVE,
             fresh_within=fresh_within,
             bounds=buckets,
         )
@@ -411,8 +421,26 @@ def slo(
 # Files and runs
 
 
+def _standard_input() -> BufferedReader:
+    try:
+        return open(0, "rb", closefd=False)
+    except OSError as error:
+        raise Failure(f"there is no standard input to read: {error.strerror or error}", UNREADABLE) from error
+
+
+def _are_one(file: Path, other: Path) -> bool:
+    """Whether two names are of one file, by whatever way they lead there."""
+    try:
+        return file.samefile(other)
+    except OSError:  # one of them is not there
+        return False
+
+
 def _read(file: Path) -> list[RecordedRun]:
     try:
+        if file == STANDARD_INPUT:
+            with _standard_input() as stream:
+                return read_runs(stream)
         with _progress(file) as advance:
             return read_runs(file, progress=advance)
     except TraceFileError as error:
@@ -452,14 +480,16 @@ def _pick(runs: Sequence[RecordedRun], which: str, file: Path) -> int:
     have = "1 run" if len(runs) == 1 else f"{len(runs):,} runs, 1 to {len(runs)}"
     ids = ", ".join(run.id for run in runs[:5]) + (", ..." if len(runs) > 5 else "")
     what = f"{len(found)} runs whose ids begin with" if found else "no run"
-    raise Failure(f"{str(file)!r} has {what} {which!r}; it has {have} (ids: {ids})", NO_SUCH_RUN)
+    where = "standard input" if file == STANDARD_INPUT else repr(str(file))
+    raise Failure(f"{where} has {what} {which!r}; it has {have} (ids: {ids})", NO_SUCH_RUN)
 
 
 def _which_it_is(file: Path, runs: Sequence[RecordedRun], number: int, which: str) -> str:
+    where = "standard input" if file == STANDARD_INPUT else file
     if len(runs) == 1:
-        return f"{file}: 1 run"
+        return f"{where}: 1 run"
     why = ", the longest" if which == "longest" else ""
-    return f"{file}: run {number + 1:,} of {len(runs):,}{why} (--run picks another)"
+    return f"{where}: run {number + 1:,} of {len(runs):,}{why} (--run picks another)"
 
 
 def _where(file: Path, runs: Sequence[RecordedRun], number: int) -> dict[str, Any]:
@@ -475,7 +505,7 @@ def _where(file: Path, runs: Sequence[RecordedRun], number: int) -> dict[str, An
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8", newline="\n")
+        write_whole(path, text)
     except OSError as error:
         raise Failure(f"{str(path)!r} cannot be written: {error.strerror or error}", UNREADABLE) from error
 

@@ -22,10 +22,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
+
+from traced_threadpool.whole_file import write_whole
 
 WEIGHT: Final = 0.25
 STEP: Final = 0.1
@@ -91,18 +92,8 @@ def save(durations: Durations, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: It cannot be written. What was there is still there.
     """
-    path = Path(path)
     document = {"version": VERSION, "seconds": durations.seconds()}
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("x", encoding="utf-8") as file:
-            json.dump(document, file, indent=0, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, json.dumps(document, indent=0, ensure_ascii=False) + "\n")
 
 
 def load(path: str | os.PathLike[str]) -> Durations:

@@ -148,6 +148,7 @@ class Pool:
         if self.closed:
             self.executor.end(wait=False)
         self._reset()
+        self._observers.errors.reset_locks()
 
     # Submitting
 

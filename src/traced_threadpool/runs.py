@@ -62,8 +62,8 @@ class PathFacts:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-class KeptNode(Protocol):
-    """What is kept of a node that has ended."""
+class TimedNode(Protocol):
+    """A node's name and times, however they are kept: as far as the critical path looks at it."""
 
     @property
     def name(self) -> str: ...
@@ -75,6 +75,11 @@ class KeptNode(Protocol):
     def started_ns(self) -> int: ...
     @property
     def ended_ns(self) -> int: ...
+
+
+class KeptNode(TimedNode, Protocol):
+    """What is kept of a node that has ended."""
+
     @property
     def upstream(self) -> Sequence[KeptNode]: ...
     @property

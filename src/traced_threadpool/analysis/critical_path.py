@@ -50,9 +50,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, TypeVar
 
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
+from traced_threadpool.runs import TimedNode
 
 QUEUE: Final = "_queue"
 DEPENDENCY: Final = "_dependency"
@@ -97,24 +98,9 @@ class CriticalPath:
         return tuple(step for step in self.steps if step.kind == "node")
 
 
-class Timed(Protocol):
-    """A node as far as the path looks at it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def submitted_ns(self) -> int: ...
-    @property
-    def ready_ns(self) -> int: ...
-    @property
-    def started_ns(self) -> int: ...
-    @property
-    def ended_ns(self) -> int: ...
-
-
 _NAMES: Final[Mapping[Kind, str]] = {"queue": QUEUE, "dependency": DEPENDENCY, "outside": OUTSIDE}
 
-Node = TypeVar("Node", bound=Timed)
+Node = TypeVar("Node", bound=TimedNode)
 Stretch = tuple[Kind, Node | None, int, int]
 """Kind, the node that ran or waited, from, to."""
 

@@ -16,7 +16,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -54,7 +54,7 @@ class TraceFileError(ValueError):
 
 
 def read_runs(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | BufferedReader,
     *,
     progress: Callable[[int], None] | None = None,
     max_document_bytes: int = MAX_DOCUMENT_BYTES,
@@ -63,7 +63,7 @@ def read_runs(
     """All runs in a file, by their start; a run nested in another is part of that one's record.
 
     Args:
-        path: The file.
+        path: The file, or one that is open for reading bytes, such as `sys.stdin.buffer`.
         progress: Told the bytes read so far, of the file as it is on the disk.
         max_document_bytes: How large one line, or a file that is a single JSON document, may be.
         max_spans: How many spans of runs and nodes there may be.
@@ -71,9 +71,9 @@ def read_runs(
     Raises:
         TraceFileError: The file holds no run, or cannot be read.
     """
-    shown = repr(os.fspath(path))
+    shown = _name_of(path)
     try:
-        with Path(path).open("rb") as raw:
+        with nullcontext(path) if isinstance(path, BufferedReader) else Path(path).open("rb") as raw:
             reading = _Reading(shown, raw, progress, max_document_bytes)
             gathered = Gathered()
             for found in reading.found():
@@ -295,8 +295,15 @@ def _nothing_found(shown: str, gathered: Gathered, reading: _Reading) -> str:
     return f"{shown} holds a trace without a span; {EXPECTED}"
 
 
-def _why_not(shown: str, path: str | os.PathLike[str], error: OSError) -> str:
-    if isinstance(error, IsADirectoryError):
+def _name_of(path: str | os.PathLike[str] | BufferedReader) -> str:
+    if not isinstance(path, BufferedReader):
+        return repr(os.fspath(path))
+    name = getattr(path, "name", None)
+    return "standard input" if name in (0, "<stdin>") else f"the open file {name!r}"
+
+
+def _why_not(shown: str, path: str | os.PathLike[str] | BufferedReader, error: OSError) -> str:
+    if isinstance(error, IsADirectoryError) and not isinstance(path, BufferedReader):
         return f"{shown} is a directory; name a file in it, such as {str(Path(path) / 'trace.jsonl')!r}"
     if isinstance(error, FileNotFoundError):
         return f"there is no file {shown}; name one that setup_telemetry(file=...) wrote, or that was downloaded"

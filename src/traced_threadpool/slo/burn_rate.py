@@ -92,8 +92,8 @@ def notes(objective: Objective) -> list[str]:
     for promise in _promises(objective):
         left_out = [rate for rate in BURN_RATES if not promise.can_fire(rate)]
         found += [
-            f"An objective of {promise.percent} % for {promise.kind} cannot burn {rate.factor.normalize():f} times too "
-            f"fast: the alert on {rate.budget} % in {rate.long} is left out."
+            f"An objective of {promise.percent:f} % for {promise.kind} cannot burn {rate.factor.normalize():f} times "
+            f"too fast: the alert on {rate.budget} % in {rate.long} is left out."
             for rate in left_out
         ]
         paging = next((rate for rate in BURN_RATES if rate not in left_out), BURN_RATES[-1])

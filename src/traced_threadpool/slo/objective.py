@@ -25,6 +25,8 @@ from typing import Final
 from traced_threadpool.slo.promql import duration, quoted
 from traced_threadpool.telemetry import names
 
+MOST_SECONDS: Final = 100 * 365 * 86_400
+
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "": 1.0}
 
@@ -108,7 +110,10 @@ def seconds(text: str) -> float:
     found = _DURATION.fullmatch(text.strip())
     if found is None or not float(found[1]):
         raise ValueError(f"{text!r} is no duration; write 500ms, 30s, 2m, 26h or 7d")
-    return float(Decimal(found[1]) * Decimal(str(_UNITS[found[2]])))
+    number = float(Decimal(found[1]) * Decimal(str(_UNITS[found[2]])))
+    if number > MOST_SECONDS:
+        raise ValueError(f"{text!r} is longer than 100 years, which Prometheus cannot look back twice")
+    return number
 
 
 def bound(text: str, bounds: Sequence[float]) -> float:

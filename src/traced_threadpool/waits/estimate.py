@@ -290,12 +290,6 @@ class Account:
         ]
 
 
-def _undivided(off_ns: int, only: int) -> Division:
-    parts = [0] * len(BLOCKED)
-    parts[only] = off_ns
-    return Division(parts, parts)
-
-
 def _whole(total_ns: int, shares: Sequence[float]) -> list[int]:
     """`total_ns` in proportion of `shares`, in whole nanoseconds that add up to it.
 
