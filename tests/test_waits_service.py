@@ -18,6 +18,7 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 from prometheus_client import CollectorRegistry
 
 from tests.telemetry_helpers import (
+    LIMIT_SECONDS,
     Caller,
     Gate,
     Traces,
@@ -511,12 +512,21 @@ def test_a_stopped_sampler_is_ended_all_the_same(using: Using) -> None:
     until(lambda: not exists(pid))
 
 
-def test_somebody_else_waits_for_the_sampler(using: Using) -> None:
+def test_somebody_else_waits_for_the_sampler(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
     """Code that collects any child's exit may take ours: its end is noticed all the same."""
     service = using(closed_seconds=10.0)
     pid = start(service)
+    taken, has_ended = threading.Event(), module._Process.has_ended
+
+    def has_ended_once_taken(process: module._Process) -> bool:
+        assert taken.wait(LIMIT_SECONDS)
+        return has_ended(process)
+
+    monkeypatch.setattr(module._Process, "has_ended", has_ended_once_taken)  # else we might come first
+    time.sleep(2 * module.PROBE_SECONDS)  # one that looks at this moment has done so
     os.kill(pid, 9)
-    assert os.waitpid(-1, 0)[0] == pid
+    assert os.waitpid(pid, 0)[0] == pid
+    taken.set()
     work(0.2)
     assert service.method.method == "none"
     assert str(service.method.reason).startswith("sampler_failed")  # and what else may be missing on a busy machine
