@@ -15,6 +15,7 @@ import http.client
 import http.server
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
@@ -213,21 +214,25 @@ class Prometheus:
 
     def settle(self, *jobs: str) -> float:
         """Return once all that has happened until now was scraped, and went through every rule; gives the time."""
-        self._wait_for_scrapes(time.time(), jobs)
+        self.scraped(*jobs)
         # Rules rest on others, of other groups too: what comes after three evaluations has seen all of it.
         for _ in range(3):
             self._wait_for_evaluation(time.time())
         # A busy machine may answer a scrape too late, and then nothing is known of now, for a moment.
         return float(until(lambda: self._all_known(jobs), f"some scrapes of {jobs} that were all in time"))
 
-    def _wait_for_scrapes(self, since: float, jobs: Sequence[str]) -> None:
+    def scraped(self, *jobs: str) -> float:
+        """Return once all that has happened until now was scraped; gives the time."""
+        since = time.time()
         for job in jobs:
             up = f'up{{job="{job}"}}'
             scraped = f"{up} == 1 and timestamp({up}) > {since!r}"
             until(lambda scraped=scraped: self.query(scraped), f"a scrape of {job}", alive=self._process)
+        return time.time()
 
     def _all_known(self, jobs: Sequence[str]) -> float | None:
         at = round(time.time(), 3)  # Prometheus counts in milliseconds
+        self.scraped(*jobs)  # what was on its way by then has come
         looks = f"[{max(1, round(4 * self.SCRAPE_SECONDS))}s]"
         known = self.query(f"min_over_time(up{looks}) == 1 and count_over_time(up{looks}) >= 3", at)
         return at if {dict(one)["job"] for one in known} >= set(jobs) else None
@@ -280,6 +285,12 @@ class Prometheus:
         parameters = {"query": expression, "start": repr(start), "end": repr(end)}
         found: list[dict[str, Any]] = ask(f"{self.url}/api/v1/query_exemplars", **parameters)["data"]
         return found
+
+    def evaluations(self, start: float, end: float) -> list[float]:
+        """When rules were asked: the times of what they have recorded after `start`, up to `end`."""
+        selector = f'{{__name__=~".+:.+:.+"}}[{math.ceil(end - start)}s]'
+        found = ask(f"{self.url}/api/v1/query", query=selector, time=repr(end))["data"]["result"]
+        return sorted({float(time) for one in found for time, _ in one["values"] if time > start})
 
     def rules(self) -> list[dict[str, Any]]:
         """Every rule, with its health and, for an alert, what is pending and firing."""

@@ -174,7 +174,9 @@ class Window:
     prometheus: Prometheus
     at: float
     last: Mapping[str, Samples]
-    _series: dict[tuple[str, float], dict[Labels, Series]] = field(default_factory=dict)
+    unseen: int = 0
+    """How many of the newest samples of each counter were not yet there: a scrape takes a while."""
+    _series: dict[tuple[str, float], dict[Labels, Series]] = field(init=False, default_factory=dict)
 
     def value(self, name: str) -> Vector:
         """Every series of this name, with the labels that a scrape adds."""
@@ -203,7 +205,7 @@ class Window:
             known = self._series[name, seconds] = {}
             last = self.value(name)
             for labels, samples in self.prometheus.samples(f"{name}[{round(seconds)}s]", self.at).items():
-                times = tuple(time for time, _ in samples)
+                times = tuple(time for time, _ in samples[: len(samples) - self.unseen])
                 known[labels] = Series(times=times, first=samples[0][1], last=last[labels])
         return known
 

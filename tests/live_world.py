@@ -245,6 +245,9 @@ class World:
     """By job, as its program showed them before `window.at`; `later` after it."""
     later: dict[str, Samples]
     window: Window
+    asked_by_rules: list[Window]
+    """As what the rules have recorded is of: an evaluation of them a moment before `window.at`, which may have missed
+    the scrape that was going on."""
     base: dict[tuple[str, str, str], int]
     """What the shop had counted when it was scraped for the first time after its first runs."""
 
@@ -291,7 +294,13 @@ def living_world(folder: Path) -> Iterator[World]:
         spans = _all_spans(receiver, service)
         urls = {job: f"http://{instance}/metrics" for job, instance in prometheus.instances.items()}
         pages = {job: read_page(url) for job, url in urls.items()}
+        all_scraped = prometheus.scraped("service", "shop")
         at = prometheus.settle("service", "shop")
+        asked = [
+            Window(prometheus, evaluated, pages, unseen=unseen)
+            for evaluated in prometheus.evaluations(all_scraped, at)
+            for unseen in (0, 1)
+        ]
         later = {job: read_page(url) for job, url in urls.items()}
         yield World(
             prometheus=prometheus,
@@ -302,6 +311,7 @@ def living_world(folder: Path) -> Iterator[World]:
             pages=pages,
             later=later,
             window=Window(prometheus, at, pages),
+            asked_by_rules=asked,
             base=base,
         )
 

@@ -13,7 +13,7 @@ import math
 import re
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -133,8 +133,8 @@ def _oldest(metric: names.Metric) -> Truth:
     return truth
 
 
-def _rate(name: str, *by: str, **where: str | Callable[[str], bool]) -> Truth:
-    return lambda window: total(window.rate(name, RATE_SECONDS, **where), *by)
+def _rate(name: str, *by: str, seconds: float = RATE_SECONDS, **where: str | Callable[[str], bool]) -> Truth:
+    return lambda window: total(window.rate(name, seconds, **where), *by)
 
 
 def _increase(name: str, *by: str, seconds: float = RATE_SECONDS, **where: str | Callable[[str], bool]) -> Truth:
@@ -197,16 +197,12 @@ def _errors(seconds: float, slo: str) -> Truth:
 def _both(seconds: float, change: Callable[[float, float], float]) -> Truth:
     """`change` of each share of broken promises and of the budget, for both kinds of promise."""
 
-    def truth(window: Window) -> Bounds:
-        found: Bounds = {}
-        for slo, budget in BUDGETS.items():
-            for one, ratio in _values(_errors(seconds, slo)(window)).items():
-                # The rule asked up to a second earlier, and the first sample of a counter from 0 weighs differently;
-                # where all runs kept the promise, or none did, the share is known for sure.
-                off = 0.03 * ratio + (0.01 if 0 < ratio < 1 else 0) + 1e-9
-                ends = (change(ratio - off, budget), change(ratio + off, budget))
-                found[one] = (min(ends), max(ends))
-        return found
+    def truth(window: Window) -> Vector:
+        return {
+            one: change(ratio, budget)
+            for slo, budget in BUDGETS.items()
+            for one, ratio in _values(_errors(seconds, slo)(window)).items()
+        }
 
     return truth
 
@@ -305,7 +301,7 @@ TRUTHS: dict[str, Truth] = {
     },
     "slo_latency_bound": _of_every_run(OBJECTIVE.latency_seconds or 0),
     "slo_within_latency": lambda window: {
-        one: bounds for one, bounds in _both(HOUR, lambda r, _: 1 - r)(window).items() if ("slo", "latency") in one
+        one: ratio for one, ratio in _both(HOUR, lambda r, _: 1 - r)(window).items() if ("slo", "latency") in one
     },
     "slo_freshness_bound": _of_every_run(OBJECTIVE.fresh_seconds or 0),
     "run_rate": _rate(f"{names.RUN_DURATION.prometheus}_count", "run", "outcome"),
@@ -314,8 +310,8 @@ TRUTHS: dict[str, Truth] = {
     "run_duration_p95": _quantile(0.95, names.RUN_DURATION, "run", outcome="success"),
     "run_since_success": _since_success,
 }
-ABOUT_NOW = {"gil_wait": 0.5, "run_since_success": 1e-3}
-"""Queries of what goes on while the test asks, and how far their result may be from what was so a moment before."""
+RECORDED = {name for name in TRUTHS if name.startswith("slo_")}
+"""Queries that ask for what rules have recorded."""
 ALERTS = "alerts_firing"
 
 
@@ -341,7 +337,14 @@ def test_query_of_a_panel_is_right(world: World, query: Query) -> None:
     """Asked as Grafana would for all pools, runs and nodes, it gives what the programs did, and nothing else."""
     found = world.prometheus.query(queries.concrete(query), world.window.at)
     found = {one: value for one, value in found.items() if not math.isnan(value)}
-    truth = TRUTHS[query.name](world.window)
+    truth: Mapping[Labels, float | tuple[float, float]]
+    if query.name in RECORDED:
+        truth = _recorded(world, TRUTHS[query.name])
+    elif query.name == "gil_wait":  # goes on while the test asks
+        later = dataclasses.replace(world.window, last=world.later)
+        truth = _hull(TRUTHS[query.name](window) for window in (world.window, later))
+    else:
+        truth = TRUTHS[query.name](world.window)
     assert found, "the query gives nothing"
     if top := re.match(r"topk\((\d+), ", query.expr):
         assert len(found) == min(int(top[1]), len(truth))
@@ -349,16 +352,13 @@ def test_query_of_a_panel_is_right(world: World, query: Query) -> None:
         if exact:
             largest = sorted(exact.values())[-len(found) :]
             assert sorted(found.values()) == pytest.approx(largest, rel=1e-6)
-        truth = {one: truth[one] for one in found}  # type: ignore[assignment]  # one of the two
-    nearness = ABOUT_NOW.get(query.name, 0.0)
+        truth = {one: truth[one] for one in found}
     assert set(found) == set(truth)
     for one, value in found.items():
         wanted = truth[one]
-        if isinstance(wanted, tuple):
-            low, high = wanted
-            assert low * (1 - 1e-6) - 1e-9 <= value <= high * (1 + 1e-6) + 1e-9, dict(one)
-        else:
-            assert value == pytest.approx(wanted, rel=1e-6 + nearness, abs=1e-9 + nearness / 1e3), dict(one)
+        low, high = wanted if isinstance(wanted, tuple) else (wanted, wanted)
+        near = 1e-9 + 1e-6 * abs(high)
+        assert low - near <= value <= high + near, dict(one)
 
 
 def test_a_pool_can_be_chosen_whatever_its_name(world: World) -> None:
@@ -383,33 +383,29 @@ def test_every_rule_is_healthy(world: World) -> None:
 
 def test_recorded_for_the_alerts_is_right(world: World) -> None:
     """What the rules record that no panel asks for."""
-    window, at = world.window, world.window.at
+    at = world.window.at
     per_instance = ("job", "instance", "pool")
     saturated = quotient(
-        total(window.value(names.ACTIVE_WORKERS.prometheus), *per_instance),
-        total(window.value(names.MAX_WORKERS.prometheus), *per_instance),
+        total(world.window.value(names.ACTIVE_WORKERS.prometheus), *per_instance),
+        total(world.window.value(names.MAX_WORKERS.prometheus), *per_instance),
     )
     assert world.prometheus.query(rules.SATURATION, at) == saturated
-    for record, name in (
-        (rules.MEAN_QUEUE, f"{names.QUEUE_WAIT.prometheus}_sum"),
-        (rules.MEAN_RUNNING, f"{names.NODE_DURATION.prometheus}_sum"),
-    ):
-        truth = total(window.rate(name, 600), "job", "pool")
-        # The rule asked up to a second earlier than the truth is as of, at a window that covers it all.
-        assert world.prometheus.query(record, at) == pytest.approx(truth, rel=0.2, abs=1e-6)
-    within = quantile(0.95, window.increase(f"{names.QUEUE_WAIT.prometheus}_bucket", 600), "job", "pool")
-    _within(world.prometheus.query(rules.QUEUE_WAIT_P95, at), within)
-    failing = _values(_errors(1800, "availability")(window))
-    found = {one | labels(slo="availability"): v for one, v in world.prometheus.query(rules.RUN_ERRORS, at).items()}
-    assert found == pytest.approx(failing, rel=0.03)
-    waiting = quotient(
-        total(window.rate(names.NODE_TIME.prometheus, 600, state="gil"), *per_instance),
-        total(window.rate(names.NODE_TIME.prometheus, 600), *per_instance),
-    )
-    _within(
-        world.prometheus.query(rules.GIL_SHARE, at),
-        {one: (ratio * 0.9 - 0.01, ratio * 1.1 + 0.01) for one, ratio in waiting.items()},
-    )
+    time_of_nodes = names.NODE_TIME.prometheus
+    truths: dict[str, Truth] = {
+        rules.MEAN_QUEUE: _rate(f"{names.QUEUE_WAIT.prometheus}_sum", "job", "pool", seconds=600),
+        rules.MEAN_RUNNING: _rate(f"{names.NODE_DURATION.prometheus}_sum", "job", "pool", seconds=600),
+        rules.QUEUE_WAIT_P95: _quantile(0.95, names.QUEUE_WAIT, "job", "pool", seconds=600),
+        rules.RUN_ERRORS: _errors(1800, "availability"),
+        rules.GIL_SHARE: _divided(
+            _rate(time_of_nodes, *per_instance, seconds=600, state="gil"),
+            _rate(time_of_nodes, *per_instance, seconds=600),
+        ),
+    }
+    for record, truth in truths.items():
+        found = world.prometheus.query(record, at)
+        if record == rules.RUN_ERRORS:
+            found = {one | labels(slo="availability"): value for one, value in found.items()}
+        _within(found, _recorded(world, truth))
 
 
 def test_those_alerts_fire_that_should(world: World) -> None:
@@ -542,6 +538,20 @@ def _grown(world: World, name: str) -> Bounds:
     before = world.window.value(name)
     after = dataclasses.replace(world.window, last=world.later).value(name)
     return {one: (value, after[one]) for one, value in before.items()}
+
+
+def _recorded(world: World, truth: Truth) -> Bounds:
+    """What rules may have recorded, whichever of their last evaluations a query takes."""
+    return _hull(truth(window) for window in world.asked_by_rules)
+
+
+def _hull(truths: Iterable[Vector | Bounds]) -> Bounds:
+    """From the least to the largest that is told of each series."""
+    ends: dict[Labels, list[float]] = {}
+    for truth in truths:
+        for one, value in truth.items():
+            ends.setdefault(one, []).extend(value if isinstance(value, tuple) else (value,))
+    return {one: (min(values), max(values)) for one, values in ends.items()}
 
 
 def _within(found: Vector, bounds: Bounds) -> None:
