@@ -771,7 +771,6 @@ def test_the_service_ends_with_a_program_that_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @needs_proc
 def test_all_of_them_run_one_after_the_other_into_one_trace(tmp_path: Path) -> None:
     with _started(

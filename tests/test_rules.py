@@ -50,7 +50,6 @@ def test_promtool_takes_the_rules() -> None:
 
 @needs_promtool
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("cases", CASES, ids=lambda path: path.stem)
 def test_alerts_fire_and_are_silent_and_resolve(cases: Path) -> None:
     """Prometheus's own evaluation, over hours and days of series."""
