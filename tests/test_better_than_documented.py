@@ -6,6 +6,7 @@ Numbers are those of the contract, "Better than documented".
 from __future__ import annotations
 
 import contextvars
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -509,6 +510,31 @@ def test_a_node_waits_with_a_time_limit(stage: Stage) -> None:
 
     runs = driver_of(adapter, outer)
     assert within_patience(lambda: runs.execute(["outer"])) == {"outer": "there"}
+
+
+def test_a_node_that_looks_again_and_again_leaves_nothing_behind(stage: Stage) -> None:
+    """Each look with a time limit sets up something to be woken by."""
+    adapter, foreign = stage.adapter(FutureAdapter(1)), Future[Any]()
+
+    def inner(given: Any) -> Any:
+        return given
+
+    def outer() -> int:
+        future = driver_of(adapter, inner).raw_execute(["inner"], inputs={"given": foreign})["inner"]
+        before = _events()
+        for _ in range(100):
+            with pytest.raises(FutureTimeoutError):
+                future.result(0)
+        left = _events() - before
+        foreign.set_result("there")
+        return left if future.result(PATIENCE) == "there" else -1
+
+    assert 0 <= within_patience(lambda: driver_of(adapter, outer).execute(["outer"]))["outer"] < 10
+
+
+def _events() -> int:
+    gc.collect()
+    return sum(type(each) is threading.Event for each in gc.get_objects())
 
 
 def test_a_nested_driver_waits_for_a_foreign_future(stage: Stage) -> None:

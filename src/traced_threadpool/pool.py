@@ -623,7 +623,17 @@ class Pool:
 
     def _help(self, slot: Work, future: Future[Any], deadline: float | None) -> None:
         event = threading.Event()
-        future.add_done_callback(lambda _: event.set())
+
+        def wake(_: Future[Any]) -> None:
+            event.set()
+
+        future.add_done_callback(wake)
+        try:
+            self._help_until(event, slot, future, deadline)
+        finally:
+            _forget_callback(future, wake)
+
+    def _help_until(self, event: threading.Event, slot: Work, future: Future[Any], deadline: float | None) -> None:
         while True:
             event.clear()
             if future.done():
@@ -799,6 +809,16 @@ def _value_of(work: Work, name: str, future: Future[Any], more: list[tuple[str, 
                 work.cause = value.work.cause or value.work
         value = value.result()
     return value
+
+
+def _forget_callback(future: Future[Any], callback: Callable[[Future[Any]], None]) -> None:
+    """Takes a done-callback back, so that a node that looks again and again leaves nothing behind.
+
+    Only of a future that is not done: of one that is, its list is being gone through without the lock.
+    """
+    with future._condition:
+        if not future.done():
+            future._done_callbacks.remove(callback)  # type: ignore[attr-defined]  # the stub leaves it out
 
 
 def _failure_of(future: Future[Any]) -> BaseException | None:
