@@ -39,10 +39,12 @@ from tests.telemetry_helpers import (
     until,
 )
 from traced_threadpool import FutureAdapter
+from traced_threadpool.observers import ErrorLog
 from traced_threadpool.runs import NodeRecord
 from traced_threadpool.waits import board as b
+from traced_threadpool.waits.classify import KINDS
 from traced_threadpool.waits.estimate import Account, Division
-from traced_threadpool.waits.meter import CpuMeter
+from traced_threadpool.waits.meter import CpuMeter, WaitsMeter
 from traced_threadpool.waits.runqueue import RunQueueDelay
 from traced_threadpool.waits.service import Method, Service, service
 
@@ -590,6 +592,67 @@ def what_there_is():
     files = [link for link in links if "waits" in link or "schedstat" in link or "socket" in link]
     return threads, len(children), len(files)
 """
+
+
+class _Worker:
+    """The calling thread under clocks that the test moves: what the kernel and the sampler would say of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now_ns, self.cpu_ns, self._delay_ns = 10**9, 5 * 10**6, 0
+        self._schedstat = folder / "self" / "task" / str(threading.get_native_id()) / "schedstat"
+        self._schedstat.parent.mkdir(parents=True)
+        self.spends()
+        self.service = Service(proc=folder)
+        clocks: dict[str, Any] = {"clock": lambda: self.now_ns, "cpu_clock": lambda: self.cpu_ns}
+        self.meter = WaitsMeter(self.service, ErrorLog(), **clocks)
+
+    def spends(self, cpu: int = 0, runqueue: int = 0, **seen: int) -> None:
+        """Milliseconds; of each state that is `seen`, in a look for each 10 of them."""
+        self.now_ns += (cpu + runqueue + sum(seen.values())) * 10**6
+        self.cpu_ns += cpu * 10**6
+        self._delay_ns += runqueue * 10**6
+        self._schedstat.write_text(f"{self.cpu_ns} {self._delay_ns} 1\n")
+        for state, milliseconds in seen.items():
+            seat = self.service.seat()
+            assert seat is not None
+            seat.words[seat.row + b.SEEN + KINDS.index(state)] += milliseconds * 10**6
+            seat.words[seat.row + b.LOOKS] += milliseconds // 10
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[_Worker]:
+    worker = _Worker(tmp_path)
+    yield worker
+    worker.service.stop()
+
+
+@needs_sampling
+def test_readings_become_states(worker: _Worker) -> None:
+    """To the nanosecond, by clocks and a `/proc` of the test's own; what comes before the node is not its."""
+    worker.spends(cpu=7, runqueue=3)
+    node = NodeRecord("n", run=None)
+    worker.meter.start(node)
+    worker.spends(cpu=20, runqueue=10, gil=30, network=40)
+    worker.meter.end(node)
+    assert (node.duration_ns, node.cpu_ns, node.samples) == (100 * 10**6, 20 * 10**6, 7)
+    assert node.state_ns == tuple(each * 10**6 for each in (20, 30, 10, 40, 0, 0, 0, 0))
+
+
+@needs_sampling
+def test_time_aside_is_other_and_its_states_are_not_the_nodes(worker: _Worker) -> None:
+    """What a node's worker does for nodes within it is theirs, and `other` for the node."""
+    node, within = NodeRecord("n", run=None), NodeRecord("within", run=None)
+    worker.meter.start(node)
+    worker.spends(cpu=10, sleep=20)
+    worker.meter.leave(node)
+    worker.meter.start(within)
+    worker.spends(cpu=5, runqueue=15, disk=30)
+    worker.meter.end(within)
+    worker.meter.come_back(node)
+    worker.spends(cpu=10, runqueue=5, sleep=10)
+    worker.meter.end(node)
+    assert within.state_ns == tuple(each * 10**6 for each in (5, 0, 15, 0, 30, 0, 0, 0))
+    assert node.state_ns == tuple(each * 10**6 for each in (20, 0, 5, 0, 0, 0, 30, 50))
 
 
 def test_processor_time_is_a_nodes_own_however_soon_it_starts() -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from traced_threadpool.free_threading import members
@@ -41,13 +41,25 @@ system call of half a microsecond. At most this much is missing from `cpu` where
 
 
 class CpuMeter:
-    """Reads the clock and the thread's processor time; says nothing of the rest."""
+    """Reads the clock and the thread's processor time; says nothing of the rest.
 
-    def __init__(self) -> None:
+    Args:
+        clock: What `NodeRecord` tells times by, in nanoseconds.
+        cpu_clock: The calling thread's processor time so far, likewise.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], int] = time.monotonic_ns,
+        cpu_clock: Callable[[], int] = time.thread_time_ns,
+    ) -> None:
+        self._clock = clock
+        self._cpu_clock = cpu_clock
         self._of_thread = threading.local()
 
     def start(self, node: NodeRecord) -> None:
-        now_ns = time.monotonic_ns()
+        now_ns = self._clock()
         try:
             cpu_ns, at_ns = self._of_thread.end
         except AttributeError:
@@ -56,21 +68,21 @@ class CpuMeter:
             node.reading = cpu_ns + now_ns - at_ns
             node.started_ns = now_ns
         else:
-            node.reading = time.thread_time_ns()
-            node.started_ns = time.monotonic_ns()
+            node.reading = self._cpu_clock()
+            node.started_ns = self._clock()
 
     def end(self, node: NodeRecord) -> None:
-        now_cpu_ns = time.thread_time_ns()
-        node.ended_ns = ended_ns = time.monotonic_ns()
+        now_cpu_ns = self._cpu_clock()
+        node.ended_ns = ended_ns = self._clock()
         self._of_thread.end = now_cpu_ns, ended_ns
         # Two clocks: kept within the node's duration, so that the parts of its time add up to it.
         node.cpu_ns = _within(now_cpu_ns - node.reading, ended_ns - node.started_ns)
 
     def leave(self, node: NodeRecord) -> None:
-        node.reading -= time.thread_time_ns()
+        node.reading -= self._cpu_clock()
 
     def come_back(self, node: NodeRecord) -> None:
-        node.reading += time.thread_time_ns()
+        node.reading += self._cpu_clock()
 
 
 class _Reading(NamedTuple):
@@ -90,12 +102,20 @@ class WaitsMeter(CpuMeter, Observer):
     Args:
         service: The process's.
         errors: Where failures are counted: such a node has its processor time and no more.
+        clock: As in `CpuMeter`, and `cpu_clock` too.
     """
 
     component = "attribution"
 
-    def __init__(self, service: Service, errors: ErrorLog) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        service: Service,
+        errors: ErrorLog,
+        *,
+        clock: Callable[[], int] = time.monotonic_ns,
+        cpu_clock: Callable[[], int] = time.thread_time_ns,
+    ) -> None:
+        super().__init__(clock=clock, cpu_clock=cpu_clock)
         self._service = service
         self._errors = errors
         self._lock = threading.Lock()  # nobody waits for it: see `_settle`
@@ -128,13 +148,13 @@ class WaitsMeter(CpuMeter, Observer):
             service.wake_sampler()
         if service.keeper_sleeps:
             service.wake_keeper()
-        now_ns = time.monotonic_ns()
+        now_ns = self._clock()
         since_ns = now_ns - seat.cpu_at_ns
         if since_ns < AT_ONCE_NS:
             cpu_ns = seat.cpu_ns + since_ns
         else:
-            cpu_ns = time.thread_time_ns()
-            now_ns = time.monotonic_ns()
+            cpu_ns = self._cpu_clock()
+            now_ns = self._clock()
         node.started_ns = now_ns
         if now_ns - seat.delay_at_ns - cpu_ns + seat.delay_cpu_ns > STALE_NS:
             _read_delay(seat, now_ns, cpu_ns)
@@ -144,14 +164,14 @@ class WaitsMeter(CpuMeter, Observer):
         node.reading = tuple.__new__(_Reading, (seat, before, cpu_ns, seat.delay_ns, looks, seat.seen))
 
     def _start_unseen(self, node: NodeRecord) -> None:
-        node.reading = _Reading(None, 0, time.thread_time_ns(), 0, 0, ())
-        node.started_ns = time.monotonic_ns()
+        node.reading = _Reading(None, 0, self._cpu_clock(), 0, 0, ())
+        node.started_ns = self._clock()
 
     def end(self, node: NodeRecord) -> None:
         reading: _Reading = node.reading
         node.reading = None
-        cpu_ns = time.thread_time_ns()
-        node.ended_ns = ended_ns = time.monotonic_ns()
+        cpu_ns = self._cpu_clock()
+        node.ended_ns = ended_ns = self._clock()
         seat = reading[0]
         if seat is not None:
             seat.cpu_ns, seat.cpu_at_ns = cpu_ns, ended_ns
@@ -230,11 +250,11 @@ class WaitsMeter(CpuMeter, Observer):
 
     def leave(self, node: NodeRecord) -> None:
         now = self._now(node.reading)
-        node.reading = node.reading, now, time.monotonic_ns()
+        node.reading = node.reading, now, self._clock()
 
     def come_back(self, node: NodeRecord) -> None:
         start, left, left_at_ns = node.reading
-        node.aside_ns += time.monotonic_ns() - left_at_ns
+        node.aside_ns += self._clock() - left_at_ns
         now = self._now(start)
         node.reading = _Reading(
             now.seat if left.seat is start.seat else None,
@@ -246,7 +266,7 @@ class WaitsMeter(CpuMeter, Observer):
         )
 
     def _now(self, start: _Reading) -> _Reading:
-        cpu_ns, now_ns = time.thread_time_ns(), time.monotonic_ns()
+        cpu_ns, now_ns = self._cpu_clock(), self._clock()
         seat = start.seat
         if seat is not None and seat.epoch == self._service.epoch:
             try:
