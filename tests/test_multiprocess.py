@@ -69,7 +69,7 @@ def test_every_metric_is_there(tmp_path: Path) -> None:
 entered, go = threading.Event(), threading.Event()
 def held() -> int:
     entered.set()
-    go.wait(20)
+    go.wait(60)
     return 1
 adapter = FutureAdapter(max_workers=2, name="shop")
 driver_of(adapter, load, left).execute(["left"])
@@ -79,7 +79,7 @@ except ValueError:
     pass
 adapter._errors.record("a test", ValueError("a message"))
 outputs = driver_of(adapter, held).raw_execute(["held"])
-entered.wait(20)
+entered.wait(60)
 adapter._multiprocess.flush()
 adapter._multiprocess._mirror.write()
 scrape()

@@ -542,7 +542,7 @@ def test_tracing_goes_on_in_a_forked_child() -> None:
         def left(load: int) -> int: return load + 1
         def held() -> int:
             entered.set()
-            go.wait(20)
+            go.wait(60)
             return 1
 
         def counted():
@@ -556,7 +556,7 @@ def test_tracing_goes_on_in_a_forked_child() -> None:
         dr = driver.Builder().with_modules(module).with_adapters(adapter).build()
         dr.execute(["left"])
         outputs = dr.raw_execute(["held"])
-        entered.wait(20)
+        entered.wait(60)
         pid = os.fork()
         if pid == 0:
             seen.clear()

@@ -69,7 +69,7 @@ def under_the_instrument(library: Path, program: str) -> dict[str, int]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -52,7 +52,7 @@ def run(*functions):
 
 def sampling():
     "Works until the sampler is there; its process."
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while service.method.method != "process" or service._process is None:
         assert time.monotonic() < end, service.method
         run(naps)
@@ -342,7 +342,7 @@ def test_a_subinterpreter() -> None:
     """It is known for one, its waits are `other`, no thread stays in it, and so it can be destroyed."""
     source = f"import sys; sys.path.insert(0, {str(Path(traced_threadpool.__file__).parents[1])!r})\n"
     found = subprocess.run(
-        [sys.executable, "-c", source + SUBINTERPRETER], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", source + SUBINTERPRETER], capture_output=True, text=True, timeout=150, check=False
     )
     if "cannot load module more than once per process" in found.stdout + found.stderr:
         pytest.skip("the NumPy that Hamilton imports refuses to be in a subinterpreter of this Python")
@@ -359,7 +359,7 @@ def test_a_process_that_the_kernel_keeps_from_view() -> None:
         + """
 PR_SET_DUMPABLE = 4
 assert ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
-end = time.monotonic() + 20
+end = time.monotonic() + 60
 while service.method.reason == "warming_up" and time.monotonic() < end:
     states = run(named("rests", lambda: time.sleep(0.3)))
 say(service.method)
@@ -399,7 +399,7 @@ def test_a_fork_while_workers_are_idle() -> None:
 sampling()
 both = threading.Barrier(2)
 adapter = FutureAdapter(2)
-pair = driver_of(adapter, named("one", lambda: both.wait(20)), named("two", lambda: both.wait(20)))
+pair = driver_of(adapter, named("one", lambda: both.wait(60)), named("two", lambda: both.wait(60)))
 pair.execute(["one", "two"])
 threads = lambda: [row[0] for row in zip(*[iter(service._board.words[16 : 16 * (1 + service._board.words[1])])] * 16)]
 before = threads()
@@ -422,13 +422,13 @@ gate, started = threading.Event(), threading.Event()
 
 def held() -> int:
     started.set()
-    gate.wait(20)
+    gate.wait(60)
     return 1
 
 parents = sampling()
 adapter = FutureAdapter(1)
 future = driver_of(adapter, held).raw_execute(["held"])["held"]
-started.wait(20)
+started.wait(60)
 pid = os.fork()
 if not pid:
     status = 1
@@ -448,7 +448,7 @@ words = service._board.words
 rows = range(16, 16 * (1 + words[1]), 16)
 say([words[row + 2] for row in rows if words[row]].count(1))
 gate.set()
-future.result(20)
+future.result(60)
 say(service.method.method, service._process.pid == parents)
 say(run(named("rests", lambda: time.sleep(0.3)))["rests"]["sleep"] > 0.2)
 """
@@ -474,7 +474,7 @@ def work(number):
     with FutureAdapter(1, tracing=False) as adapter:
         module = ad_hoc_utils.create_temporary_module(naps)
         runs = driver.Builder().with_modules(module).with_adapters(adapter).build()
-        end = time.monotonic() + 15  # until the sampler has come up, which may take its time on a busy machine
+        end = time.monotonic() + 60  # until the sampler has come up, which may take its time on a busy machine
         while service._process is None and time.monotonic() < end:
             runs.execute(["naps"])
         return service.method.method, service._process.pid

@@ -681,10 +681,10 @@ def one() -> int:
 both = threading.Barrier(2)
 
 def first() -> int:
-    return both.wait(20)
+    return both.wait(60)
 
 def second() -> int:
-    return both.wait(20)
+    return both.wait(60)
 
 adapter = FutureAdapter(2, tracing=False, registry=CollectorRegistry())
 driver_of(adapter, naps).execute(["naps"])
