@@ -9,13 +9,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.dags import eventually
 from tests.synthetic_runs import NASTY_NAMES, layered_run, slowed, write_trace
 from traced_threadpool.analysis.trace_file import read_runs
 
@@ -440,13 +440,22 @@ def test_a_reader_that_goes_away(trace: Path, words: list[str]) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def is_in_a_call_on(pid: int, file: Path) -> bool:
+    """Whether a process is in a system call whose first argument is a descriptor of that file."""
+    words = Path(f"/proc/{pid}/syscall").read_text().split()
+    link = Path(f"/proc/{pid}/fd/{int(words[1], 16)}") if len(words) > 2 else None
+    return link is not None and link.is_symlink() and link.readlink() == file
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="that a program reads is seen in /proc")
 def test_interrupted(tmp_path: Path) -> None:
     """Ctrl-C while a file is read ends it with 130 and without a traceback."""
     fifo = tmp_path / "trace.jsonl"
     os.mkfifo(fifo)
     with subprocess.Popen([*PROGRAM, "explain", fifo], stderr=subprocess.PIPE, env=_environment()) as process:
         with fifo.open("w"):  # opens when the program does: it reads now, and gets nothing
-            time.sleep(0.1)  # from `open` on to reading
+            # One that comes just before the program reads would be noticed after that, which has no end.
+            assert eventually(lambda: is_in_a_call_on(process.pid, fifo))
             process.send_signal(signal.SIGINT)
             assert process.wait(150) == 130
         assert process.stderr is not None
