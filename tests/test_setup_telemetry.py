@@ -991,13 +991,14 @@ def test_flush_keeps_to_its_time(run: Run, http_receiver: HttpReceiver) -> None:
         setup = setup_telemetry(endpoint={http_receiver.endpoint!r})
         spans(1)
         start = time.monotonic()
-        print(setup.flush(timeout_seconds=0.2))
-        assert 0.2 <= time.monotonic() - start < 0.9
+        print(setup.flush(timeout_seconds=0.2), flush=True)
+        assert 0.2 <= time.monotonic() - start < 40
         threads = threading.active_count()
         assert not any([setup.flush(timeout_seconds=0.01) for _ in range(10)])
         assert threading.active_count() == threads
+        os._exit(0)  # the end would wait for the exporter
         """,
-        OTEL_EXPORTER_OTLP_TIMEOUT="1",
+        OTEL_EXPORTER_OTLP_TIMEOUT="100",
     )
     assert result.stdout == "False\n"
 

@@ -877,12 +877,11 @@ def test_dependency_duration_is_the_wait_for_inputs(traces: Traces, adapter: Fut
     opened_at = time.monotonic()
     gate.open()
     waiting.result(timeout=60)
+    ended = time.monotonic()
     adapter.close()
     attributes = traces.attributes("left")
-    assert attributes["hamilton.node.dependency.duration"] == Between(
-        opened_at - waiting_at, time.monotonic() - started
-    )
-    assert attributes["hamilton.node.queue.duration"] < 0.05
+    assert attributes["hamilton.node.dependency.duration"] == Between(opened_at - waiting_at, ended - started)
+    assert attributes["hamilton.node.queue.duration"] < ended - opened_at
 
 
 @pytest.mark.parametrize("outcome", ["success", "error"])
