@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -10,6 +11,11 @@ import pytest
 
 # Hamilton's extensions for other libraries, none of which a test wants: half of the time that a process takes to start.
 os.environ.setdefault("HAMILTON_AUTOLOAD_EXTENSIONS", "0")
+
+# A shell that starts us in the background has SIGINT ignored, and what we start would inherit that: programs which
+# tests interrupt would not hear of it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from tests.dags import PATIENCE, Stage
 

@@ -23,10 +23,10 @@ from hamilton.execution.executors import SynchronousLocalTaskExecutor, TaskExecu
 
 import traced_threadpool
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds that a test waits for what must come. It is not reached when the test passes."""
 
-PROCESS_PATIENCE = 45.0
+PROCESS_PATIENCE = 150.0
 """The same for a process, which takes a second to start on an idle machine."""
 
 REFUTATION = 0.3

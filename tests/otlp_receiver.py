@@ -55,7 +55,7 @@ class _Receiver:
         with self._changed:
             return spans_in(self.requests)
 
-    def wait_for(self, count: int, timeout_seconds: float = 20) -> list[Span]:
+    def wait_for(self, count: int, timeout_seconds: float = 60) -> list[Span]:
         """Return the spans once there are `count` of them; an AssertionError when that takes too long."""
         with self._changed:
             enough = self._changed.wait_for(lambda: len(spans_in(self.requests)) >= count, timeout_seconds)
@@ -63,7 +63,7 @@ class _Receiver:
         assert enough, f"{len(spans)} of {count} spans came in {timeout_seconds} s: {[s.name for s in spans]}"
         return spans
 
-    def wait_for_request(self, timeout_seconds: float = 20) -> None:
+    def wait_for_request(self, timeout_seconds: float = 60) -> None:
         """Return once something has been received, answered or not."""
         with self._changed:
             assert self._changed.wait_for(lambda: bool(self.headers), timeout_seconds), "nothing was received"

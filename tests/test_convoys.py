@@ -16,11 +16,11 @@ def test_returns_when_the_holder_has_let_go() -> None:
     def hold() -> None:
         with lock:
             held.set()
-            assert let_go.wait(10)
+            assert let_go.wait(60)
 
     with ThreadPoolExecutor(1) as other:
         holding = other.submit(hold)
-        assert held.wait(10)
+        assert held.wait(60)
         let_go.set()
         let_holder_go_on(lock)
         holding.result(10)

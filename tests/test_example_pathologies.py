@@ -46,7 +46,7 @@ from traced_threadpool.analysis.trace_file import read_runs
 
 REPOSITORY = Path(__file__).parent.parent
 SOURCES = Path(traced_threadpool.__file__).parent.parent
-PATIENCE = 40.0
+PATIENCE = 90.0
 
 ON_LINUX = sys.platform.startswith("linux")
 needs_proc = pytest.mark.skipif(not ON_LINUX, reason="looks at processes through /proc")
@@ -113,10 +113,22 @@ def _processor_seconds_wanted() -> float:
     return total_ns / 1e9
 
 
+@pytest.fixture
+def patient_threads() -> Iterator[None]:
+    """Threads that wait for the GIL do nothing but wait.
+
+    Usually each wakes up every 5 ms to ask for it, and where others use the processors it waits for one each time.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(10)
+    yield
+    sys.setswitchinterval(interval)
+
+
 @pytest.mark.slow
 @needs_gil
 @needs_proc
-def test_parsing_logs_on_eight_threads_takes_one_processor(no_thread_left: None) -> None:
+def test_parsing_logs_on_eight_threads_takes_one_processor(no_thread_left: None, patient_threads: None) -> None:
     """Eight threads compute, and all of them together never want more than about one processor."""
     measured = _measured("gil_bound")
 
@@ -138,7 +150,7 @@ def test_the_backup_wants_more_processors_than_it_may_have(no_thread_left: None)
 @needs_proc
 def test_price_lists_are_waited_for_side_by_side(no_thread_left: None) -> None:
     """The requests are under way at once, and this process has next to nothing to do."""
-    measured = _measured("slow_network")
+    measured = _measured("slow_network", scale=0.5)
 
     assert measured.requests["at_once"] >= 8
     assert measured.requests["answered"] == 1 + 10 * 2 + 1 + 1
@@ -226,7 +238,7 @@ def test_two_workers_wait_for_two_stations_at_a_time(no_thread_left: None) -> No
 
 def test_with_a_worker_for_each_station_all_are_waited_for(no_thread_left: None) -> None:
     """The cure cures: the same program with more workers has that many requests under way."""
-    assert _measured("pool_starved", scale=0.4, workers=24).requests["at_once"] > 12
+    assert _measured("pool_starved", scale=2, workers=24).requests["at_once"] > 12
 
 
 def test_the_billing_client_sleeps_where_nobody_sees_it(monkeypatch: pytest.MonkeyPatch, no_thread_left: None) -> None:
@@ -239,7 +251,7 @@ def test_the_billing_client_sleeps_where_nobody_sees_it(monkeypatch: pytest.Monk
         real_sleep(seconds)
 
     monkeypatch.setattr(time, "sleep", sleep)
-    measured = _measured("hidden_sleep", scale=0.3)
+    measured = _measured("hidden_sleep", scale=1)
     of_workers = [slept for name, slept in pauses.items() if name.startswith("hidden_sleep")]
 
     assert (measured.requests["refused"], measured.requests["answered"]) == (24, 8)
@@ -251,7 +263,7 @@ def test_the_billing_client_sleeps_where_nobody_sees_it(monkeypatch: pytest.Monk
 @pytest.mark.slow
 @needs_gil
 @needs_proc
-def test_the_newspapers_compute_on_one_processor_and_wait_as_well(no_thread_left: None) -> None:
+def test_the_newspapers_compute_on_one_processor_and_wait_as_well(no_thread_left: None, patient_threads: None) -> None:
     measured = _measured("mixed", scale=0.4)
 
     assert measured.requests["answered"] == 6 + 6 * 3
@@ -525,7 +537,7 @@ class Program:
 
     def end(self) -> Ended:
         """Wait for its end."""
-        printed, errors = self.process.communicate(timeout=3 * PATIENCE)
+        printed, errors = self.process.communicate(timeout=2.5 * PATIENCE)
         _until(lambda: not self.processes() or None, "processes are left")
         return Ended(
             status=self.process.returncode,

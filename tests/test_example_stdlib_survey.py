@@ -824,7 +824,7 @@ def test_the_program_shows_its_run_serves_metrics_and_is_interrupted(tmp_path: P
         with urlopen(metrics_url.group(), timeout=10) as reply:
             metrics = reply.read().decode()
         program.send_signal(signal.SIGINT)
-        rest, errors = program.communicate(timeout=30)
+        rest, errors = program.communicate(timeout=150)
 
     assert (program.returncode, rest, errors) == (130, "", "\nstdlib_survey: interrupted\n")
     [run] = read_runs(trace_file.read_text(encoding="utf-8").splitlines())
@@ -858,7 +858,7 @@ def test_what_the_machine_refuses_is_one_line(
         given += ["--trace-file", str(tmp_path / "trace.jsonl")]
 
     with _program("--port", "0", *given) as program:
-        printed, errors = program.communicate(timeout=30)
+        printed, errors = program.communicate(timeout=150)
 
     assert (program.returncode, printed) == (1, "")
     assert re.fullmatch(rf"stdlib_survey: {complaint}\n", errors)

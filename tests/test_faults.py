@@ -69,7 +69,7 @@ def finished(text: str, directory: Path, **variables: str) -> list[str]:
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -101,7 +101,7 @@ class Program:
 
     def __exit__(self, *exc_info: object) -> None:
         with contextlib.suppress(OSError):
-            self._process.communicate(timeout=30)
+            self._process.communicate(timeout=150)
         self._process.kill()
         self._process.wait()
 
@@ -291,7 +291,7 @@ def test_kill_9_amid_runs_leaves_a_readable_file(tmp_path: Path) -> None:
     """
     with Program(text, tmp_path) as running:
         assert running.step() == "done"
-        running._process.wait(timeout=40)
+        running._process.wait(timeout=150)
     written = (tmp_path / "trace.jsonl").read_bytes()
     lines = written[: written.rindex(b"\n")].split(b"\n")
     spans = [span for line in lines for span in spans_in([parse_line(line)])]

@@ -30,7 +30,7 @@ from tests.live_world import LIMITS, NASTY_POOL, OBJECTIVE, World, living_world
 from traced_threadpool.slo import burn_rate
 from traced_threadpool.telemetry import names
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
 RATE_SECONDS, RANGE_SECONDS = 300, 3600  # what `concrete` puts in place of $__rate_interval and $__range
 DASHBOARDS = Path(__file__).parent.parent / "dashboards"

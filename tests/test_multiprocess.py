@@ -69,7 +69,7 @@ def test_every_metric_is_there(tmp_path: Path) -> None:
 entered, go = threading.Event(), threading.Event()
 def held() -> int:
     entered.set()
-    go.wait(20)
+    go.wait(60)
     return 1
 adapter = FutureAdapter(max_workers=2, name="shop")
 driver_of(adapter, load, left).execute(["left"])
@@ -79,7 +79,7 @@ except ValueError:
     pass
 adapter._errors.record("a test", ValueError("a message"))
 outputs = driver_of(adapter, held).raw_execute(["held"])
-entered.wait(20)
+entered.wait(60)
 adapter._multiprocess.flush()
 adapter._multiprocess._mirror.write()
 scrape()
@@ -210,13 +210,20 @@ def test_writing_ends_with_the_nodes(tmp_path: Path) -> None:
     figures = run(
         tmp_path,
         """
+seen = []
+def load() -> int:
+    seen.extend(each for each in threading.enumerate() if each.name == "traced-threadpool-multiprocess")
+    return 1
 adapter = FutureAdapter(name="shop")
 dr = driver_of(adapter, load)
-for _ in range(2):
+for count in (1, 2):
     dr.execute(["load"])
-    (thread,) = [each for each in threading.enumerate() if each.name == "traced-threadpool-multiprocess"]
-    thread.join(20)
-    assert not thread.is_alive()
+    assert len(seen) == count, seen
+    adapter._multiprocess.flush()
+    # It may have ended, and have been started once more by what was counted after the node.
+    for thread in [each for each in threading.enumerate() if each.name == "traced-threadpool-multiprocess"]:
+        thread.join(60)
+    assert not seen[-1].is_alive()
 scrape()
 """,
     )

@@ -68,7 +68,7 @@ started, release = threading.Event(), threading.Event()
 
 def held() -> str:
     started.set()
-    release.wait(20)
+    release.wait(60)
     return "held"
 
 def below(held: str) -> str:
@@ -77,11 +77,11 @@ def below(held: str) -> str:
 adapter = FutureAdapter(1)
 runs = driver_of(adapter, one, two)
 futures = driver_of(adapter, held, below).raw_execute(["held", "below"])
-started.wait(20)
+started.wait(60)
 in_child(lambda: (runs.execute(["two"]), adapter.snapshot().max_workers, adapter.snapshot().blocked_nodes))
 say(release.is_set())
 release.set()
-say(futures["below"].result(20), runs.execute(["two"]))
+say(futures["below"].result(60), runs.execute(["two"]))
 adapter.close()
 """
     )

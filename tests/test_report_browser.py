@@ -30,6 +30,9 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
+PATIENCE_MS = 150_000
+"""How long the browser is waited for: a machine that others use takes its time."""
+
 PICTURES = os.environ.get("REPORT_PICTURES")
 """A directory: the pictures of the documentation are written there anew."""
 
@@ -73,7 +76,7 @@ class Opened:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS), timeout=PATIENCE_MS)
         yield browser
         browser.close()
 
@@ -90,6 +93,7 @@ def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
         file = tmp_path / f"{len(opened)}.html"
         file.write_text(page_of(explain(run)), encoding="utf-8")
         context = browser.new_context(color_scheme=scheme, viewport={"width": 1360, "height": 900})
+        context.set_default_timeout(PATIENCE_MS)
         one = Opened(context.new_page())
         opened.append(one)
         one.page.goto(file.as_uri())
@@ -338,26 +342,46 @@ def test_the_theme_can_be_switched(open_page: Open) -> None:
     assert brightness()[0] < 40
 
 
+class Stopwatch:
+    """The processor time that the page's own thread takes: others who use the processors are not in it."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._page = opened.page
+        self._session = opened.page.context.new_cdp_session(opened.page)
+        self._session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def milliseconds(self) -> float:
+        """So far: scripts, layout and drawing."""
+        found = self._session.send("Performance.getMetrics")["metrics"]
+        return next(float(each["value"]) for each in found if each["name"] == "TaskDuration") * 1_000
+
+    def best(self, action: str) -> float:
+        """The least that a piece of script takes, of five times."""
+        taken = []
+        for _ in range(5):
+            before = self.milliseconds()
+            self._page.evaluate(f"() => {{ {action} }}")
+            taken.append(self.milliseconds() - before)
+        return min(taken)
+
+
+SORT = 'document.querySelector("#nodes th[data-key=queue] button").click()'
+SEARCH = 'const at = document.getElementById("search"); at.value = "load"; at.dispatchEvent(new Event("input"))'
+ZOOM = 'document.getElementById("zoom-in").click()'
+
+
 def test_five_thousand_nodes_stay_usable(open_page: Open) -> None:
     """Open in seconds; a search, a sort and a zoom within what feels immediate."""
     run = layered_run(5_000, workers=16, layers=40)
-    started = time.perf_counter()
+    started = time.process_time()
     opened = open_page(run)
     assert opened.node(run.nodes[-1].name) == 4_999
-    assert time.perf_counter() - started < 15  # with the replays; the browser's part is about one second
-    measured = opened.page.evaluate(
-        """() => {
-            const timed = (action) => { const from = performance.now(); action(); return performance.now() - from; };
-            const best = (action) => Math.min(...[1, 2, 3, 4, 5].map(() => timed(action)));
-            const search = document.getElementById("search");
-            return {
-                sort: best(() => document.querySelector("#nodes th[data-key=queue] button").click()),
-                search: best(() => { search.value = "load"; search.dispatchEvent(new Event("input")); }),
-                zoom: best(() => document.getElementById("zoom-in").click()),
-            };
-        }"""
-    )
+    assert time.process_time() - started < 15  # with the replays
+    watch = Stopwatch(opened)
+    assert watch.milliseconds() < 5_000  # about one second
+    measured = {name: watch.best(action) for name, action in (("sort", SORT), ("search", SEARCH), ("zoom", ZOOM))}
     print(measured)
+    assert min(measured.values()) > 0
     assert {name: milliseconds < 100 for name, milliseconds in measured.items()} == dict.fromkeys(measured, True)
 
 
@@ -366,20 +390,11 @@ def test_a_run_of_sixty_thousand_nodes_can_be_looked_at(open_page: Open) -> None
     """Not all are listed, which is said; a search is immediate still, and a zoom takes less than a second or two."""
     opened = open_page(layered_run(60_000, workers=16, layers=400))
     opened.page.get_by_text("Drawn and listed are 50,000 of 60,000 nodes").wait_for()
-    measured = opened.page.evaluate(
-        """() => {
-            const timed = (action) => { const from = performance.now(); action(); return performance.now() - from; };
-            const best = (action) => Math.min(...[1, 2, 3].map(() => timed(action)));
-            const search = document.getElementById("search");
-            return {
-                search: best(() => { search.value = "load"; search.dispatchEvent(new Event("input")); }),
-                zoom: best(() => document.getElementById("zoom-in").click()),
-            };
-        }"""
-    )
+    watch = Stopwatch(opened)
+    measured = {name: watch.best(action) for name, action in (("search", SEARCH), ("zoom", ZOOM))}
     print(measured)
-    assert measured["search"] < 300
-    assert measured["zoom"] < 2_000  # 0.3 s on an idle machine
+    assert 0 < measured["search"] < 300
+    assert 0 < measured["zoom"] < 2_000  # 0.3 s on an idle machine
 
 
 def test_the_pictures_of_the_documentation(open_page: Open, tmp_path: Path) -> None:

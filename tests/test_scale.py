@@ -35,7 +35,7 @@ def test_a_chain_of_twenty_thousand_nodes(adapter: FutureAdapter) -> None:
     future = submit(adapter, lambda: 0)
     for _ in range(20_000):
         future = submit(adapter, lambda before: before + 1, before=future)
-    assert future.result(timeout=50) == 20_000
+    assert future.result(timeout=150) == 20_000
 
 
 def test_a_failure_falls_through_a_chain_of_twenty_thousand_nodes(adapter: FutureAdapter) -> None:
@@ -43,21 +43,21 @@ def test_a_failure_falls_through_a_chain_of_twenty_thousand_nodes(adapter: Futur
     gate, error = threading.Event(), ValueError("first")
 
     def fails() -> None:
-        assert gate.wait(50)
+        assert gate.wait(150)
         raise error
 
     future = submit(adapter, fails)
     for _ in range(20_000):
         future = submit(adapter, lambda before: before, before=future)
     gate.set()
-    assert future.exception(timeout=50) is error
+    assert future.exception(timeout=150) is error
 
 
 def test_a_node_with_five_thousand_upstreams(adapter: FutureAdapter) -> None:
     """It starts once, when the last of them has ended."""
     upstream = {f"u{number}": submit(adapter, lambda number=number: number) for number in range(5_000)}
     total = submit(adapter, lambda **values: sum(values.values()), **upstream)
-    assert total.result(timeout=50) == sum(range(5_000))
+    assert total.result(timeout=150) == sum(range(5_000))
 
 
 def test_a_thousand_runs_at_once(adapter: FutureAdapter) -> None:
@@ -65,7 +65,7 @@ def test_a_thousand_runs_at_once(adapter: FutureAdapter) -> None:
     everybody = threading.Event()
 
     def start(number: int) -> int:
-        assert everybody.wait(50)
+        assert everybody.wait(150)
         return number
 
     def end(start: int) -> int:
@@ -102,14 +102,14 @@ def test_no_lock_of_the_pool_is_held_in_user_code(adapter: FutureAdapter) -> Non
         raise ValueError
 
     gate = threading.Event()
-    first = submit(adapter, lambda: gate.wait(50))
+    first = submit(adapter, lambda: gate.wait(150))
     second = submit(adapter, lambda first: fails(), first=first)
     third = submit(adapter, lambda second: None, second=second)
     called = [threading.Event(), threading.Event()]
     for where, future, event in (("ended", second, called[0]), ("never ran", third, called[1])):
         future.add_done_callback(lambda _, where=where, event=event: (take(where), event.set()))
     gate.set()
-    assert all(event.wait(50) for event in called)
+    assert all(event.wait(150) for event in called)
     assert sorted(had) == ["ended", "function", "never ran"]
 
 
@@ -133,16 +133,16 @@ def test_a_result_goes_when_its_last_reader_has_ended(adapter: FutureAdapter) ->
 
     def later(read: int) -> bool:
         gc.collect()
-        gone.wait(50)
+        gone.wait(150)
         return seen[0]() is None
 
     one = submit(adapter, make)
     two = submit(adapter, read, large=one)
     last = submit(adapter, later, read=two)
-    assert two.result(timeout=50) == 1
+    assert two.result(timeout=150) == 1
     del one
     gone.set()
-    assert last.result(timeout=50)
+    assert last.result(timeout=150)
 
 
 def each(count: int) -> Parallelizable[int]:

@@ -318,7 +318,7 @@ def test_run_cancelled_by_close_is_cancelled(traces: Traces, one_worker: FutureA
     gate.wait_for()
     closing = Caller(lambda: one_worker.close(cancel_pending=True))
     with pytest.raises(CancelledError):
-        outputs["pending"].result(timeout=20)
+        outputs["pending"].result(timeout=60)
     gate.open()
     assert closing.outcome() is None
     assert traces.views() == [
@@ -392,7 +392,7 @@ def test_interrupted_run_is_cancelled(traces: Traces) -> None:
                 raise
 
     def held() -> int:
-        building.wait(20)
+        building.wait(60)
         main = threading.main_thread().ident
         assert main is not None
         signal.pthread_kill(main, signal.SIGINT)
@@ -428,7 +428,7 @@ def test_run_span_of_raw_execute_ends_with_its_last_node(traces: Traces, adapter
     assert traces.spans == ()
     opened_ns = time.time_ns()
     gate.open()
-    assert outputs["held"].result(timeout=20) == 1
+    assert outputs["held"].result(timeout=60) == 1
     traces.wait_for(2)
     assert traces.views() == [RUN, node_view("held")]
     assert opened_ns <= times(traces.only("held"))[1] <= times(traces.only("hamilton.run"))[1]
@@ -476,11 +476,11 @@ def test_runs_at_once_do_not_mix(traces: Traces, adapter: FutureAdapter) -> None
     both = threading.Barrier(2)
 
     def first(number: int) -> int:
-        both.wait(20)
+        both.wait(60)
         return number
 
     def second(first: int) -> int:
-        both.wait(20)
+        both.wait(60)
         return first
 
     dr = make_driver(adapter, first, second)
@@ -763,7 +763,7 @@ def test_node_span_starts_when_its_inputs_are_there(traces: Traces, adapter: Fut
     gate.wait_for()
     opened_ns = time.time_ns()
     gate.open()
-    outputs["waits"].result(timeout=20)
+    outputs["waits"].result(timeout=60)
     traces.wait_for(3)
     assert times(traces.only("held"))[0] < opened_ns <= times(traces.only("waits"))[0]
 
@@ -833,7 +833,7 @@ def test_times_of_nodes_without_a_run_agree_under_load(traces: Traces, adapter: 
         last = submit(adapter, load)
         for _ in range(200):
             last = submit(adapter, left, load=last)
-        assert last.result(timeout=20) == 201
+        assert last.result(timeout=60) == 201
     traces.wait_for(201)
     assert _disorder(traces.spans) == []
 
@@ -858,7 +858,7 @@ def test_queue_duration_is_the_wait_for_a_worker(traces: Traces, one_worker: Fut
     spend(0.02)
     opened_at = time.monotonic()
     gate.open()
-    queued.result(timeout=20)
+    queued.result(timeout=60)
     one_worker.close()
     attributes = traces.attributes("load")
     assert attributes["hamilton.node.queue.duration"] == Between(opened_at - queued_at, time.monotonic() - started)
@@ -876,13 +876,12 @@ def test_dependency_duration_is_the_wait_for_inputs(traces: Traces, adapter: Fut
     spend(0.05)
     opened_at = time.monotonic()
     gate.open()
-    waiting.result(timeout=20)
+    waiting.result(timeout=60)
+    ended = time.monotonic()
     adapter.close()
     attributes = traces.attributes("left")
-    assert attributes["hamilton.node.dependency.duration"] == Between(
-        opened_at - waiting_at, time.monotonic() - started
-    )
-    assert attributes["hamilton.node.queue.duration"] < 0.05
+    assert attributes["hamilton.node.dependency.duration"] == Between(opened_at - waiting_at, ended - started)
+    assert attributes["hamilton.node.queue.duration"] < ended - opened_at
 
 
 @pytest.mark.parametrize("outcome", ["success", "error"])
@@ -906,7 +905,7 @@ def test_node_submitted_by_a_callback_of_its_input_has_waited_no_time(
     loaded = submit(adapter, held)
     loaded.add_done_callback(follow)
     gate.open()
-    assert called.wait(20)
+    assert called.wait(60)
     adapter.close()
     assert traces.attributes("left")["hamilton.node.dependency.duration"] == Between(0.0, 1.0)
 
@@ -917,10 +916,10 @@ def test_cpu_duration_is_the_threads_own_time(traces: Traces, adapter: FutureAda
     working = submit(adapter, functools.partial(spend, 0.03, time.thread_time))
     waiting = submit(adapter, gate)
     gate.wait_for()
-    working.result(timeout=20)
+    working.result(timeout=60)
     spend(0.03)
     gate.open()
-    waiting.result(timeout=20)
+    waiting.result(timeout=60)
     adapter.close()
     length = {name: (times(traces.only(name))[1] - times(traces.only(name))[0]) / 1e9 for name in ("spend", "Gate")}
     assert traces.attributes("spend")["hamilton.node.cpu.duration"] == Between(0.03, length["spend"])
@@ -1010,7 +1009,7 @@ def test_values_that_no_node_made_have_no_link(traces: Traces, adapter: FutureAd
     foreign: Future[int] = Future()
     waiting = submit(adapter, joined, left=foreign, right=1)
     foreign.set_result(1)
-    assert waiting.result(timeout=20) == 2
+    assert waiting.result(timeout=60) == 2
     make_driver(adapter, load, left).execute(["left"], overrides={"load": 1})
     adapter.close()
     assert traces.views() == [RUN, node_view("joined", parent=None), node_view("left")]
@@ -1037,7 +1036,7 @@ def test_node_of_another_adapter_that_has_not_started_is_linked(
     loaded = submit(one_worker, load)
     waiting = submit(adapter, left, load=loaded)
     gate.open()
-    assert waiting.result(timeout=20) == 2
+    assert waiting.result(timeout=60) == 2
     one_worker.close()
     adapter.close()
     assert traces.views() == [
@@ -1073,7 +1072,7 @@ def test_future_that_a_node_returned_is_linked_by_the_parameter(traces: Traces) 
         gate.wait_for()
         until(lambda: adapter.snapshot().active_workers == 1)  # `left` has been taken, and put back to wait for `inner`
         gate.open()
-        assert waiting.result(timeout=20) == 2
+        assert waiting.result(timeout=60) == 2
     assert traces.views() == [
         node_view("<lambda>", parent=None),
         node_view("inner", parent="<lambda>"),
@@ -1251,7 +1250,7 @@ def test_outcomes_after_a_failure(traces: Traces, adapter: FutureAdapter) -> Non
 def test_run_goes_on_after_a_failure(traces: Traces, one_worker: FutureAdapter) -> None:
     """Nodes that do not need what failed run, and are a success."""
     outputs = make_driver(one_worker, fails, after, load, left).raw_execute(["after", "left"])
-    assert outputs["left"].result(timeout=20) == 2
+    assert outputs["left"].result(timeout=60) == 2
     one_worker.close()
     assert {view.name: view.outcome for view in traces.views()} == {
         "after": "upstream_error",
@@ -1282,7 +1281,7 @@ def test_fail_fast_cancels_what_has_not_started(traces: Traces) -> None:
         gate.wait_for()
         gate.open()
         with pytest.raises(ValueError, match="a message"):
-            outputs["needs_it"].result(timeout=20)
+            outputs["needs_it"].result(timeout=60)
     assert traces.views() == [
         View(name="hamilton.run", **failed("ValueError")),
         node_view(
@@ -1303,7 +1302,7 @@ def test_node_submitted_after_the_failure_is_cancelled_by_fail_fast(traces: Trac
         def do_remote_execute(self, **kwargs: Any) -> Any:
             future = super().do_remote_execute(**kwargs)
             if kwargs["node"].name == "fails":
-                future.exception(timeout=20)
+                future.exception(timeout=60)
                 until(lambda: self.snapshot().active_workers == 0)
             return future
 
@@ -1371,7 +1370,7 @@ def test_foreign_failure_names_no_upstream(traces: Traces, adapter: FutureAdapte
     waiting = submit(adapter, left, load=foreign)
     error = ConnectionError("gone")
     foreign.set_exception(error)
-    assert waiting.exception(timeout=20) is error
+    assert waiting.exception(timeout=60) is error
     adapter.close()
     assert traces.views() == [node_view("left", parent=None, outcome="upstream_error")]
 
@@ -1385,7 +1384,7 @@ def test_failed_upstream_is_named_through_a_returned_future(traces: Traces, adap
         return inner
 
     waiting = submit(adapter, left, load=submit(adapter, outer))
-    assert isinstance(waiting.exception(timeout=20), ValueError)
+    assert isinstance(waiting.exception(timeout=60), ValueError)
     adapter.close()
     assert traces.attributes("left")["hamilton.node.outcome"] == "upstream_error"
     assert traces.attributes("left").get("hamilton.node.failed_upstream") == "fails"
@@ -1754,7 +1753,7 @@ def test_spans_of_pending_nodes_are_exported_at_exit() -> None:
 
         ending = threading.Event()
         def held() -> int:
-            ending.wait(20)
+            ending.wait(60)
             return 1
         def after(held: int) -> int: return held
 

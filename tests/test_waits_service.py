@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def using(monkeypatch: pytest.MonkeyPatch) -> Iterator[Using]:
     yield using
     for service in using.services:
         service.stop()
-        assert service._keeper is None
+        until(lambda: service._keeper is None)  # noqa: B023
 
 
 def work(seconds: float) -> None:
@@ -74,13 +75,34 @@ def work(seconds: float) -> None:
 def start(service: Service) -> int:
     """Works until the sampler is there; its process."""
 
-    def ready() -> bool:
-        work(0.06)
-        return service.method.method == "process"
+    def naps() -> int:
+        time.sleep(0.06)
+        return 1
 
-    until(ready)
-    assert service._process is not None
-    return service._process.pid
+    with make_adapter(tracing=False) as adapter:  # while one is open, it stays
+        driver = make_driver(adapter, naps)
+        until(lambda: bool(driver.execute(["naps"])) and service.method.method == "process")
+        assert service._process is not None
+        return service._process.pid
+
+
+@contextmanager
+def held_node(**options: Any) -> Iterator[None]:
+    """While a node runs, until the end of the block."""
+    gate = Gate()
+
+    def held() -> int:
+        gate()
+        return 1
+
+    with make_adapter(tracing=False, **options) as adapter:
+        caller = Caller(lambda: make_driver(adapter, held).execute(["held"]))
+        gate.wait_for()
+        try:
+            yield
+        finally:
+            gate.open()
+            assert caller.outcome() == {"held": 1}
 
 
 def our_files() -> list[str]:
@@ -243,12 +265,13 @@ def test_what_cannot_be_had_is_said_and_the_rest_is_right(
     caplog.set_level(logging.INFO, "traced_threadpool")
     traces, registry = Traces(), CollectorRegistry()
     with monkeypatch.context() as patch:
-        using(**lacking(patch, tmp_path))
-        with make_adapter(traces, registry=registry, max_workers=1) as adapter:
+        service = using(**lacking(patch, tmp_path))
+        with make_adapter(traces, registry=registry, max_workers=1, attribution_budget=1.0) as adapter:
             driver = make_driver(adapter, computes, naps)
-            for _ in range(2):
-                traces.clear()
-                driver.execute(["naps"])
+            # The sampler, or what it lacks, takes its time to come on a busy machine.
+            until(lambda: bool(driver.execute(["naps"])) and service.method == Method(method=method, reason=reason))
+            traces.clear()
+            driver.execute(["naps"])
             info = samples(registry, "hamilton_attribution_info")
             assert adapter.telemetry_errors == {}
 
@@ -292,10 +315,11 @@ def test_without_a_lock_to_wait_for_nothing_waits_for_it(using: Using, monkeypat
 
 def test_a_sampler_that_could_not_be_started_is_tried_again(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while; nothing is to be done for it."""
-    service = using()
+    service = using(closed_seconds=10.0)
     with monkeypatch.context() as patch:
         no_process(patch, Path())
-        work(0.2)
+        with held_node():
+            until(lambda: service.method.reason == "sampler_failed")
     assert service.method == Method(method="none", reason="sampler_failed")
     work(0.2)
     assert service.method == Method(method="none", reason="sampler_failed")
@@ -358,11 +382,19 @@ def test_after_idleness_nothing_is_left(using: Using) -> None:
 
     with make_adapter(tracing=False) as adapter:
         driver = make_driver(adapter, naps)
+        there: list[tuple[int, threading.Thread]] = []
+
+        def is_there() -> bool:
+            driver.execute(["naps"])
+            keeper, process = service._keeper, service._process  # which may go at any moment
+            if keeper is not None and process is not None:
+                there.append((process.pid, keeper))
+            return len(there) > 0
+
         for _ in range(2):
-            until(lambda: bool(driver.execute(["naps"])) and service.method.method == "process")
-            assert service._process is not None
-            pid, keeper = service._process.pid, service._keeper
-            assert keeper is not None
+            there.clear()
+            until(is_there)
+            ((pid, keeper),) = there
             until(lambda: not exists(pid) and not keeper.is_alive())  # noqa: B023
             assert our_files() == before
             assert service.method == Method(method="none", reason="warming_up")
@@ -387,15 +419,16 @@ def test_a_worker_that_takes_the_place_of_one_that_has_gone_is_looked_at(using: 
     until(lambda: words[b.ROW + b.THREAD] == 0)
     for _ in range(3):
         generation, looks = words[b.ROW + b.GENERATION], words[b.ROW + b.LOOKS]
-        work(0.3)
+        with held_node():
+            until(lambda: words[b.ROW + b.LOOKS] > looks)  # noqa: B023
         assert words[b.ROWS] == 1
         assert words[b.ROW + b.GENERATION] == generation + 1
-        assert words[b.ROW + b.LOOKS] > looks
         until(lambda: words[b.ROW + b.THREAD] == 0)
 
 
-def test_a_question_is_answered_at_once(using: Using) -> None:
-    """Also while the sampler sleeps between rounds that are seconds apart."""
+def test_a_question_is_answered_at_once(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the sampler sleeps between rounds that are seconds apart: it needs none of them for that."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS", LIMIT_SECONDS)  # on a busy machine an answer takes its time
     service = using(closed_seconds=10.0)
     gate = Gate()
 
@@ -410,10 +443,10 @@ def test_a_question_is_answered_at_once(using: Using) -> None:
         assert service._board is not None
         words = service._board.words
         until(lambda: words[b.INTERVAL_NS] == sampler.MOST_NS)
-        started = time.monotonic()
-        for run_number in range(5):
+        rounds = words[b.ROUNDS]
+        for run_number in range(10):
             assert service.holders(run_number) == {}
-        assert time.monotonic() - started < 5 * module.ANSWER_SECONDS
+        assert words[b.ROUNDS] - rounds < 5
         assert not service._unanswered
         gate.open()
         assert isinstance(caller.outcome(), dict)
@@ -429,8 +462,8 @@ def test_nothing_is_looked_at_while_no_node_runs(using: Using) -> None:
     rounds, used_ns = words[b.ROUNDS], words[b.CPU_NS]
     time.sleep(0.3)
     assert (words[b.ROUNDS], words[b.CPU_NS], words[b.PHASE]) == (rounds, used_ns, b.PARKED)
-    work(0.2)
-    assert words[b.ROUNDS] > rounds
+    with held_node():
+        until(lambda: words[b.ROUNDS] > rounds)
 
 
 @pytest.mark.parametrize("workers", [1, 16])
@@ -474,9 +507,9 @@ def test_a_sampler_that_was_killed(using: Using, caplog: pytest.LogCaptureFixtur
     service = using(closed_seconds=10.0)
     pid = start(service)
     os.kill(pid, 9)
-    work(0.3)
-    until(lambda: not exists(pid))
-    assert service.method == Method(method="none", reason="sampler_failed")
+    with held_node():
+        until(lambda: service.method == Method(method="none", reason="sampler_failed"))
+    assert not exists(pid)
     assert [record.getMessage() for record in caplog.records if record.name == "traced_threadpool"] == [
         "where nodes wait is not fully known: the sampler could not be started, or has ended"
     ]
@@ -527,8 +560,8 @@ def test_somebody_else_waits_for_the_sampler(using: Using, monkeypatch: pytest.M
     os.kill(pid, 9)
     assert os.waitpid(pid, 0)[0] == pid
     taken.set()
-    work(0.2)
-    assert service.method.method == "none"
+    with held_node():
+        until(lambda: service.method.method == "none")
     assert str(service.method.reason).startswith("sampler_failed")  # and what else may be missing on a busy machine
 
 
@@ -543,7 +576,7 @@ def test_many_descriptors(using: Using) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 200), hard))
     opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(count)]
     try:
-        service = using()
+        service = using(closed_seconds=10.0)
         start(service)
         assert service._channel is not None
         assert service._channel.fileno() > 1_024
@@ -572,7 +605,7 @@ def test_a_board_that_is_let_go_while_a_node_starts(using: Using) -> None:
 
 def test_at_exit_nothing_waits_for_nodes_that_still_run(using: Using) -> None:
     """`stop` ends the sampler at once, although a node runs; it adds up when it ends."""
-    service = using()
+    service = using(closed_seconds=10.0)
     pid = start(service)
     gate, registry = Gate(), CollectorRegistry()
 
@@ -583,10 +616,10 @@ def test_at_exit_nothing_waits_for_nodes_that_still_run(using: Using) -> None:
     with make_adapter(tracing=False, registry=registry) as adapter:
         caller = Caller(lambda: make_driver(adapter, held).execute(["held"]))
         gate.wait_for()
-        before = time.monotonic()
+        keeper = service._keeper
+        assert keeper is not None
         service.stop()
-        assert time.monotonic() - before < 1.5
-        until(lambda: not exists(pid))
+        until(lambda: not exists(pid) and not keeper.is_alive())  # and the node runs
         gate.open()
         assert caller.outcome() == {"held": 1}
         assert adapter.telemetry_errors == {}
