@@ -449,6 +449,7 @@ def test_scaling_takes_the_other_settings_too() -> None:
         ({"faster": {"load": float("nan")}}, r"faster\['load'\] is nan"),
         ({"faster": {"load": float("inf")}}, r"faster\['load'\] is inf"),
         ({"faster": {"load": "2x"}}, r"faster\['load'\] is '2x'"),
+        ({"faster": {"load": 1e-9}}, r"faster\['load'\] is 1e-09; it must be 1e-06 at least, a million times slower"),
         ({"faster": {"laod": 2}}, r"no node 'laod' in the record; did you mean 'load'\?"),
         ({"without": ["zzz"]}, r"no node 'zzz' in the record; it has 'clean', 'load'"),
         ({"without": "load"}, r"without is the string 'load'; give a collection of names, such as \('load',\)"),

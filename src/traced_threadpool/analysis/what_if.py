@@ -53,6 +53,9 @@ SATURATED: Final = 0.9
 TELLING_LOCK_SHARE: Final = 0.05
 """Waiting for locks is worth a word from this part of the nodes' time on."""
 
+SLOWEST: Final = 1e-6
+"""The least factor that a node may be made faster by; times far beyond would be no numbers any more."""
+
 MOST_WORKERS: Final = 64
 
 Limit = Literal["gil", "processors", "critical_path", "nodes", "none"]
@@ -282,6 +285,8 @@ def _settings(
             raise ValueError(
                 f"faster[{name!r}] is {factor!r}; it must be a number above 0, such as 2 for twice as fast"
             )
+        if factor < SLOWEST:
+            raise ValueError(f"faster[{name!r}] is {factor!r}; it must be {SLOWEST} at least, a million times slower")
     names = {node.name for node in run.nodes} if faster or without else set()
     for name in (*faster, *without):
         if name not in names:

@@ -2,8 +2,8 @@
 
 >>> [duration(ns) for ns in (0, 850, 12_340, 1_234_000, 999_960_000, 12_345_000_000, 125_000_000_000)]
 ['0 s', '850 ns', '12.3 µs', '1.23 ms', '1.00 s', '12.3 s', '2 min 5 s']
->>> change(before_ns=4_000_000_000, after_ns=3_000_000_000)
-'-1.00 s (-25 %)'
+>>> change(before_ns=4_000_000_000, after_ns=3_000_000_000), change(before_ns=4_000_000_000, after_ns=4_001_000_000)
+('-1.00 s (-25 %)', '+1.00 ms (<1 %)')
 >>> one_line("a\\x1b[31m\\n</script>")
 'a\\\\x1b[31m\\\\n</script>'
 """
@@ -60,8 +60,10 @@ def change(*, before_ns: float, after_ns: float) -> str:
     if abs(difference) < 0.5:
         return "none"
     sign = "-" if difference < 0 else "+"
-    share = f" ({100 * difference / before_ns:+.0f} %)" if before_ns > 0 else ""
-    return f"{sign}{duration(abs(difference))}{share}"
+    if before_ns <= 0:
+        return f"{sign}{duration(abs(difference))}"
+    share = 100 * difference / before_ns
+    return f"{sign}{duration(abs(difference))} ({f'{share:+.0f}' if abs(share) >= 0.5 else '<1'} %)"
 
 
 def count(number: int, noun: str) -> str:
