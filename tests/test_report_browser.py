@@ -217,7 +217,15 @@ def test_pointing_at_a_bar_tells_of_its_node(open_page: Open) -> None:
     tip = opened.page.locator(".tip")
     assert tip.is_visible()
     assert tip.locator("b").inner_text() == node.name
-    assert "queue wait" in tip.inner_text()
+    by_time = sorted(node.states.items(), key=lambda each: -each[1])
+    assert tip.locator("div").all_inner_texts() == [
+        f"ran {_shown(node.duration_ns)}, from {_shown(node.started_ns)}",
+        f"queue wait {_shown(node.queue_ns)}, waited for inputs {_shown(node.dependency_ns)}",
+        ", ".join(f"{state} {_shown(ns)}" for state, ns in by_time),
+        "on the critical path"
+        if node.key in explain(run).critical_keys
+        else f"slack {_shown(explain(run).path.slack_ns[node.key])}",
+    ]
     box = opened.page.locator("#timeline").bounding_box()
     first, here, *inputs = opened.page.evaluate(
         "nodes => nodes.map(tracedThreadpool.place)",

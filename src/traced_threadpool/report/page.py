@@ -62,7 +62,7 @@ def page(explanation: Explanation) -> str:
         f"script-src '{_hash(charts)}' '{_hash(script)}'; style-src '{_hash(style)}'"
     )
     run = explanation.run
-    document = f"""<!DOCTYPE html>
+    return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -93,8 +93,6 @@ def page(explanation: Explanation) -> str:
 </body>
 </html>
 """
-    # A lone surrogate is no character, and no file can hold it.
-    return document.encode("utf-8", "replace").decode("utf-8")
 
 
 def script_json(value: Any) -> str:
