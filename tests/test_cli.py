@@ -423,7 +423,8 @@ def test_help_is_there_for_every_command(command: Command) -> None:
 
 
 def _environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "HAMILTON_TELEMETRY_ENABLED": "false", **more}
+    # As in a shell: what is printed waits in a buffer.
+    return {**os.environ, "HAMILTON_TELEMETRY_ENABLED": "false", "PYTHONUNBUFFERED": "", **more}
 
 
 def test_as_a_module(trace: Path) -> None:

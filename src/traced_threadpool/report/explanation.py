@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from traced_threadpool.analysis.critical_path import CriticalPath, critical_ns
+from traced_threadpool.analysis.critical_path import CriticalPath
 from traced_threadpool.analysis.diagnose import Finding, diagnose
 from traced_threadpool.analysis.look import Look
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
@@ -118,7 +118,7 @@ def explain(run: RecordedRun, *, with_curve: bool = True) -> Explanation:
         run=run,
         findings=diagnosis.findings,
         path=look.path,
-        critical_ns=critical_ns(run),
+        critical_ns=look.path.ns_by_name,
         curve=curve(look) if with_curve else None,
         estimated=diagnosis.estimated,
     )
