@@ -58,7 +58,7 @@ def played(
         assert when is not None
         started_ns, ended_ns = START_NS + round(when.started_ns), START_NS + round(when.ended_ns)
         computing_ns = round(demand.held_ns + demand.free_ns)
-        contended_ns = max(0, ended_ns - started_ns - round(demand.alone_ns))
+        contended_ns = max(0, ended_ns - started_ns - round(sum(demand)))
         states: dict[State, int] = {
             "cpu": computing_ns,
             "network": round(demand.wait_ns),
@@ -381,19 +381,19 @@ def test_assumptions_name_what_the_record_does_not_say() -> None:
             ),
             1,
             "critical_path",
-            "the longest chain of nodes takes 0.2 s, however many workers there are",
+            "the longest chain of nodes takes 200 ms, however many workers there are",
         ),
         (
             played([(Demand(held_ns=50 * MS), [])] * 8, workers=4, processors=4),
             1,
             "gil",
-            "the interpreter lock is held for 100% of the run: its computing is serial",
+            "the interpreter lock is held for 100 % of the run: its computing is serial",
         ),
         (
             played([(Demand(free_ns=400 * MS), [])] * 8, workers=4, processors=2),
             2,
             "processors",
-            "nodes compute for 100% of the processors' time",
+            "nodes compute for 100 % of the processors' time",
         ),
     ],
     ids=["nodes", "critical path", "gil", "processors"],
@@ -416,8 +416,8 @@ def test_where_all_workers_that_were_tried_are_used_nobody_knows_whether_more_he
 @pytest.mark.parametrize(
     ("demand", "processors", "limit", "reason"),
     [
-        (Demand(held_ns=60 * MS, wait_ns=120 * MS), 8, "gil", "the interpreter lock is held for 67% of the run"),
-        (Demand(free_ns=120 * MS, wait_ns=120 * MS), 3, "processors", "nodes compute for 57% of the processors' time"),
+        (Demand(held_ns=60 * MS, wait_ns=120 * MS), 8, "gil", "the interpreter lock is held for 67 % of the run"),
+        (Demand(free_ns=120 * MS, wait_ns=120 * MS), 3, "processors", "nodes compute for 57 % of the processors' time"),
     ],
     ids=["gil", "processors"],
 )

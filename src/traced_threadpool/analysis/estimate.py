@@ -80,9 +80,7 @@ class Estimate(Plan):
             for each in self._inputs_first([split for split, _ in submitted])
         ]
         self._recorded_ns = [node.duration_ns for node in self.nodes]
-        self._recorded_at_once = most_at_once(
-            [(node.started_ns, node.ended_ns) for node in self.nodes if node.duration_ns]
-        )
+        self._recorded_at_once = most_at_once([(node.started_ns, node.ended_ns) for node in self.nodes])
         self._hand_overs_ns = sum(self.pool.hand_overs.next_ns)
         self._held_ns = sum([demand.held_ns for demand in self.demands.each])
         self._free_ns = sum([demand.free_ns for demand in self.demands.each])

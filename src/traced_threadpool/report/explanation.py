@@ -10,8 +10,8 @@ from traced_threadpool.analysis.critical_path import CriticalPath
 from traced_threadpool.analysis.diagnose import Finding, diagnose
 from traced_threadpool.analysis.look import Look
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
+from traced_threadpool.analysis.virtual_pool import most_at_once
 from traced_threadpool.report.curve import Curve, curve
-from traced_threadpool.report.timeline import peak
 from traced_threadpool.runs import STATES, State
 
 
@@ -99,11 +99,11 @@ class Explanation:
 
     @cached_property
     def peak_running(self) -> int:
-        return peak((node.started_ns, node.ended_ns) for node in self.ran)
+        return most_at_once([(node.started_ns, node.ended_ns) for node in self.ran])
 
     @cached_property
     def peak_queue(self) -> int:
-        return peak((node.ready_ns, node.started_ns) for node in self.ran)
+        return most_at_once([(node.ready_ns, node.started_ns) for node in self.ran])
 
     @property
     def has_nested_runs(self) -> bool:

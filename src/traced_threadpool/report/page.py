@@ -25,10 +25,11 @@ from traced_threadpool._version import __version__
 from traced_threadpool.analysis.critical_path import Step
 from traced_threadpool.analysis.diagnose import Finding
 from traced_threadpool.analysis.record import NodeExecution
+from traced_threadpool.analysis.words import count
 from traced_threadpool.report.curve import Curve
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.palette import LOOKS
-from traced_threadpool.report.quantities import change, count, duration, one_line, percent
+from traced_threadpool.report.quantities import change, duration, one_line, percent
 from traced_threadpool.report.timeline import levels, timeline
 from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
 from traced_threadpool.runs import OUTCOMES, STATES
@@ -543,8 +544,6 @@ def _nodes_section() -> str:
 def _record_section(explanation: Explanation) -> str:
     run = explanation.run
     lines = list(run.problems)
-    if run.expected_nodes is not None and run.expected_nodes > len(run.nodes):
-        lines.append(f"The run submitted {count(run.expected_nodes, 'node')}; {len(run.nodes):,} are in the record.")
     method = {
         "process": "States were told by a helper process that looks at the threads.",
         "none": "States were not told apart.",

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from traced_threadpool.analysis.words import share
+
 _UNITS: Final = ((1, "ns"), (1_000, "µs"), (1_000_000, "ms"), (1_000_000_000, "s"))
 
 
@@ -39,19 +41,12 @@ def _clock(seconds: int) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """A share in whole percent; what is there is never shown as none, and what is missing never as all.
+    """A share, where there is something to have one of.
 
-    >>> percent(1, 4), percent(1, 1000), percent(999, 1000), percent(0, 4), percent(1, 0)
-    ('25 %', '<1 %', '>99 %', '0 %', '-')
+    >>> percent(1, 4), percent(1, 0)
+    ('25 %', '-')
     """
-    if whole <= 0:
-        return "-"
-    share = 100 * part / whole
-    if 0 < share < 0.995:
-        return "<1 %"
-    if 99 < share < 100:
-        return ">99 %"
-    return f"{share:.0f} %"
+    return share(part / whole) if whole > 0 else "-"
 
 
 def change(*, before_ns: float, after_ns: float) -> str:
@@ -62,16 +57,8 @@ def change(*, before_ns: float, after_ns: float) -> str:
     sign = "-" if difference < 0 else "+"
     if before_ns <= 0:
         return f"{sign}{duration(abs(difference))}"
-    share = 100 * difference / before_ns
-    return f"{sign}{duration(abs(difference))} ({f'{share:+.0f}' if abs(share) >= 0.5 else '<1'} %)"
-
-
-def count(number: int, noun: str) -> str:
-    """
-    >>> count(1, "node"), count(12_000, "node")
-    ('1 node', '12,000 nodes')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    part = share(abs(difference) / before_ns)
+    return f"{sign}{duration(abs(difference))} ({part if part.startswith('<') else sign + part})"
 
 
 def one_line(name: str, limit: int = 0) -> str:
