@@ -17,8 +17,12 @@ from typing import Any
 import pytest
 
 from tests.synthetic_runs import NASTY_NAMES, layered_run, slowed, write_trace
+from traced_threadpool.analysis.difference import compare
+from traced_threadpool.analysis.record import RecordedRun
 from traced_threadpool.analysis.trace_file import read_runs
 from traced_threadpool.report.explanation import explain
+from traced_threadpool.report.quantities import duration
+from traced_threadpool.report.verdict import path_name
 
 pytest.importorskip("click", reason="needs the extra [report]")
 pytest.importorskip("rich", reason="needs the extra [report]")
@@ -122,6 +126,9 @@ def test_explain_a_run_of_bad_names(command: Command, tmp_path: Path) -> None:
     names = [name for name in NASTY_NAMES if "\ud800" not in name]
     trace = write_trace(tmp_path / "nasty.jsonl", layered_run(20, node_names=names, layers=2))
     assert "\x1b" not in command("explain", trace)
+    named_so = trace.rename(tmp_path / "[bold]nasty.jsonl")
+    assert command("explain", named_so).startswith(f"{named_so}: 1 run\n")
+    trace = named_so
     assert {each["name"] for each in command.json("explain", trace)["nodes"]} >= set(names)
 
 
@@ -144,6 +151,13 @@ def test_which_run(command: Command, both: Path, which: tuple[str, ...], expecte
     assert found["run"]["id"] == expected
     assert [run["id"] for run in found["runs"]] == ["run-1", "run-2"]
     assert found["runs"][found["run_number"] - 1]["id"] == expected
+
+
+def test_the_longest_run_is_not_the_first(command: Command, tmp_path: Path) -> None:
+    """Which one it is does not hang on the order."""
+    trace = write_trace(tmp_path / "trace.jsonl", SHORT, RUN, SHORT)
+    found = command.json("explain", trace)
+    assert (found["run_number"], found["run"]["id"]) == (2, "run-1")
 
 
 def test_the_output_says_that_there_are_more_runs(command: Command, both: Path) -> None:
@@ -182,7 +196,7 @@ def test_what_if_options_combine(command: Command, trace: Path) -> None:
     assert re.search(r"^\s*4\s.*-.*\n\s*8\s", text, re.MULTILINE)
 
 
-def test_what_if_as_json(command: Command, trace: Path) -> None:
+def test_what_if_as_json(command: Command, trace: Path, tmp_path: Path) -> None:
     """Nothing changed gives the run as it was; taking a node out is a change."""
     same = command.json("what-if", trace)
     assert [point["workers"] for point in same["predictions"]] == [4]
@@ -191,6 +205,14 @@ def test_what_if_as_json(command: Command, trace: Path) -> None:
     less = command.json("what-if", trace, "--without", last, "--workers", "4,64")
     assert less["settings"] == {"faster": {}, "without": [last], "processors": None, "gil": True, "priority": None}
     assert less["predictions"][0]["change"] < 0
+    found = command.json("what-if", trace, "--workers", "8,2,8", "--priority", "critical_path", "--processors", "9")
+    assert [point["workers"] for point in found["predictions"]] == [2, 8]
+    assert {key: found["settings"][key] for key in ("priority", "processors")} == {
+        "priority": "critical_path",
+        "processors": 9,
+    }
+    unknown = write_trace(tmp_path / "unknown.jsonl", layered_run(states=False))
+    assert "note: of 60 nodes it is not known what they did" in command("what-if", unknown)
 
 
 @pytest.mark.parametrize(
@@ -349,6 +371,54 @@ def test_diff_names_what_got_slower(command: Command, trace: Path, tmp_path: Pat
     text = command("diff", trace, after)
     assert "The run took 944 ms before and" in text
     assert re.search(rf"yes\s+{last.name}\s*$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "later", [layered_run(mean_ms=60.0), layered_run(seed=3, workers=3)], ids=["slower", "another"]
+)
+def test_what_diff_prints(command: Command, trace: Path, tmp_path: Path, later: RecordedRun) -> None:
+    """How the runs differ, what the change is made of, and the nodes that changed; of either the ten first."""
+    after = write_trace(tmp_path / "after.jsonl", later)
+    (first,), (second,) = read_runs(trace), read_runs(after)
+    found = compare(first, second)
+
+    def shown(ns: int, *, signed: bool = False) -> str:
+        return ("+" if signed and ns > 0 else "") + duration(ns).replace("µ", "u")
+
+    on_path = {node.name: node for node in found.nodes}
+    parts = list(found.path_change_ns.items())
+    made_of = [
+        [*([shown(on_path[name].before.path_ns), shown(on_path[name].after.path_ns)] if name in on_path else []),
+         shown(by_ns, signed=True), path_name(name)]
+        for name, by_ns in parts[:10]
+    ]  # fmt: skip
+    if len(parts) > 10:
+        rest_ns = sum(by_ns for _, by_ns in parts[10:])
+        made_of.append([shown(rest_ns, signed=True), f"({len(parts) - 10} others)"])
+    changed = sorted((node for node in found.nodes if node.kind != "same"), key=lambda node: -abs(node.change_ns))
+    nodes = []
+    for node in changed[:10]:
+        state, by_ns = max(node.state_change_ns.items(), key=lambda each: abs(each[1]))
+        nodes.append(
+            [
+                shown(node.before.duration_ns) if node.before.count else "-",
+                shown(node.after.duration_ns) if node.after.count else "-",
+                node.kind if node.kind in ("new", "gone") else shown(node.change_ns, signed=True),
+                f"{state} {shown(by_ns, signed=True)}",
+                "yes" if node in found.mattering else "no",
+                node.name,
+            ]
+        )
+    text = command("diff", trace, after)
+    tables = [
+        [re.split(r"\s{2,}", line.strip()) for line in part.split("\n\n")[0].splitlines()[3:]]
+        for part in re.split(r"\n(?=What the change|Nodes that changed)", text)[1:]
+    ]
+    assert tables == [made_of, nodes]
+    assert len(changed) > 10
+    assert f"(the first 10 of {len(changed)})" in text
+    for note in found.notes:
+        assert f"\nnote: {note}\n" in text
 
 
 def test_diff_of_two_runs_of_one_file(command: Command, both: Path) -> None:

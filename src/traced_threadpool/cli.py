@@ -196,7 +196,7 @@ def _workers(context: click.Context, parameter: click.Parameter, value: str | No
         raise click.BadParameter(f"{value!r} is no list of whole numbers; write it as 4,8,16") from None
     if any(number < 1 for number in numbers):
         raise click.BadParameter(f"{value!r} has a number below 1; a pool has at least one worker")
-    return tuple(sorted(set(numbers)))
+    return numbers
 
 
 def _faster(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
