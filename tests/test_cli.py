@@ -17,7 +17,12 @@ import pytest
 
 from tests.dags import eventually
 from tests.synthetic_runs import NASTY_NAMES, layered_run, slowed, write_trace
+from traced_threadpool.analysis.difference import compare
+from traced_threadpool.analysis.record import RecordedRun
 from traced_threadpool.analysis.trace_file import read_runs
+from traced_threadpool.report.explanation import explain
+from traced_threadpool.report.quantities import duration
+from traced_threadpool.report.verdict import path_name
 
 pytest.importorskip("click", reason="needs the extra [report]")
 pytest.importorskip("rich", reason="needs the extra [report]")
@@ -121,6 +126,9 @@ def test_explain_a_run_of_bad_names(command: Command, tmp_path: Path) -> None:
     names = [name for name in NASTY_NAMES if "\ud800" not in name]
     trace = write_trace(tmp_path / "nasty.jsonl", layered_run(20, node_names=names, layers=2))
     assert "\x1b" not in command("explain", trace)
+    named_so = trace.rename(tmp_path / "[bold]nasty.jsonl")
+    assert command("explain", named_so).startswith(f"{named_so}: 1 run\n")
+    trace = named_so
     assert {each["name"] for each in command.json("explain", trace)["nodes"]} >= set(names)
 
 
@@ -143,6 +151,13 @@ def test_which_run(command: Command, both: Path, which: tuple[str, ...], expecte
     assert found["run"]["id"] == expected
     assert [run["id"] for run in found["runs"]] == ["run-1", "run-2"]
     assert found["runs"][found["run_number"] - 1]["id"] == expected
+
+
+def test_the_longest_run_is_not_the_first(command: Command, tmp_path: Path) -> None:
+    """Which one it is does not hang on the order."""
+    trace = write_trace(tmp_path / "trace.jsonl", SHORT, RUN, SHORT)
+    found = command.json("explain", trace)
+    assert (found["run_number"], found["run"]["id"]) == (2, "run-1")
 
 
 def test_the_output_says_that_there_are_more_runs(command: Command, both: Path) -> None:
@@ -181,7 +196,7 @@ def test_what_if_options_combine(command: Command, trace: Path) -> None:
     assert re.search(r"^\s*4\s.*-.*\n\s*8\s", text, re.MULTILINE)
 
 
-def test_what_if_as_json(command: Command, trace: Path) -> None:
+def test_what_if_as_json(command: Command, trace: Path, tmp_path: Path) -> None:
     """Nothing changed gives the run as it was; taking a node out is a change."""
     same = command.json("what-if", trace)
     assert [point["workers"] for point in same["predictions"]] == [4]
@@ -190,6 +205,14 @@ def test_what_if_as_json(command: Command, trace: Path) -> None:
     less = command.json("what-if", trace, "--without", last, "--workers", "4,64")
     assert less["settings"] == {"faster": {}, "without": [last], "processors": None, "gil": True, "priority": None}
     assert less["predictions"][0]["change"] < 0
+    found = command.json("what-if", trace, "--workers", "8,2,8", "--priority", "critical_path", "--processors", "9")
+    assert [point["workers"] for point in found["predictions"]] == [2, 8]
+    assert {key: found["settings"][key] for key in ("priority", "processors")} == {
+        "priority": "critical_path",
+        "processors": 9,
+    }
+    unknown = write_trace(tmp_path / "unknown.jsonl", layered_run(states=False))
+    assert "note: of 60 nodes it is not known what they did" in command("what-if", unknown)
 
 
 @pytest.mark.parametrize(
@@ -198,9 +221,17 @@ def test_what_if_as_json(command: Command, trace: Path) -> None:
         (("--faster", "load"), "'load' is no node and a factor above 0; write it as parse=2x"),
         (("--faster", "load=fast"), "'load=fast' is no node and a factor above 0"),
         (("--faster", "load=-1"), "'load=-1' is no node and a factor above 0"),
+        (("--faster", "=2x"), "'=2x' is no node and a factor above 0"),
+        (("--faster", "load=inf"), "'load=inf' is no node and a factor above 0"),
+        (("--faster", f"{RUN.nodes[0].name}=1e-300"), "is 1e-300; it must be 1e-06 at least, a million times slower"),
+        (("--faster", "load=2x,parse=3x"), "'load=2x,parse=3x' has more than one node; write --faster before each"),
+        (("--faster", "load=2x", "--faster", "load=3x"), "'load' is there twice; write it once, with the factor"),
         (("--workers", "four"), "'four' is no list of whole numbers; write it as 4,8,16"),
         (("--workers", "0"), "'0' has a number below 1; a pool has at least one worker"),
+        (("--workers", "4,,8"), "'4,,8' is no list of whole numbers; write it as 4,8,16"),
         (("--processors", "0"), "0 is not in the range x>=1"),
+        (("--processors", "1.5"), "'1.5' is not a valid whole number"),
+        (("--priority", "lifo"), "'lifo' is not one of 'fifo', 'critical_path'"),
         (("--without", "no_such_node"), "no node 'no_such_node' in the record"),
         (("--sideways",), "No such option"),
     ],
@@ -239,9 +270,13 @@ def test_a_page_that_cannot_be_written(command: Command, trace: Path, tmp_path: 
     """Says where and why; and a page never takes the place of the trace."""
     missing = tmp_path / "no" / "run.html"
     assert command("report", trace, "-o", missing, status=3) == (
-        f"traced-threadpool: {str(missing)!r} cannot be written: No such file or directory\n"
+        f"traced-threadpool: {str(missing)!r} cannot be written: No such file or directory; "
+        f"{str(missing.parent)!r} is no directory: make it, or name a file elsewhere\n"
     )
-    assert "cannot be written: Is a directory" in command("report", trace, "-o", tmp_path, status=3)
+    assert command("report", trace, "-o", tmp_path, status=3) == (
+        f"traced-threadpool: {str(tmp_path)!r} cannot be written: Is a directory; name a file in it, such as "
+        f"{str(tmp_path / 'run.html')!r}\n"
+    )
     (tmp_path / "link.html").symlink_to(trace)
     content = trace.read_bytes()
     for words in (
@@ -338,6 +373,68 @@ def test_diff_names_what_got_slower(command: Command, trace: Path, tmp_path: Pat
     assert re.search(rf"yes\s+{last.name}\s*$", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    "later", [layered_run(mean_ms=60.0), layered_run(seed=3, workers=3)], ids=["slower", "another"]
+)
+def test_what_diff_prints(command: Command, trace: Path, tmp_path: Path, later: RecordedRun) -> None:
+    """How the runs differ, what the change is made of, and the nodes that changed; of either the ten first."""
+    after = write_trace(tmp_path / "after.jsonl", later)
+    (first,), (second,) = read_runs(trace), read_runs(after)
+    found = compare(first, second)
+
+    def shown(ns: int, *, signed: bool = False) -> str:
+        return ("+" if signed and ns > 0 else "") + duration(ns).replace("µ", "u")
+
+    on_path = {node.name: node for node in found.nodes}
+    parts = list(found.path_change_ns.items())
+    made_of = [
+        [*([shown(on_path[name].before.path_ns), shown(on_path[name].after.path_ns)] if name in on_path else []),
+         shown(by_ns, signed=True), path_name(name)]
+        for name, by_ns in parts[:10]
+    ]  # fmt: skip
+    if len(parts) > 10:
+        rest_ns = sum(by_ns for _, by_ns in parts[10:])
+        made_of.append([shown(rest_ns, signed=True), f"({len(parts) - 10} others)"])
+    changed = sorted((node for node in found.nodes if node.kind != "same"), key=lambda node: -abs(node.change_ns))
+    nodes = []
+    for node in changed[:10]:
+        state, by_ns = max(node.state_change_ns.items(), key=lambda each: abs(each[1]))
+        nodes.append(
+            [
+                shown(node.before.duration_ns) if node.before.count else "-",
+                shown(node.after.duration_ns) if node.after.count else "-",
+                node.kind if node.kind in ("new", "gone") else shown(node.change_ns, signed=True),
+                f"{state} {shown(by_ns, signed=True)}",
+                "yes" if node in found.mattering else "no",
+                node.name,
+            ]
+        )
+    text = command("diff", trace, after)
+    tables = [
+        [re.split(r"\s{2,}", line.strip()) for line in part.split("\n\n")[0].splitlines()[3:]]
+        for part in re.split(r"\n(?=What the change|Nodes that changed)", text)[1:]
+    ]
+    assert tables == [made_of, nodes]
+    assert len(changed) > 10
+    assert f"(the first 10 of {len(changed)})" in text
+    for note in found.notes:
+        assert f"\nnote: {note}\n" in text
+
+
+def test_diff_of_two_runs_of_one_file(command: Command, both: Path) -> None:
+    """Each file has its own choice, which is the longest run unless it is made; both are named."""
+    found = command.json("diff", both, both, "--run-after", "last")
+    assert [found[side]["id"] for side in ("before", "after")] == ["run-1", "run-2"]
+    assert found["change"] == pytest.approx((SHORT.duration_ns - RUN.duration_ns) / 1e9)
+    text = command("diff", both, both, "--run-before", "2")
+    assert text.splitlines()[:2] == [
+        f"{both}: run 2 of 2 (--run-before picks another)",
+        f"{both}: run 1 of 2, the longest (--run-after picks another)",
+    ]
+    assert "has no run '7'" in command("diff", both, both, "--run-before", "7", status=4)
+    assert "has no run '8'" in command("diff", both, both, "--run-after", "8", status=4)
+
+
 def test_diff_of_a_run_with_itself(command: Command, trace: Path) -> None:
     """Nothing changed, and that is what it says."""
     text = command("diff", trace, trace)
@@ -396,7 +493,8 @@ def test_help_is_there_for_every_command(command: Command) -> None:
 
 
 def _environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "HAMILTON_TELEMETRY_ENABLED": "false", **more}
+    # As in a shell: what is printed waits in a buffer.
+    return {**os.environ, "HAMILTON_TELEMETRY_ENABLED": "false", "PYTHONUNBUFFERED": "", **more}
 
 
 def test_as_a_module(trace: Path) -> None:
@@ -438,6 +536,78 @@ def test_a_reader_that_goes_away(trace: Path, words: list[str]) -> None:
             check=False,
         )
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no device here that is always full")
+@pytest.mark.parametrize(
+    "words", [["explain"], ["explain", "--json"], ["report", "-o", "-"], ["diff"], ["explain", "--help"]]
+)
+def test_an_output_that_is_full(trace: Path, words: list[str]) -> None:
+    """`... > file` on a full disk: says so in a sentence; status 3."""
+    files = [trace] * (2 if words == ["diff"] else 1)
+    with FULL.open("wb") as full:
+        done = subprocess.run(
+            [*PROGRAM, words[0], *files, *words[1:]],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=_environment(),
+            timeout=150,
+            check=False,
+        )
+    said = b"traced-threadpool: standard output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (3, said)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes the output")
+def test_an_output_that_is_closed(trace: Path, tmp_path: Path) -> None:
+    """`>&-`, as of a program that is started without any: what there is to do is done, and nobody is told."""
+    page = tmp_path / "run.html"
+    for words in (["explain", trace], ["report", trace, "-o", page]):
+        shell = ["sh", "-c", 'exec "$@" >&-', "sh", *PROGRAM, *words]
+        done = subprocess.run(shell, stderr=subprocess.PIPE, env=_environment(), timeout=150, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+    assert page.read_text(encoding="utf-8").endswith("</html>\n")
+
+
+def test_a_terminal_of_no_width(trace: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`COLUMNS=0`, as where nobody knows the width: the same as if nothing were said."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    usual = command("explain", trace)
+    monkeypatch.setenv("COLUMNS", "0")
+    assert command("explain", trace) == usual
+
+
+def test_a_narrow_terminal(trace: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sentences are broken where it ends, tables between their words; all words are there."""
+    monkeypatch.setenv("COLUMNS", "50")
+    printed = command("explain", trace)
+    for name in {step.name for step in explain(RUN).path.nodes}:
+        assert name in printed
+    sentences = printed.partition("Critical path")[0].splitlines()[1:]
+    assert max(map(len, sentences)) <= 50
+
+
+def test_interrupted_while_it_starts() -> None:
+    """Importing it takes a moment, and Hamilton, which takes another, is not imported at all."""
+    program = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *more):\n"
+        "        if name == 'click':\n"
+        "            raise KeyboardInterrupt\n"
+        "from traced_threadpool.__main__ import main\n"
+        "print('hamilton' in sys.modules)\n"
+        "sys.stdout.flush()\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, env=_environment(), timeout=150, check=False
+    )
+    assert (done.returncode, done.stdout.split(), done.stderr) == (130, [b"False"], b"")
 
 
 def is_in_a_call_on(pid: int, file: Path) -> bool:
@@ -505,6 +675,21 @@ def _until_hung_up(terminal: int) -> Iterator[bytes]:
         if not piece:
             return
         yield piece
+
+
+def test_the_demo_without_the_sdk(tmp_path: Path) -> None:
+    """It writes a trace, so it says what to install; the status is that of a missing extra."""
+    hidden = "import sys; sys.modules['opentelemetry.sdk'] = None; from traced_threadpool.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, "demo", "-d", tmp_path],
+        capture_output=True,
+        env=_environment(),
+        timeout=150,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (5, b"")
+    assert re.match(rb"traced-threadpool: opentelemetry\.sdk\S* is not installed; the demo needs the", done.stderr)
+    assert b"pip install 'traced_threadpool[report]'" in done.stderr
 
 
 def test_without_the_extra(trace: Path) -> None:

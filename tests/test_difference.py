@@ -124,8 +124,42 @@ def test_nodes_of_a_nested_run_are_told_by_the_node_around_them() -> None:
     ]
 
 
+def test_a_node_within_a_node_of_its_name_is_not_on_the_path() -> None:
+    """The outer one is, and has all of it."""
+    before, after = (
+        run_of(node("o", "load", 0, end), node("i", "load", 10, end - 5, parent="o"), ended=end) for end in (50, 90)
+    )
+    found = compare(before, after).nodes
+    assert [(each.inside, each.path_change_ns) for each in found] == [(None, 40 * MS), ("load", 0)]
+
+
+def test_a_node_that_never_ran_is_gone() -> None:
+    """It took no time, and is no node that got faster."""
+    before = run_of(node("1", "load", 0, 10), node("2", "parse", 10, 20, "1"), ended=20)
+    stopped = node("2", "parse", 10, 10, "1", outcome="upstream_error")
+    after = run_of(node("1", "load", 0, 10, outcome="error"), stopped, ended=10)
+    assert {each.name: each.kind for each in compare(before, after).nodes} == {"load": "same", "parse": "gone"}
+    assert {each.name: each.kind for each in compare(after, before).nodes} == {"load": "same", "parse": "new"}
+
+
+def test_a_change_of_less_than_a_hundredth_does_not_matter() -> None:
+    """Though it is on the path, and worth telling of the node."""
+    before = run_of(node("1", "long", 0, 1000), node("2", "short", 1000, 1002, "1"), ended=1002)
+    after = run_of(node("1", "long", 0, 1000), node("2", "short", 1000, 1009, "1"), ended=1009)
+    found = compare(before, after)
+    assert [(each.name, each.kind) for each in found.nodes] == [("short", "slower"), ("long", "same")]
+    assert found.mattering == ()
+
+
 def test_how_else_the_runs_differ_is_noted() -> None:
     """A comparison of unlike runs says so."""
+    one = run_of(node("1", "load", 0, 10), ended=10)
+    other = replace(one, name="nightly", processors=2, attribution="process")
+    assert compare(one, other).notes == (
+        "The runs' names differ: 'etl' and 'nightly'.",
+        "The numbers of processors differ: None and 2.",
+        "How states were found out differs: 'none' and 'process'.",
+    )
     before = run_of(node("1", "load", 0, 10), ended=10)
     after = replace(before, max_workers=8, outcome="error", problems=("1 span of 2 nodes missing.",))
     assert compare(before, before).notes == ()

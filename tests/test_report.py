@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -309,6 +310,37 @@ def test_names_make_no_elements() -> None:
     ]
 
 
+def _renamed(run: RecordedRun, rename: Callable[[str], str]) -> RecordedRun:
+    """The same run with every text that a trace may bring along changed."""
+
+    def texts(record: Any, *fields: str) -> dict[str, Any]:
+        found = {field: getattr(record, field) for field in fields}
+        return {field: text if text is None else rename(text) for field, text in found.items()}
+
+    of_nodes = ("name", "worker", "task_id", "error_type", "failed_upstream")
+    return replace(
+        run,
+        nodes=tuple(replace(node, **texts(node, *of_nodes)) for node in run.nodes),
+        gil_holders={rename(name): ns for name, ns in run.gil_holders.items()},
+        problems=tuple(map(rename, run.problems)),
+        **texts(run, "id", "name", "pool", "error_type", "attribution", "attribution_reason"),
+    )
+
+
+NARROW = replace(layered_run(40, workers=1, layers=1), problems=("something was repaired",))
+NARROW = replace(NARROW, nodes=tuple(replace(node, task_id=f"task {node.key}") for node in NARROW.nodes))
+
+
+@pytest.mark.parametrize("shown", [lambda run: page(explain(run)), notebook_html], ids=["page", "notebook"])
+@pytest.mark.parametrize("run", [layered_run(), layered_run(states=False), FAILED, NARROW])
+def test_no_text_of_a_record_makes_an_element(run: RecordedRun, shown: Callable[[RecordedRun], str]) -> None:
+    """Names, workers, tasks, errors, holders, reasons, problems: whatever they are, they are text where they stand."""
+    tame, nasty = (shown(_renamed(run, rename)) for rename in ("a_{}".format, "<b onclick=x>{}</b>\"'&amp;".format))
+    outlines = [[(tag, list(attributes)) for tag, attributes, _ in _elements(each)] for each in (tame, nasty)]
+    assert outlines[0] == outlines[1]
+    assert not re.search(r"<(?!script|style)[^>]*(?:\son\w+=|https?:|url\()", nasty.partition("<script>")[0])
+
+
 @given(
     st.recursive(
         st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
@@ -390,6 +422,54 @@ def test_a_notebook_shows_a_run_without_script(run: RecordedRun) -> None:
         *("div", "b", "span", "ul", "li", "svg", "rect", "title", "text", "table", "tr", "th", "td")
     }
     assert len(shown) < 40_000
+
+
+@pytest.mark.parametrize("run", [layered_run(), layered_run(states=False), FAILED, NARROW])
+def test_what_a_notebook_shows(run: RecordedRun) -> None:
+    """The verdict, every execution where it was, in the colour of what it did most, the path, and what is missing."""
+    explanation = explain(run)
+    elements = _elements(run._repr_html_())
+    texts = {text for _, _, text in elements}
+    for finding in explanation.findings:
+        assert {title(finding), *finding.evidence} <= texts
+        assert any(text.startswith(finding.advice) for text in texts)
+    assert {f"note: {problem}" for problem in run.problems} <= texts
+
+    scale = (900 - 110) / run.duration_ns
+    row_of = {node.key: number for number, row in enumerate(timeline(explanation.ran), 1) for node in row.nodes}
+
+    def box(started_ns: int, ended_ns: int, row: int, colour: str, height: int = 10) -> tuple[str, ...]:
+        x, wide = 110 + (started_ns - run.started_ns) * scale, max((ended_ns - started_ns) * scale, 0.6)
+        return (f"{x:.1f}", str(row * 14 + 2), f"{wide:.1f}", str(height), colour)
+
+    expected = {
+        box(step.started_ns, step.ended_ns, 0, {"node": "#15191e", "queue": "#c9ced6"}.get(step.kind, "#eef0f3"))
+        for step in explanation.path.steps
+    }
+    for node in explanation.ran:
+        most = max(node.states, key=lambda state: node.states[state], default=None)
+        known = "#6f8aa8" if most is None else LOOKS[most].light
+        colour = "#b3160a" if node.outcome == "error" else known
+        expected.add(box(node.started_ns, node.ended_ns, row_of[node.key], colour))
+        if node.key in explanation.critical_keys:
+            expected.add(box(node.started_ns, node.ended_ns, row_of[node.key], "#15191e", 2))
+    fields = ("x", "y", "width", "height", "fill")
+    assert {tuple(str(found[each]) for each in fields) for tag, found, _ in elements if tag == "rect"} == expected
+    cells = [text for tag, _, text in elements if tag == "td"]
+    for each in explanation.by_name[:10]:
+        assert any(
+            cells[at : at + 3] == [each.name, duration(each.duration_ns), duration(each.queue_ns)]
+            for at in range(len(cells))
+        )
+
+
+def test_a_notebook_shows_the_first_of_many_workers() -> None:
+    """And says so, as of the executions."""
+    shown = notebook_html(layered_run(500, workers=40, layers=2))
+    assert {f"etl_{number}" for number in range(40) if f">etl_{number}<" in shown} == {
+        f"etl_{number}" for number in range(32)
+    }
+    assert "The 400 longest of 500. The first 32 of 40 rows." in shown
 
 
 def test_a_notebook_stays_small_with_thousands_of_nodes() -> None:

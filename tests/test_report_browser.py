@@ -6,16 +6,18 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from tests.synthetic_runs import NASTY_NAMES, layered_run
-from traced_threadpool.analysis.record import RecordedRun
+from traced_threadpool.analysis.record import NodeExecution, RecordedRun
 from traced_threadpool.report.explanation import explain
 from traced_threadpool.report.page import page as page_of
-from traced_threadpool.report.quantities import one_line
+from traced_threadpool.report.palette import LOOKS
+from traced_threadpool.report.quantities import duration, one_line, percent
 from traced_threadpool.runs import STATES
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (it is in the dev group)")
@@ -67,10 +69,20 @@ class Opened:
         found: str | None = self.page.evaluate("tracedThreadpool.selected")
         return found
 
+    def details(self) -> dict[str, str]:
+        """What is told of the node that is chosen."""
+        terms, values = (self.page.locator(f"#details {tag}").all_inner_texts() for tag in ("dt", "dd"))
+        return dict(zip(terms, values, strict=True))
+
     def column(self, number: int) -> list[str]:
         """The texts of a column of the table of nodes."""
         texts: list[str] = self.page.locator(f"#nodes tbody td:nth-child({number})").all_inner_texts()
         return texts
+
+
+def _shown(ns: int) -> str:
+    """A duration as the page has it, which knows whole microseconds."""
+    return duration(round(ns / 1_000) * 1_000)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +153,13 @@ def test_names_are_text(open_page: Open) -> None:
         opened.page.locator("#nodes tbody button", has_text=one_line(name, 500)).first.click()
         assert opened.selected() == one_line(name, 500)
         assert opened.page.locator("#details h3").inner_text() == one_line(name, 500)
+    opened.page.locator("#names").scroll_into_view_if_needed()
+    names = opened.page.locator("#names").bounding_box()
+    told = set()
+    for bar in range(15):  # the tips of the bars by name, which the chart's library puts into the page
+        opened.page.mouse.move(names["x"] + 172, names["y"] + 6 + (bar + 0.5) * (names["height"] - 32) / 15)
+        told.add(opened.page.locator("#names b").inner_text())
+    assert one_line(NASTY_NAMES[0], 500) in told
     assert opened.page.locator("img, iframe, b b, script").count() == 3  # the data and the page's own two scripts
 
 
@@ -150,7 +169,7 @@ _PIXELS = """([where, colour, left, top, width, height]) => {
     document.body.append(probe);
     const wanted = getComputedStyle(probe).color.match(/\\d+/g).slice(0, 3).map(Number);
     probe.remove();
-    const canvas = document.querySelector(`${where} canvas`);
+    const canvas = document.querySelector(where);
     const box = [left, top, width || canvas.width - left, height || canvas.height - top];
     const copy = document.createElement("canvas");
     [copy.width, copy.height] = [canvas.width, canvas.height];
@@ -171,7 +190,7 @@ def test_what_the_charts_draw(open_page: Open) -> None:
 
     def pixels(where: str, colour: str, left: float = 0, top: float = 0, width: float = 0, height: float = 0) -> int:
         place = [round(each) for each in (left, top, width, height)]
-        return int(opened.page.evaluate(_PIXELS, [where, colour, *place]))
+        return int(opened.page.evaluate(_PIXELS, [f"{where} canvas", colour, *place]))
 
     known = {state for node in run.nodes for state, ns in node.states.items() if ns}
     for state in STATES:
@@ -202,11 +221,31 @@ def test_pointing_at_a_bar_tells_of_its_node(open_page: Open) -> None:
     tip = opened.page.locator(".tip")
     assert tip.is_visible()
     assert tip.locator("b").inner_text() == node.name
-    assert "queue wait" in tip.inner_text()
-    assert opened.page.evaluate("tracedThreadpool.arrows") == len(node.upstream)
+    by_time = sorted(node.states.items(), key=lambda each: -each[1])
+    assert tip.locator("div").all_inner_texts() == [
+        f"ran {_shown(node.duration_ns)}, from {_shown(node.started_ns)}",
+        f"queue wait {_shown(node.queue_ns)}, waited for inputs {_shown(node.dependency_ns)}",
+        ", ".join(f"{state} {_shown(ns)}" for state, ns in by_time),
+        "on the critical path"
+        if node.key in explain(run).critical_keys
+        else f"slack {_shown(explain(run).path.slack_ns[node.key])}",
+    ]
+    box = opened.page.locator("#timeline").bounding_box()
+    first, here, *inputs = opened.page.evaluate(
+        "nodes => nodes.map(tracedThreadpool.place)",
+        [0, opened.node(node.name), *(opened.node(run.by_key[key].name) for key in node.upstream)],
+    )
+    middles = [(each.started_ns + each.ended_ns) / 2 for each in (run.nodes[0], node)]
+    scale = (here["x"] - first["x"]) / (middles[1] - middles[0])
+    arrows = opened.page.evaluate("tracedThreadpool.arrows")
+    for key, place, (from_x, from_y, to_x, to_y) in zip(node.upstream, inputs, arrows, strict=True):
+        assert from_x == pytest.approx(first["x"] - box["x"] + scale * (run.by_key[key].ended_ns - middles[0]), abs=2)
+        assert to_x + 4 == pytest.approx(first["x"] - box["x"] + scale * (node.started_ns - middles[0]), abs=2)
+        # In the middle of the bars, which is below the middle of their row: above is room for a name.
+        assert (from_y - place["y"], to_y - here["y"]) == pytest.approx((to_y - here["y"],) * 2)
     opened.page.mouse.move(5, 5)
     assert not tip.is_visible()
-    assert opened.page.evaluate("tracedThreadpool.arrows") == 0
+    assert opened.page.evaluate("tracedThreadpool.arrows") == []
 
 
 def test_pointing_below_tells_the_load(open_page: Open) -> None:
@@ -224,22 +263,92 @@ def test_pointing_below_tells_the_load(open_page: Open) -> None:
 def test_a_click_keeps_a_node(open_page: Open) -> None:
     """Its details are shown, its row is marked, and links lead on to its neighbours; Escape lets go."""
     run = layered_run()
-    node = max((node for node in run.nodes if node.upstream), key=lambda node: node.duration_ns)
+    critical = explain(run).critical_keys
+    node = max(
+        (node for node in run.nodes if node.upstream and node.key not in critical), key=lambda node: node.duration_ns
+    )
     opened = open_page(run)
     place = opened.point_at(node.name)
     opened.page.mouse.click(place["x"], place["y"])
     assert opened.selected() == node.name
     assert opened.page.locator("#details h3").inner_text() == node.name
     assert opened.page.locator("#nodes tr.chosen td").first.inner_text() == node.name
-    neighbour = opened.page.locator("#details .links button").first
-    upstream = run.by_key[node.upstream[0]].name
-    assert neighbour.inner_text() == upstream
-    neighbour.click()
-    assert opened.selected() == upstream
+    neighbours = (
+        [run.by_key[key].name for key in node.upstream],
+        [other.name for other in run.nodes if node.key in other.upstream],
+    )
+    links = opened.page.locator("#details .links")
+    assert tuple(links.nth(side).locator("button").all_inner_texts() for side in (0, 1)) == neighbours
+    assert len(opened.page.evaluate("tracedThreadpool.arrows")) == sum(map(len, neighbours))
+    assert opened.details() == {
+        "worker": node.worker,
+        "start": f"{_shown(node.started_ns)} into the run",
+        "duration": _shown(node.duration_ns),
+        "queue wait": _shown(node.queue_ns),
+        "waited for inputs": _shown(node.dependency_ns),
+        "slack": _shown(explain(run).path.slack_ns[node.key]),
+        **{
+            state: f"{_shown(ns)}, {percent(ns, node.duration_ns)}"
+            for state in STATES
+            if (ns := node.states.get(state, 0))
+        },
+    }
+    links.first.locator("button").first.click()
+    assert opened.selected() == neighbours[0][0]
     opened.page.locator("#timeline").focus()
     opened.page.keyboard.press("Escape")
     assert opened.selected() is None
     assert opened.page.locator("#nodes tr.chosen").count() == 0
+
+
+def test_a_click_beside_all_bars_lets_go(open_page: Open) -> None:
+    """Beside the last bar of a worker there is nothing."""
+    run = layered_run()
+    opened = open_page(run)
+    first = run.nodes[0]
+    place = opened.point_at(first.name)
+    opened.page.mouse.click(place["x"], place["y"])
+    assert opened.selected() == first.name
+    lasts = {node.worker: node for node in sorted(run.nodes, key=lambda node: node.ended_ns)}
+    last = max(lasts.values(), key=lambda node: node.ended_ns)
+    idle = min(lasts.values(), key=lambda node: node.ended_ns)
+    opened.page.mouse.click(opened.point_at(last.name)["x"], opened.point_at(idle.name)["y"])
+    assert opened.selected() is None
+
+
+def test_the_row_of_the_critical_path(open_page: Open) -> None:
+    """Pointing at a step of it tells what it was, a wait too; a click chooses the step's node."""
+    run = layered_run()
+    steps = explain(run).path.steps
+    opened = open_page(run)
+    opened.page.locator("#timeline").scroll_into_view_if_needed()
+    places = [opened.page.evaluate("node => tracedThreadpool.place(node)", index) for index in range(len(run.nodes))]
+    row = min(place["y"] for place in places) - 34
+    middles = [(node.started_ns + node.ended_ns) / 2 for node in run.nodes]
+    scale = (places[-1]["x"] - places[0]["x"]) / (middles[-1] - middles[0])
+    for kind, says in (("node", "on the critical path"), ("queue", "ready, and no worker free")):
+        step = max((step for step in steps if step.kind == kind), key=lambda step: step.duration_ns)
+        x = places[0]["x"] + scale * ((step.started_ns + step.ended_ns) / 2 - middles[0])
+        opened.page.mouse.move(x, row)
+        tip = opened.page.locator(".tip").inner_text().split("\n")
+        assert tip[:2] == [step.name, says]
+        assert tip[-1] == f"{_shown(step.duration_ns)}, {percent(step.duration_ns, run.duration_ns)} of the run"
+        opened.page.mouse.click(x, row)
+        assert opened.selected() == step.name
+
+
+def test_a_failure_is_told_by_its_node_and_by_those_it_stopped(open_page: Open) -> None:
+    """What was raised, and because of which node the others never ran."""
+    run = layered_run(30, failing=layered_run(30).nodes[5].name)
+    opened = open_page(run)
+    failed = next(node for node in run.nodes if node.outcome == "error")
+    stopped = next(node for node in run.nodes if node.outcome == "upstream_error")
+    for node, told in (
+        (failed, {"outcome": "error: ValueError"}),
+        (stopped, {"outcome": "upstream error", "because of": failed.name, "ran": "never"}),
+    ):
+        opened.page.locator("#nodes tbody button", has_text=node.name).first.click()
+        assert opened.details().items() >= told.items()
 
 
 def test_the_keyboard_does_what_the_pointer_does(open_page: Open) -> None:
@@ -281,8 +390,52 @@ def test_zoom(open_page: Open) -> None:
     opened.page.keyboard.press("-")
     assert distance() == pytest.approx(whole, rel=0.01)
     opened.page.keyboard.press("+")
-    opened.page.locator("#zoom-all").click()
+    opened.page.locator("#zoom-out").click()
     assert distance() == pytest.approx(whole, rel=0.01)
+    opened.point_at(run.nodes[20].name)
+    opened.page.keyboard.down("Control")
+    opened.page.mouse.wheel(0, -300)
+    opened.page.keyboard.up("Control")
+    opened.page.wait_for_function(
+        "([last, least]) => tracedThreadpool.place(last).x - tracedThreadpool.place(0).x > least",
+        arg=[len(run.nodes) - 1, 1.05 * whole],
+    )
+    place = opened.point_at(run.nodes[20].name)
+    opened.page.mouse.down()
+    opened.page.mouse.move(place["x"] - 40, place["y"], steps=4)
+    opened.page.mouse.up()
+    opened.page.wait_for_function(
+        "([node, x]) => Math.abs(tracedThreadpool.place(node).x - x) < 2", arg=[20, place["x"] - 40]
+    )
+    opened.page.locator("#timeline").focus()
+    opened.page.keyboard.press("0")
+    assert distance() == pytest.approx(whole, rel=0.01)
+
+
+def test_a_node_that_is_out_of_view_is_brought_into_it(open_page: Open) -> None:
+    """By its row in the table, while a part of the run is shown."""
+    run = layered_run()
+    opened = open_page(run)
+    for _ in range(3):
+        opened.page.locator("#zoom-in").click()
+    box = opened.page.locator("#timeline").bounding_box()
+    first = run.nodes[0].name
+    x = "name => tracedThreadpool.place(tracedThreadpool.find(name)).x"
+    assert opened.page.evaluate(x, first) < box["x"] + 132
+    opened.page.locator("#nodes tbody button", has_text=first).click()
+    assert box["x"] + 132 <= opened.page.evaluate(x, first) <= box["x"] + box["width"]
+
+
+def test_a_narrow_window(open_page: Open) -> None:
+    """The charts become as wide as it is, and nothing sticks out."""
+    opened = open_page(layered_run())
+    opened.page.set_viewport_size({"width": 700, "height": 800})
+    opened.page.wait_for_function(
+        """() => ["timeline", "names", "curve"].every((id) => {
+            const canvas = document.querySelector(`#${id} canvas`);
+            return Math.abs(canvas.clientWidth - document.getElementById(id).clientWidth) < 2;
+        }) && document.documentElement.scrollWidth <= innerWidth"""
+    )
 
 
 def test_searching_the_table(open_page: Open) -> None:
@@ -301,6 +454,72 @@ def test_searching_the_table(open_page: Open) -> None:
     assert set(opened.column(9)) == {"yes"}
 
 
+def test_the_table_shows_the_record(open_page: Open) -> None:
+    """Each node's row, figure by figure; of those that never ran, what there is."""
+    run = layered_run(30, failing=layered_run(30).nodes[5].name)
+    opened = open_page(run)
+    explanation = explain(run)
+
+    def row(node: NodeExecution) -> list[str]:
+        slack_ns = explanation.path.slack_ns.get(node.key)
+        states = [(ns, state) for state in STATES if (ns := node.states.get(state, 0))]
+        most = max(states, key=lambda each: each[0], default=None)
+        known = "not recorded" if most is None else f"{most[1]} {percent(most[0], node.duration_ns)}"
+        return [
+            node.name,
+            node.worker,
+            *([_shown(node.started_ns), _shown(node.duration_ns), _shown(node.queue_ns)] if node.ran else [""] * 3),
+            _shown(node.dependency_ns),
+            known if node.ran else "",
+            "" if slack_ns is None else _shown(slack_ns),
+            "yes" if node.key in explanation.critical_keys else "",
+            node.outcome.replace("_", " "),
+        ]
+
+    rows = opened.page.locator("#nodes tbody tr")
+    shown = [[each.strip() for each in rows.nth(i).locator("td").all_inner_texts()] for i in range(len(run.nodes))]
+    assert shown == [row(node) for node in sorted(run.nodes, key=lambda node: node.started_ns)]
+
+
+def test_a_table_of_more_than_a_page(open_page: Open) -> None:
+    """It is turned over page by page; a search or another choice begins with the first page again."""
+    run = layered_run(250, failing=layered_run(250).nodes[0].name)
+    run = replace(run, nodes=tuple(replace(node, task_id=f"branch-{i}") for i, node in enumerate(run.nodes)))
+    opened = open_page(run)
+    names = [f"{n.name} [{n.task_id}]" for n in sorted(run.nodes, key=lambda node: node.started_ns)]
+    buttons = opened.page.locator("#previous"), opened.page.locator("#next")
+
+    def state() -> tuple[list[str], str, list[bool]]:
+        return opened.column(1), opened.page.locator("#page").inner_text(), [each.is_enabled() for each in buttons]
+
+    pages = [
+        (names[:100], "1 to 100", [False, True]),
+        (names[100:200], "101 to 200", [True, True]),
+        (names[200:], "201 to 250", [True, False]),
+    ]
+    assert state() == pages[0]
+    for turn, page in ((1, pages[1]), (1, pages[2]), (0, pages[1])):
+        buttons[turn].click()
+        assert state() == page
+    opened.page.locator("#search").fill("_")
+    assert state() == pages[0]
+    opened.page.locator("#search").fill("BRANCH-24")
+    assert opened.column(1) == [name for name in names if "branch-24" in name]
+    assert not buttons[1].is_visible()
+    opened.page.locator("#search").fill("")
+    for choice, chosen in (
+        ("failed", [node for node in run.nodes if node.outcome != "success"]),
+        ("queued", [node for node in run.nodes if node.queue_ns > 0]),
+        ("all", run.nodes),
+    ):
+        buttons[1].click() if buttons[1].is_visible() else None
+        opened.page.locator("#only").select_option(choice)
+        told = f"{len(chosen)} of 250 nodes" if choice != "all" else "250 nodes"
+        assert opened.page.locator("#matches").inner_text() == told
+        assert set(opened.column(1)) <= {f"{node.name} [{node.task_id}]" for node in chosen}
+        assert len(opened.column(1)) == min(100, len(chosen))
+
+
 def test_sorting_the_table(open_page: Open) -> None:
     """A click on a heading sorts by it, a second one turns the order round, and the heading says which."""
     run = layered_run()
@@ -313,33 +532,91 @@ def test_sorting_the_table(open_page: Open) -> None:
     heading.locator("button").click()
     assert heading.get_attribute("aria-sort") == "ascending"
     assert opened.column(1) == by_duration[::-1]
-    opened.page.locator("#nodes th[data-key=name] button").click()
-    assert opened.column(1) == sorted(by_duration)
+    slack_ns, critical = explain(run).path.slack_ns, explain(run).critical_keys
+    orders: dict[str, tuple[Callable[[NodeExecution], Any], bool]] = {  # by what, and whether the greatest is first
+        "name": (lambda node: node.name, False),
+        "worker": (lambda node: node.worker, False),
+        "start": (lambda node: node.started_ns // 1_000, False),
+        "queue": (lambda node: round(node.started_ns / 1_000) - round(node.ready_ns / 1_000), True),
+        "dependency": (lambda node: round(node.ready_ns / 1_000) - round(node.submitted_ns / 1_000), True),
+        "slack": (lambda node: round(slack_ns[node.key] / 1_000), True),
+        "critical": (lambda node: node.key not in critical, True),
+        "outcome": (lambda node: node.outcome, True),
+    }
+    for key, (value, reverse) in orders.items():
+        opened.page.locator(f"#nodes th[data-key={key}] button").click()
+        assert opened.column(1) == [node.name for node in sorted(run.nodes, key=value, reverse=reverse)], key
+        sorted_by = opened.page.locator("#nodes th[aria-sort]")
+        assert [each.get_attribute("data-key") for each in sorted_by.all()] == [key]
+
+
+_CONTRASTS = """() => {
+    const parts = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
+    const linear = (part) => (part <= 10.31475 ? part / 3294.6 : ((part / 255 + 0.055) / 1.055) ** 2.4);
+    const luminance = ([red, green, blue]) => 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue);
+    const faint = [];
+    for (const element of document.querySelectorAll("body *")) {
+        const texts = [...element.childNodes].filter((node) => node.nodeType === 3 && node.data.trim());
+        if (!texts.length || element.disabled || !element.checkVisibility() || element.closest("script")) continue;
+        let ground = [0, 0, 0, 0];
+        for (let at = element; at && ground[3] === 0; at = at.parentElement) {
+            const [red, green, blue, alpha = 1] = parts(getComputedStyle(at).backgroundColor);
+            ground = [red, green, blue, alpha];
+        }
+        const colours = [parts(getComputedStyle(element).color), ground];
+        const [low, high] = colours.map(luminance).sort((a, b) => a - b);
+        if ((high + 0.05) / (low + 0.05) < 4.5) faint.push(texts[0].data.trim());
+    }
+    return faint;
+}"""
 
 
 def test_the_theme_can_be_switched(open_page: Open) -> None:
-    """It follows the system until a button says otherwise; text keeps its contrast in both."""
+    """It follows the system until a button says otherwise; all text and every chart is made for the one that is on."""
     opened = open_page(layered_run(), "dark")
+    opened.page.locator("#nodes tbody button").first.click()
+    drawn: dict[str, list[list[str]]] = {"light": [], "dark": []}
 
-    def brightness() -> tuple[int, int]:
+    def check(theme: Literal["light", "dark"], pressed: str) -> None:
         colours = opened.page.evaluate(
             "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
         )
         ground, ink = (sum(int(part) for part in colour[4:-1].split(",")) // 3 for colour in colours)
-        return ground, ink
+        assert (ground < 40, ink > 200) == (theme == "dark", theme == "dark")
+        assert (ground > 220, ink < 60) == (theme == "light", theme == "light")
+        assert opened.page.evaluate(_CONTRASTS) == []
+        swatches = opened.page.evaluate(
+            "states => states.map((state) => getComputedStyle(document.querySelector(`.legend .state-${state}`)).fill)",
+            shown := [state for state in STATES if opened.page.locator(f".legend .state-{state}").count()],
+        )
+        assert len(shown) > 5
+        assert [_hex(swatch) for swatch in swatches] == [getattr(LOOKS[state], theme) for state in shown]
+        drawn[theme].append(
+            opened.page.evaluate(
+                "['timeline', 'names', 'curve'].map((id) => document.querySelector(`#${id} canvas`).toDataURL())"
+            )
+        )
+        assert opened.page.locator(".switch button[aria-pressed=true]").all_inner_texts() == [pressed]
 
-    def pixels() -> str:
-        return str(opened.page.evaluate("document.querySelector('#timeline canvas').toDataURL()"))
-
-    ground, ink = brightness()
-    assert (ground < 40, ink > 200) == (True, True)
-    dark = pixels()
+    check("dark", "Auto")
     opened.page.get_by_role("button", name="Light").click()
-    ground, ink = brightness()
-    assert (ground > 220, ink < 60) == (True, True)
-    assert pixels() != dark
+    check("light", "Light")
     opened.page.get_by_role("button", name="Auto").click()
-    assert brightness()[0] < 40
+    check("dark", "Auto")
+    opened.page.emulate_media(color_scheme="light")
+    check("light", "Auto")
+    opened.page.get_by_role("button", name="Dark").click()
+    check("dark", "Dark")
+    # Whatever the way there, the charts are those of the theme, all three of them.
+    light, dark = drawn["light"], drawn["dark"]
+    assert light == [light[0]] * 2
+    assert dark == [dark[0]] * 3
+    assert [one == other for one, other in zip(light[0], dark[0], strict=True)] == [False] * 3
+
+
+def _hex(colour: str) -> str:
+    """`rgb(1, 2, 3)` as `#010203`."""
+    return "#" + "".join(f"{int(part):02x}" for part in colour[4:-1].split(","))
 
 
 class Stopwatch:

@@ -58,7 +58,7 @@ def played(
         assert when is not None
         started_ns, ended_ns = START_NS + round(when.started_ns), START_NS + round(when.ended_ns)
         computing_ns = round(demand.held_ns + demand.free_ns)
-        contended_ns = max(0, ended_ns - started_ns - round(demand.alone_ns))
+        contended_ns = max(0, ended_ns - started_ns - round(sum(demand)))
         states: dict[State, int] = {
             "cpu": computing_ns,
             "network": round(demand.wait_ns),
@@ -381,19 +381,19 @@ def test_assumptions_name_what_the_record_does_not_say() -> None:
             ),
             1,
             "critical_path",
-            "the longest chain of nodes takes 0.2 s, however many workers there are",
+            "the longest chain of nodes takes 200 ms, however many workers there are",
         ),
         (
             played([(Demand(held_ns=50 * MS), [])] * 8, workers=4, processors=4),
             1,
             "gil",
-            "the interpreter lock is held for 100% of the run: its computing is serial",
+            "the interpreter lock is held for 100 % of the run: its computing is serial",
         ),
         (
             played([(Demand(free_ns=400 * MS), [])] * 8, workers=4, processors=2),
             2,
             "processors",
-            "nodes compute for 100% of the processors' time",
+            "nodes compute for 100 % of the processors' time",
         ),
     ],
     ids=["nodes", "critical path", "gil", "processors"],
@@ -416,8 +416,8 @@ def test_where_all_workers_that_were_tried_are_used_nobody_knows_whether_more_he
 @pytest.mark.parametrize(
     ("demand", "processors", "limit", "reason"),
     [
-        (Demand(held_ns=60 * MS, wait_ns=120 * MS), 8, "gil", "the interpreter lock is held for 67% of the run"),
-        (Demand(free_ns=120 * MS, wait_ns=120 * MS), 3, "processors", "nodes compute for 57% of the processors' time"),
+        (Demand(held_ns=60 * MS, wait_ns=120 * MS), 8, "gil", "the interpreter lock is held for 67 % of the run"),
+        (Demand(free_ns=120 * MS, wait_ns=120 * MS), 3, "processors", "nodes compute for 57 % of the processors' time"),
     ],
     ids=["gil", "processors"],
 )
@@ -449,6 +449,7 @@ def test_scaling_takes_the_other_settings_too() -> None:
         ({"faster": {"load": float("nan")}}, r"faster\['load'\] is nan"),
         ({"faster": {"load": float("inf")}}, r"faster\['load'\] is inf"),
         ({"faster": {"load": "2x"}}, r"faster\['load'\] is '2x'"),
+        ({"faster": {"load": 1e-9}}, r"faster\['load'\] is 1e-09; it must be 1e-06 at least, a million times slower"),
         ({"faster": {"laod": 2}}, r"no node 'laod' in the record; did you mean 'load'\?"),
         ({"without": ["zzz"]}, r"no node 'zzz' in the record; it has 'clean', 'load'"),
         ({"without": "load"}, r"without is the string 'load'; give a collection of names, such as \('load',\)"),

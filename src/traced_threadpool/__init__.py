@@ -1,6 +1,7 @@
 """Run a Hamilton DAG on threads and see where its time goes.
 
 >>> from hamilton import ad_hoc_utils, driver
+>>> from traced_threadpool import FutureAdapter
 >>> def price(quantity: int) -> int:
 ...     return 3 * quantity
 >>> module = ad_hoc_utils.create_temporary_module(price, module_name="shop")
@@ -10,10 +11,35 @@
 {'price': 6}
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from traced_threadpool._version import __version__
-from traced_threadpool.adapter import FutureAdapter
-from traced_threadpool.pool import PoolSnapshot
-from traced_threadpool.telemetry.push import push_metrics
-from traced_threadpool.telemetry.setup import TelemetrySetup, setup_telemetry
+
+if TYPE_CHECKING:
+    from traced_threadpool.adapter import FutureAdapter
+    from traced_threadpool.pool import PoolSnapshot
+    from traced_threadpool.telemetry.push import push_metrics
+    from traced_threadpool.telemetry.setup import TelemetrySetup, setup_telemetry
 
 __all__ = ["FutureAdapter", "PoolSnapshot", "TelemetrySetup", "__version__", "push_metrics", "setup_telemetry"]
+
+_HOMES: Final = {
+    "FutureAdapter": "adapter",
+    "PoolSnapshot": "pool",
+    "TelemetrySetup": "telemetry.setup",
+    "push_metrics": "telemetry.push",
+    "setup_telemetry": "telemetry.setup",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Each when it is asked for: the command line needs none of them, nor Hamilton, which takes a while to import."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

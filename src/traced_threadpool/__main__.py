@@ -6,12 +6,17 @@ import sys
 
 NEEDED = {"click", "rich", "yaml"}
 EXTRA_MISSING = 5
+INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line, or say how to install what it needs."""
     try:
         from traced_threadpool import cli
+
+        status = cli.main()
+    except KeyboardInterrupt:  # while it is imported, which takes a moment
+        status = INTERRUPTED
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in NEEDED:
             raise
@@ -20,8 +25,8 @@ def main() -> None:
             "'report': pip install 'traced_threadpool[report]'",
             file=sys.stderr,
         )
-        sys.exit(EXTRA_MISSING)
-    sys.exit(cli.main())
+        status = EXTRA_MISSING
+    sys.exit(status)
 
 
 if __name__ == "__main__":

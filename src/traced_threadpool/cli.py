@@ -5,7 +5,7 @@ Exit statuses, also in `docs/command-line.md`:
 ====  =======================================================================
 0     done
 2     the words of the command make no sense
-3     a file cannot be read, holds no run, or cannot be written
+3     a file cannot be read, holds no run, or cannot be written; nor can standard output
 4     the file has no such run
 5     an extra is not installed
 130   interrupted
@@ -81,6 +81,8 @@ class _Console(Console):
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit status."""
     try:
+        if sys.stdout is None:  # closed by who started it: nothing is to be said, and a page may still be written
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the program ends
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter of a node's name
         with _without_collecting():
@@ -105,6 +107,10 @@ def main(words: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         _reader_gone()
+    except OSError as error:  # of standard output, since files have a `Failure` of their own
+        click.echo(f"{PROGRAM}: standard output cannot be written: {error.strerror or error}", err=True)
+        _print_no_more()
+        return UNREADABLE
 
 
 @contextmanager
@@ -120,9 +126,14 @@ def _without_collecting() -> Iterator[None]:
 
 
 def _reader_gone() -> NoReturn:
-    """Ends quietly. Nothing more can be written, also not by the interpreter when it flushes at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Ends quietly."""
+    _print_no_more()
     raise SystemExit(READER_GONE)
+
+
+def _print_no_more() -> None:
+    """Nothing more can be written, also not by the interpreter when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -135,7 +146,7 @@ def command() -> None:
     run in it; --run picks another. The command slo reads nothing: it writes alert rules.
 
     \b
-    Exit status: 0 done, 2 wrong usage, 3 a file cannot be read or written, 4 no such run,
+    Exit status: 0 done, 2 wrong usage, 3 a file or the output cannot be read or written, 4 no such run,
     5 an extra is not installed, 130 interrupted, 141 the reader of the output has gone.
     """
 
@@ -172,6 +183,10 @@ def explain(file: Path, which: str, as_json: bool) -> None:
     _print([_which_it_is(file, runs, number, which), *explanation_text(explanation)])
 
 
+class _WholeNumber(click.IntRange):
+    name = "whole number"  # what click calls it in a sentence
+
+
 def _workers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
     if value is None:
         return ()
@@ -181,7 +196,7 @@ def _workers(context: click.Context, parameter: click.Parameter, value: str | No
         raise click.BadParameter(f"{value!r} is no list of whole numbers; write it as 4,8,16") from None
     if any(number < 1 for number in numbers):
         raise click.BadParameter(f"{value!r} has a number below 1; a pool has at least one worker")
-    return tuple(sorted(set(numbers)))
+    return numbers
 
 
 def _faster(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
@@ -194,6 +209,10 @@ def _faster(context: click.Context, parameter: click.Parameter, values: tuple[st
             number = 0.0
         if not (equals and name and 0 < number < float("inf")):
             raise click.BadParameter(f"{value!r} is no node and a factor above 0; write it as parse=2x")
+        if "," in name and "=" in name:
+            raise click.BadParameter(f"{value!r} has more than one node; write --faster before each")
+        if name in factors:
+            raise click.BadParameter(f"{name!r} is there twice; write it once, with the factor that is meant")
         factors[name] = number
     return factors
 
@@ -210,7 +229,7 @@ def _faster(context: click.Context, parameter: click.Parameter, values: tuple[st
 )
 @click.option("--without", multiple=True, metavar="NODE", help="A node that takes no time. May be repeated.")
 @click.option("--no-gil", is_flag=True, help="Nothing waits for the interpreter lock.")
-@click.option("--processors", type=click.IntRange(min=1), metavar="N", help="The machine's number of processors.")
+@click.option("--processors", type=_WholeNumber(min=1), metavar="N", help="The machine's number of processors.")
 @click.option(
     "--priority",
     type=click.Choice(["fifo", "critical_path"]),
@@ -299,8 +318,8 @@ def diff(before: Path, after: Path, which_before: str, which_after: str, as_json
         return
     _print(
         [
-            _which_it_is(before, runs_before, first, which_before),
-            _which_it_is(after, runs_after, second, which_after),
+            _which_it_is(before, runs_before, first, which_before, "--run-before"),
+            _which_it_is(after, runs_after, second, which_after, "--run-after"),
             *difference_text(difference),
         ]
     )
@@ -315,7 +334,7 @@ def diff(before: Path, after: Path, which_before: str, which_after: str, as_json
     show_default=True,
     help="Where to write the trace and the page.",
 )
-@click.option("--workers", type=click.IntRange(1, 256), default=4, show_default=True, help="Worker threads.")
+@click.option("--workers", type=_WholeNumber(1, 256), default=4, show_default=True, help="Worker threads.")
 def demo(directory: Path, workers: int) -> None:
     """Run a small pipeline, and explain it."""
     try:
@@ -484,12 +503,12 @@ def _pick(runs: Sequence[RecordedRun], which: str, file: Path) -> int:
     raise Failure(f"{where} has {what} {which!r}; it has {have} (ids: {ids})", NO_SUCH_RUN)
 
 
-def _which_it_is(file: Path, runs: Sequence[RecordedRun], number: int, which: str) -> str:
+def _which_it_is(file: Path, runs: Sequence[RecordedRun], number: int, which: str, option: str = "--run") -> str:
     where = "standard input" if file == STANDARD_INPUT else file
     if len(runs) == 1:
         return f"{where}: 1 run"
     why = ", the longest" if which == "longest" else ""
-    return f"{where}: run {number + 1:,} of {len(runs):,}{why} (--run picks another)"
+    return f"{where}: run {number + 1:,} of {len(runs):,}{why} ({option} picks another)"
 
 
 def _where(file: Path, runs: Sequence[RecordedRun], number: int) -> dict[str, Any]:
@@ -507,7 +526,14 @@ def _write(path: Path, text: str) -> None:
     try:
         write_whole(path, text)
     except OSError as error:
-        raise Failure(f"{str(path)!r} cannot be written: {error.strerror or error}", UNREADABLE) from error
+        instead = ""
+        if isinstance(error, IsADirectoryError):
+            instead = f"; name a file in it, such as {str(path / 'run.html')!r}"
+        elif isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            instead = f"; {str(path.parent)!r} is no directory: make it, or name a file elsewhere"
+        elif isinstance(error, PermissionError):
+            instead = "; name a file elsewhere"
+        raise Failure(f"{str(path)!r} cannot be written: {error.strerror or error}{instead}", UNREADABLE) from error
 
 
 # Printing
@@ -517,6 +543,8 @@ def _print(parts: Sequence[RenderableType]) -> None:
     """To a terminal with its colours and width; to anything else as plain text."""
     piped_width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
     console = _Console(width=piped_width, markup=False, highlight=False, emoji=False)
+    if console.width < 1:  # COLUMNS=0, as where nobody knows
+        console.width = PIPED_WIDTH
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str))
 

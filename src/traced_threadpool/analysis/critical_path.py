@@ -97,6 +97,15 @@ class CriticalPath:
     def nodes(self) -> tuple[Step, ...]:
         return tuple(step for step in self.steps if step.kind == "node")
 
+    @property
+    def ns_by_name(self) -> dict[str, int]:
+        """Sums over the steps, in their order."""
+        sums: dict[str, int] = {}
+        for step in self.steps:
+            name = _NAMES.get(step.kind, step.name)
+            sums[name] = sums.get(name, 0) + step.duration_ns
+        return sums
+
 
 _NAMES: Final[Mapping[Kind, str]] = {"queue": QUEUE, "dependency": DEPENDENCY, "outside": OUTSIDE}
 
@@ -127,8 +136,7 @@ def critical_seconds(run: RecordedRun) -> dict[str, float]:
 
 def critical_ns(run: RecordedRun) -> dict[str, int]:
     """The same in nanoseconds, which add up to the run's duration exactly."""
-    nodes = [node for node in run.by_parent.get(None, ()) if node.ran]
-    return ns_by_name(_fill(nodes, run.started_ns, run.ended_ns))
+    return critical_path(run).ns_by_name
 
 
 def walk_back(

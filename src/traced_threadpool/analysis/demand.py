@@ -64,18 +64,17 @@ class _Time:
         self.node = node
         self.name = node.name
         self.duration_ns = left_ns = node.duration_ns  # states that add up to more are cut
-        cut_ns = []
-        for recorded_ns in (node.states.get("cpu", 0), node.states.get("gil", 0), node.states.get("runqueue", 0)):
-            cut_ns.append(max(0, min(left_ns, recorded_ns)))
-            left_ns -= cut_ns[-1]
+        recorded_ns = node.states.get
+        self.cpu_ns: float = max(0, min(left_ns, recorded_ns("cpu", 0)))
+        left_ns -= self.cpu_ns
+        self.gil_ns: float = max(0, min(left_ns, recorded_ns("gil", 0)))
+        left_ns -= self.gil_ns
+        self.wait_ns: float = left_ns - max(0, min(left_ns, recorded_ns("runqueue", 0)))
         self.number = 0
         """That of its name."""
-        self.cpu_ns: float = cut_ns[0]
-        self.gil_ns: float = cut_ns[1]
-        self.wait_ns: float = left_ns
         self.unseen_ns: float = 0
         """Waiting that nobody looked at; `gil_ns` is then what of it is taken to be contention."""
-        other_ns = min(left_ns, node.states.get("other", 0))
+        other_ns = min(self.wait_ns, recorded_ns("other", 0))
         if not node.samples and not self.gil_ns and other_ns > TELLING_SHARE * self.cpu_ns > 0:
             self.unseen_ns = self.gil_ns = other_ns
 
@@ -88,13 +87,15 @@ def demands(nodes: Sequence[NodeExecution]) -> Demands:
     numbers = {name: number for number, name in enumerate(dict.fromkeys([time.name for time in computing]))}
     for time in computing:
         time.number = numbers[time.name]
+    meetings = _Meetings(computing, len(numbers))
     if any(time.unseen_ns for time in computing):
-        everybody, _ = _Meetings(computing, len(numbers)).others([1.0] * len(numbers))
+        everybody, _ = meetings.others([1.0] * len(numbers))
         for time, there in zip(computing, everybody, strict=True):
             if time.unseen_ns:
                 time.gil_ns = min(time.unseen_ns, time.cpu_ns * max(0.0, there))
                 time.wait_ns -= time.gil_ns
-    shares, known = _held_shares(computing, len(numbers))
+        meetings.ask_for_waits()
+    shares, known = _held_shares(computing, len(numbers), meetings)
     each = []
     for time in times:
         held_ns = time.cpu_ns * shares[time.number] if time.cpu_ns else 0.0
@@ -106,14 +107,13 @@ def demands(nodes: Sequence[NodeExecution]) -> Demands:
     )
 
 
-def _held_shares(computing: Sequence[_Time], names: int) -> tuple[list[float], set[int]]:
+def _held_shares(computing: Sequence[_Time], names: int, meetings: _Meetings) -> tuple[list[float], set[int]]:
     """By the number of its name the part of cpu time with the lock, and for which names that is known."""
     waited_ns, cpu_ns = [0.0] * names, [0.0] * names
     for time in computing:
         if not time.unseen_ns:
             waited_ns[time.number] += time.gil_ns
             cpu_ns[time.number] += time.cpu_ns
-    meetings = _Meetings(computing, names)
     most_ns = meetings.expected_ns([1.0] * names)
     known = [each for each in range(names) if cpu_ns[each] and most_ns[each] >= TELLING_SHARE * cpu_ns[each]]
     # Were all nodes alike, the part that they hold would count twice: one waits only for what the other holds.
@@ -165,8 +165,12 @@ class _Meetings:
         self._lasting_ns = [0, *map(sub, in_order[1:], in_order)] if in_order else []
         self._durations_ns = [time.duration_ns for time in computing]
         self._computed = [time.cpu_ns / time.duration_ns for time in computing]
-        self._waited = [time.gil_ns / time.duration_ns for time in computing]
         self._unseen = [index for index, time in enumerate(computing) if time.unseen_ns]
+        self.ask_for_waits()
+
+    def ask_for_waits(self) -> None:
+        """How long each waited for the lock may be judged anew; when they met stays."""
+        self._waited = [time.gil_ns / time.duration_ns for time in self._computing]
 
     def expected_ns(self, shares: Sequence[float]) -> list[float]:
         """By name, how long nodes that were looked at would have waited for the lock, had they computed with it only.

@@ -175,9 +175,6 @@ def _notes(before: RecordedRun, after: RecordedRun) -> tuple[str, ...]:
         ("How states were found out differs", before.attribution, after.attribution),
     )
     notes = [f"{what}: {earlier!r} and {later!r}." for what, earlier, later in pairs if earlier != later]
-    notes += [f"In the {which} run: {problem}" for which, run in _named(before, after) for problem in run.problems]
+    named = ("earlier", before), ("later", after)
+    notes += [f"In the {which} run: {problem}" for which, run in named for problem in run.problems]
     return tuple(notes)
-
-
-def _named(before: RecordedRun, after: RecordedRun) -> tuple[tuple[str, RecordedRun], ...]:
-    return ("earlier", before), ("later", after)

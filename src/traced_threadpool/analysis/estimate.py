@@ -70,12 +70,17 @@ class Estimate(Plan):
 
     def _play_record(self) -> None:
         self._by_workers: dict[int | None, Replayed] = {}
-        self._submitted = [self.pool.submission(each) for each in range(len(self.nodes))]
-        self._in_order = self._inputs_first()
+        pool = self.pool
+        submitted = [pool.submission(each) for each in range(len(self.nodes))]
+        least_ns = list(map(min, *pool.hand_overs))
+        # What makes a node start: what it was submitted after and how long, since when it had what is not recorded,
+        # its inputs, the hand-over.
+        self._in_order = [
+            (each, *submitted[each], pool.released_ns.get(each, 0), pool.upstream[each], least_ns[each])
+            for each in self._inputs_first([split for split, _ in submitted])
+        ]
         self._recorded_ns = [node.duration_ns for node in self.nodes]
-        self._recorded_at_once = most_at_once(
-            [(node.started_ns, node.ended_ns) for node in self.nodes if node.duration_ns]
-        )
+        self._recorded_at_once = most_at_once([(node.started_ns, node.ended_ns) for node in self.nodes])
         self._hand_overs_ns = sum(self.pool.hand_overs.next_ns)
         self._held_ns = sum([demand.held_ns for demand in self.demands.each])
         self._free_ns = sum([demand.free_ns for demand in self.demands.each])
@@ -198,21 +203,18 @@ class Estimate(Plan):
 
     def _chain_ns(self, lasting_ns: Sequence[int]) -> int:
         """When the last node ends if none waits for a worker, counted from the run's start."""
-        hand_over_ns = list(map(min, *self.pool.hand_overs))
-        ended_ns, upstream, released_ns = [0] * len(lasting_ns), self.pool.upstream, self.pool.released_ns
-        for each in self._in_order:
-            split, since_ns = self._submitted[each]
-            if split is not None:
-                since_ns += ended_ns[split]
-            if each in released_ns:
-                since_ns = max(since_ns, released_ns[each])
-            for earlier in upstream[each]:
+        ended_ns = [0] * len(lasting_ns)
+        for each, split, later_ns, released_ns, upstream, hand_over_ns in self._in_order:
+            since_ns = later_ns if split is None else ended_ns[split] + later_ns
+            if released_ns > since_ns:
+                since_ns = released_ns
+            for earlier in upstream:
                 if ended_ns[earlier] > since_ns:
                     since_ns = ended_ns[earlier]
-            ended_ns[each] = since_ns + hand_over_ns[each] + lasting_ns[each]
+            ended_ns[each] = since_ns + hand_over_ns + lasting_ns[each]
         return max(ended_ns)
 
-    def _inputs_first(self) -> list[int]:
+    def _inputs_first(self, splits: Sequence[int | None]) -> list[int]:
         """The nodes in an order in which each comes after its inputs, and after the split that it was submitted after.
 
         Raises:
@@ -224,7 +226,7 @@ class Estimate(Plan):
         for each, upstream in enumerate(self.pool.upstream):
             for earlier in upstream:
                 downstream[earlier].append(each)
-            split = self._submitted[each][0]
+            split = splits[each]
             if split is not None:
                 left[each] += 1
                 downstream[split].append(each)

@@ -17,6 +17,7 @@ from typing import Final, TypeVar, get_args
 
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
 from traced_threadpool.analysis.span import Attributes, Span, Unreadable, number_of, numbers, texts, whole
+from traced_threadpool.analysis.words import count
 from traced_threadpool.runs import OUTCOMES, STATES, Outcome, RunOutcome, State
 from traced_threadpool.telemetry import names
 
@@ -83,9 +84,9 @@ def runs_from(gathered: Gathered, problems: Sequence[str] = ()) -> list[Recorded
         members.setdefault(group.root, []).append(groups[name])
     shared = list(problems)
     if gathered.unreadable:
-        shared.append(f"{_count(gathered.unreadable, 'span')} without usable ids or times: left out.")
+        shared.append(f"{count(gathered.unreadable, 'span')} without usable ids or times: left out.")
     if gathered.duplicates:
-        shared.append(f"{_count(gathered.duplicates, 'span')} more than once in the file: counted once.")
+        shared.append(f"{count(gathered.duplicates, 'span')} more than once in the file: counted once.")
     runs = [_record(groups[root], of_root, gathered, shared) for root, of_root in members.items()]
     return sorted(runs, key=lambda run: run.started_ns)
 
@@ -185,18 +186,18 @@ def _record(root: _Group, members: Sequence[_Group], gathered: Gathered, shared:
     expected = _expected(members)
     if left_out:
         problems.append(
-            f"{_count(left_out, 'node')} of {expected or left_out + len(nodes):,} have no span, since the run is "
+            f"{count(left_out, 'node')} of {expected or left_out + len(nodes):,} have no span, since the run is "
             "large: the critical path is in the record, and those that raised, the slowest and a sample of the others."
         )
     lost = 0 if expected is None else expected - left_out - len(nodes)
     if lost > 0:
         problems.append(
-            f"{_count(lost, 'span')} of {expected} nodes missing (lost, not sampled, or not written yet): their time "
+            f"{count(lost, 'span')} of {expected} nodes missing (lost, not sampled, or not written yet): their time "
             "shows as dependency waits or outside time."
         )
     elif expected is not None and expected < len(nodes):
-        problems.append(f"The run says that it had {_count(expected, 'node')}, the file has {len(nodes)}.")
-    problems += [_REPAIRS[kind].format(_count(count, "node")) for kind, count in repairs.items() if count]
+        problems.append(f"The run says that it had {count(expected, 'node')}, the file has {len(nodes)}.")
+    problems += [_REPAIRS[kind].format(count(many, "node")) for kind, many in repairs.items() if many]
 
     outcome: RunOutcome | None = _one_of(_RUN_OUTCOMES, attributes.get(names.RUN_OUTCOME))
     return RecordedRun(
@@ -474,7 +475,3 @@ def _text(attributes: Attributes, name: str) -> str | None:
 def _positive(attributes: Attributes, name: str) -> int | None:
     number = number_of(attributes.get(name))
     return None if number is None or number < 1 else int(number)
-
-
-def _count(number: int, what: str) -> str:
-    return f"1 {what}" if number == 1 else f"{number:,} {what}s"

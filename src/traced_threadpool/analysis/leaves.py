@@ -1,6 +1,6 @@
 """Each leaf of the diagnosis: one question to a recorded run, and a finding if the answer is yes.
 
-What the questions are, and in which order they are asked, is said in `diagnose`. each number below
+What the questions are, and in which order they are asked, is said in `diagnose`. Each number below
 has its reason beside it.
 """
 
@@ -12,7 +12,6 @@ from statistics import median
 from typing import Final
 
 from traced_threadpool.analysis.causes import Cause, Finding
-from traced_threadpool.analysis.critical_path import critical_ns
 from traced_threadpool.analysis.look import OUTSIDE_OF_NODES, Look, faster_by, most_first, names_of
 from traced_threadpool.analysis.path_states import BETWEEN_NODES
 from traced_threadpool.analysis.record import NodeExecution
@@ -149,7 +148,7 @@ def telemetry_loss(look: Look) -> tuple[Finding, bool] | None:
     if not evidence:
         return None
     if run.left_out:
-        evidence.append(f"the critical path: {_most(most_first(critical_ns(run)))}")
+        evidence.append(f"the critical path: {_most(most_first(look.path.ns_by_name))}")
     advice = (
         LARGE
         if run.left_out and not missing

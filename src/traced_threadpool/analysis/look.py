@@ -35,8 +35,7 @@ class Look:
         self.run = run
         self.duration_ns = run.duration_ns
         outer = run.by_parent
-        # As in a replay: a node of a run nested in another node is part of what that one does.
-        self.nodes = [node for node in run.nodes if node.ran and (node.parent is None or node.parent not in run.by_key)]
+        self.nodes = run.outermost
         self.states = {node.key: states_of(run, node, nests=node.key in outer) for node in self.nodes}
         self.busy_ns = sum([node.duration_ns for node in self.nodes])
         self._without: dict[tuple[State, float], Replayed] = {}

@@ -39,10 +39,6 @@ class Demand(NamedTuple):
     free_ns: float = 0
     """Computing without it."""
 
-    @property
-    def alone_ns(self) -> float:
-        return self.wait_ns + self.held_ns + self.free_ns
-
     def times(self, factor: float) -> Demand:
         return Demand(self.wait_ns * factor, self.held_ns * factor, self.free_ns * factor)
 

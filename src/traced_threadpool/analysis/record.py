@@ -120,6 +120,11 @@ class RecordedRun:
             found.setdefault(node.parent, []).append(node)
         return found
 
+    @cached_property
+    def outermost(self) -> Sequence[NodeExecution]:
+        """Those that ran, without nodes of runs that one of them executed: they are part of what that one does."""
+        return [node for node in self.nodes if node.ran and (node.parent is None or node.parent not in self.by_key)]
+
     def _repr_html_(self) -> str:
         """What a notebook shows of a run."""
         from traced_threadpool.report.notebook import notebook_html  # reports import records, so not at the top

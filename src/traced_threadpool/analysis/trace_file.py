@@ -15,10 +15,11 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -188,7 +189,7 @@ class _Reading:
         if isinstance(document, list):
             parts = [self._spans_of(part) for part in document if isinstance(part, dict)]
             found = [part for part in parts if part is not None]
-            return _chain(found) if found else None
+            return chain.from_iterable(found) if found else None
         if not isinstance(document, dict):
             return None
         if (resources := resource_spans(document)) is not None:
@@ -263,11 +264,6 @@ def _reduced(found: dict[str, Any]) -> Any:
     if "spanID" in found and "startTime" in found:
         return jaeger_span(found)
     return found
-
-
-def _chain(found: Iterable[Found]) -> Found:
-    for part in found:
-        yield from part
 
 
 def _what(document: Any) -> str:

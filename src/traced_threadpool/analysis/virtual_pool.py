@@ -302,10 +302,10 @@ def usual(durations_ns: Sequence[int]) -> int:
 
 
 def most_at_once(intervals: Sequence[tuple[float, float]]) -> int:
-    """How many of these are on at the same time, at most. One that starts as another ends is not.
+    """How many of these are on at the same time, at most. One that starts as another ends is not, nor one of no length.
 
-    >>> most_at_once([(0, 10), (5, 15), (10, 20)])
-    2
+    >>> most_at_once([(0, 10), (5, 15), (10, 20), (7, 7)]), most_at_once([])
+    (2, 0)
     """
     changes = sorted([(start, 1) for start, _ in intervals] + [(end, -1) for _, end in intervals])
     most = count = 0

@@ -33,6 +33,7 @@ from traced_threadpool.analysis.demand import demands
 from traced_threadpool.analysis.machine import Demand
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
 from traced_threadpool.analysis.virtual_pool import VirtualPool, most_at_once
+from traced_threadpool.analysis.words import seconds, share
 from traced_threadpool.priorities import (
     CRITICAL_PATH,
     CUSTOM,
@@ -52,6 +53,9 @@ SATURATED: Final = 0.9
 
 TELLING_LOCK_SHARE: Final = 0.05
 """Waiting for locks is worth a word from this part of the nodes' time on."""
+
+SLOWEST: Final = 1e-6
+"""The least factor that a node may be made faster by; times far beyond would be no numbers any more."""
 
 MOST_WORKERS: Final = 64
 
@@ -94,9 +98,7 @@ class Replayed:
     @cached_property
     def most_busy(self) -> int:
         """The most workers that have a node at once."""
-        return most_at_once(
-            [(node.started_ns, node.ended_ns) for node in self.nodes if node.ended_ns > node.started_ns]
-        )
+        return most_at_once([(node.started_ns, node.ended_ns) for node in self.nodes])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,11 +233,11 @@ def _limit(enough: Replayed, most: Replayed, floor_ns: int, nodes: int) -> Limit
 
 def _reason(limit: Limit, enough: Replayed, most: Replayed, floor_ns: int) -> str:
     if limit == "gil":
-        return f"the interpreter lock is held for {enough.gil_share:.0%} of the run: its computing is serial"
+        return f"the interpreter lock is held for {share(enough.gil_share)} of the run: its computing is serial"
     if limit == "processors":
-        return f"nodes compute for {enough.processor_share:.0%} of the processors' time"
+        return f"nodes compute for {share(enough.processor_share)} of the processors' time"
     if limit == "critical_path":
-        return f"the longest chain of nodes takes {floor_ns / 1e9:.3g} s, however many workers there are"
+        return f"the longest chain of nodes takes {seconds(floor_ns)}, however many workers there are"
     if limit == "nodes":
         return f"no more than {most.most_busy} nodes have something to do at once"
     return f"{most.workers} workers are the most that were tried, and at times all of them have a node"
@@ -282,6 +284,8 @@ def _settings(
             raise ValueError(
                 f"faster[{name!r}] is {factor!r}; it must be a number above 0, such as 2 for twice as fast"
             )
+        if factor < SLOWEST:
+            raise ValueError(f"faster[{name!r}] is {factor!r}; it must be {SLOWEST} at least, a million times slower")
     names = {node.name for node in run.nodes} if faster or without else set()
     for name in (*faster, *without):
         if name not in names:
@@ -315,10 +319,8 @@ class Plan:
                 "be replayed without them; record it with FutureAdapter(large_run=None), or replay it in the process, "
                 "with record=True"
             )
-        # A node of a run nested in another node is part of what that one does.
-        outer = [node for node in run.nodes if node.ran and (node.parent is None or node.parent not in run.by_key)]
-        helped = _helped(outer)
-        self.nodes = tuple(node for node in outer if node.key not in helped)
+        helped = _helped(run.outermost)
+        self.nodes = tuple(node for node in run.outermost if node.key not in helped)
         self.helped = len(helped)
         if not self.nodes:
             raise ValueError(f"run {run.name!r} has no node that ran, of {len(run.nodes)}; there is nothing to replay")

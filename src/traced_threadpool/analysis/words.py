@@ -2,8 +2,8 @@
 
 >>> [seconds(ns) for ns in (0, 850, 12_340, 1_234_000, 999_960_000, 12_345_000_000, 1_250_000_000_000)]
 ['0 s', '850 ns', '12.3 us', '1.23 ms', '1.00 s', '12.3 s', '1,250 s']
->>> share(0.0004), share(0.25), share(0.9999), share(1)
-('<1 %', '25 %', '>99 %', '100 %')
+>>> share(0), share(0.0004), share(0.25), share(0.9999), share(1)
+('0 %', '<1 %', '25 %', '>99 %', '100 %')
 >>> listed(["a", "b", "c", "d", "e", "f"], limit=3)
 'a, b, c and 3 more'
 >>> count(1, "node"), count(12_000, "node")
@@ -30,11 +30,11 @@ def seconds(ns: float) -> str:
 
 def share(part: float) -> str:
     """In whole percent; what is there is never shown as none, and what is missing never as all."""
-    if 0 < part < 0.005:
+    if 0 < part < 0.00995:
         return "<1 %"
-    if 0.995 < part < 1:
+    if 0.99 < part < 1:
         return ">99 %"
-    return f"{part:.0%}".replace("%", " %")
+    return f"{part * 100:,.0f} %"
 
 
 def listed(names: Sequence[str], limit: int = 4) -> str:

@@ -9,7 +9,8 @@ from typing import Final
 from traced_threadpool.analysis.look import Look
 from traced_threadpool.analysis.record import RecordedRun
 from traced_threadpool.analysis.what_if import MOST_WORKERS, Limit, Scaling, scale
-from traced_threadpool.report.quantities import change, count, duration
+from traced_threadpool.analysis.words import count
+from traced_threadpool.report.quantities import change, duration
 
 LIMITS: Final[dict[Limit, str]] = {
     "gil": "the interpreter lock",
@@ -19,8 +20,6 @@ LIMITS: Final[dict[Limit, str]] = {
     "none": "the number of workers",
 }
 """What keeps a run from being shorter, in words that follow "limited by"."""
-
-WORKERS_LIMIT: Final = "the number of workers"
 
 _FEW_NODES: Final = 300
 _MANY_NODES: Final = 2_000
@@ -71,7 +70,7 @@ def points_of(scaling: Scaling) -> tuple[Point, ...]:
         Point(
             workers=workers,
             makespan_ns=makespan_ns,
-            limit=LIMITS[scaling.limit] if workers >= scaling.enough_workers else WORKERS_LIMIT,
+            limit=LIMITS[scaling.limit] if workers >= scaling.enough_workers else LIMITS["none"],
         )
         for workers, makespan_ns in scaling.makespan_ns.items()
     )

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from traced_threadpool.analysis.critical_path import CriticalPath, critical_ns
+from traced_threadpool.analysis.critical_path import CriticalPath
 from traced_threadpool.analysis.diagnose import Finding, diagnose
 from traced_threadpool.analysis.look import Look
 from traced_threadpool.analysis.record import NodeExecution, RecordedRun
+from traced_threadpool.analysis.virtual_pool import most_at_once
 from traced_threadpool.report.curve import Curve, curve
-from traced_threadpool.report.timeline import peak
 from traced_threadpool.runs import STATES, State
 
 
@@ -99,11 +99,11 @@ class Explanation:
 
     @cached_property
     def peak_running(self) -> int:
-        return peak((node.started_ns, node.ended_ns) for node in self.ran)
+        return most_at_once([(node.started_ns, node.ended_ns) for node in self.ran])
 
     @cached_property
     def peak_queue(self) -> int:
-        return peak((node.ready_ns, node.started_ns) for node in self.ran)
+        return most_at_once([(node.ready_ns, node.started_ns) for node in self.ran])
 
     @property
     def has_nested_runs(self) -> bool:
@@ -118,7 +118,7 @@ def explain(run: RecordedRun, *, with_curve: bool = True) -> Explanation:
         run=run,
         findings=diagnosis.findings,
         path=look.path,
-        critical_ns=critical_ns(run),
+        critical_ns=look.path.ns_by_name,
         curve=curve(look) if with_curve else None,
         estimated=diagnosis.estimated,
     )

@@ -25,10 +25,11 @@ from traced_threadpool._version import __version__
 from traced_threadpool.analysis.critical_path import Step
 from traced_threadpool.analysis.diagnose import Finding
 from traced_threadpool.analysis.record import NodeExecution
+from traced_threadpool.analysis.words import count
 from traced_threadpool.report.curve import Curve
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.palette import LOOKS
-from traced_threadpool.report.quantities import change, count, duration, one_line, percent
+from traced_threadpool.report.quantities import change, duration, one_line, percent
 from traced_threadpool.report.timeline import levels, timeline
 from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
 from traced_threadpool.runs import OUTCOMES, STATES
@@ -62,7 +63,7 @@ def page(explanation: Explanation) -> str:
         f"script-src '{_hash(charts)}' '{_hash(script)}'; style-src '{_hash(style)}'"
     )
     run = explanation.run
-    document = f"""<!DOCTYPE html>
+    return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -93,8 +94,6 @@ def page(explanation: Explanation) -> str:
 </body>
 </html>
 """
-    # A lone surrogate is no character, and no file can hold it.
-    return document.encode("utf-8", "replace").decode("utf-8")
 
 
 def script_json(value: Any) -> str:
@@ -545,8 +544,6 @@ def _nodes_section() -> str:
 def _record_section(explanation: Explanation) -> str:
     run = explanation.run
     lines = list(run.problems)
-    if run.expected_nodes is not None and run.expected_nodes > len(run.nodes):
-        lines.append(f"The run submitted {count(run.expected_nodes, 'node')}; {len(run.nodes):,} are in the record.")
     method = {
         "process": "States were told by a helper process that looks at the threads.",
         "none": "States were not told apart.",

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from traced_threadpool.analysis.record import RecordedRun
-from traced_threadpool.analysis.what_if import Scaling, scale
+from traced_threadpool.analysis.what_if import Plan, Scaling, scale
+from traced_threadpool.analysis.words import count
 from traced_threadpool.priorities import PriorityName
 from traced_threadpool.report.curve import Point, points_of
-from traced_threadpool.report.quantities import count
-from traced_threadpool.report.timeline import peak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +56,15 @@ def predict(run: RecordedRun, settings: Settings) -> Prediction:
     Raises:
         ValueError: There is nothing to replay, or a setting makes no sense for this run.
     """
-    recorded = run.max_workers or peak((node.started_ns, node.ended_ns) for node in run.nodes if node.ran)
-    workers = settings.workers or (max(1, recorded),)
+    plan = Plan(run)
     scaling = scale(
         run,
-        workers,
+        settings.workers or (plan.workers,),
         faster=settings.faster,
         without=settings.without,
         processors=settings.processors,
         gil=settings.gil,
         priority=settings.priority,
+        plan=plan,
     )
     return Prediction(run=run, settings=settings, scaling=scaling)

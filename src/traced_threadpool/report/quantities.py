@@ -2,8 +2,8 @@
 
 >>> [duration(ns) for ns in (0, 850, 12_340, 1_234_000, 999_960_000, 12_345_000_000, 125_000_000_000)]
 ['0 s', '850 ns', '12.3 µs', '1.23 ms', '1.00 s', '12.3 s', '2 min 5 s']
->>> change(before_ns=4_000_000_000, after_ns=3_000_000_000)
-'-1.00 s (-25 %)'
+>>> change(before_ns=4_000_000_000, after_ns=3_000_000_000), change(before_ns=4_000_000_000, after_ns=4_001_000_000)
+('-1.00 s (-25 %)', '+1.00 ms (<1 %)')
 >>> one_line("a\\x1b[31m\\n</script>")
 'a\\\\x1b[31m\\\\n</script>'
 """
@@ -11,6 +11,8 @@
 from __future__ import annotations
 
 from typing import Final
+
+from traced_threadpool.analysis.words import share
 
 _UNITS: Final = ((1, "ns"), (1_000, "µs"), (1_000_000, "ms"), (1_000_000_000, "s"))
 
@@ -39,19 +41,12 @@ def _clock(seconds: int) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """A share in whole percent; what is there is never shown as none, and what is missing never as all.
+    """A share, where there is something to have one of.
 
-    >>> percent(1, 4), percent(1, 1000), percent(999, 1000), percent(0, 4), percent(1, 0)
-    ('25 %', '<1 %', '>99 %', '0 %', '-')
+    >>> percent(1, 4), percent(1, 0)
+    ('25 %', '-')
     """
-    if whole <= 0:
-        return "-"
-    share = 100 * part / whole
-    if 0 < share < 0.995:
-        return "<1 %"
-    if 99 < share < 100:
-        return ">99 %"
-    return f"{share:.0f} %"
+    return share(part / whole) if whole > 0 else "-"
 
 
 def change(*, before_ns: float, after_ns: float) -> str:
@@ -60,16 +55,10 @@ def change(*, before_ns: float, after_ns: float) -> str:
     if abs(difference) < 0.5:
         return "none"
     sign = "-" if difference < 0 else "+"
-    share = f" ({100 * difference / before_ns:+.0f} %)" if before_ns > 0 else ""
-    return f"{sign}{duration(abs(difference))}{share}"
-
-
-def count(number: int, noun: str) -> str:
-    """
-    >>> count(1, "node"), count(12_000, "node")
-    ('1 node', '12,000 nodes')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    if before_ns <= 0:
+        return f"{sign}{duration(abs(difference))}"
+    part = share(abs(difference) / before_ns)
+    return f"{sign}{duration(abs(difference))} ({part if part.startswith('<') else sign + part})"
 
 
 def one_line(name: str, limit: int = 0) -> str:

@@ -19,11 +19,12 @@ from traced_threadpool.analysis.critical_path import OUTSIDE, Step
 from traced_threadpool.analysis.diagnose import Finding
 from traced_threadpool.analysis.difference import Difference
 from traced_threadpool.analysis.record import RecordedRun
+from traced_threadpool.analysis.words import count
 from traced_threadpool.report.curve import LIMITS, Curve, Point
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.palette import LOOKS
 from traced_threadpool.report.prediction import Prediction
-from traced_threadpool.report.quantities import change, count, one_line, percent
+from traced_threadpool.report.quantities import change, one_line, percent
 from traced_threadpool.report.quantities import duration as _duration
 from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
 from traced_threadpool.runs import State

@@ -1,4 +1,4 @@
-"""Stretches of time into what overlaps: rows of a timeline, the most at once.
+"""Stretches of time into what overlaps: rows of a timeline, how many at each moment.
 
 Nodes become rows: one for each worker, and more where executions overlap on one.
 They do where a node executes a run of its own and its worker helps with it, and where the record names no worker.
@@ -45,15 +45,6 @@ def timeline(nodes: Iterable[NodeExecution]) -> tuple[Row, ...]:
             rows.append(row)
         row.nodes.append(node)
     return tuple(row for worker in sorted(by_worker, key=_natural) for row in by_worker[worker])
-
-
-def peak(stretches: Iterable[tuple[int, int]]) -> int:
-    """The most that overlap at any moment; one that starts when another ends does not overlap it.
-
-    >>> peak([(0, 5), (5, 9), (3, 4), (7, 7)])
-    2
-    """
-    return max((level for _, level in levels(stretches)), default=0)
 
 
 def levels(stretches: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

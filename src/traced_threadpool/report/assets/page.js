@@ -780,7 +780,7 @@
   sort();
   filter();
 
-  // For those who drive the page from outside, as tests do: where a node's bar is, and what is chosen.
+  // For those who drive the page from outside, as tests do: where a node's bar is, what is chosen, from where to where arrows go.
   Object.defineProperty(window, "tracedThreadpool", {
     value: Object.freeze({
       find: (name) => n.name.indexOf(name),
@@ -791,7 +791,7 @@
       },
       get selected() { return selected < 0 ? null : n.name[selected]; },
       get hovered() { return hovered < 0 ? null : n.name[hovered]; },
-      get arrows() { return overlays.reduce((sum, group) => sum + group.children().filter((child) => child.type === "bezier-curve").length, 0); },
+      get arrows() { return overlays.flatMap((group) => group.children()).filter((child) => child.type === "bezier-curve").map(({ shape }) => [shape.x1, shape.y1, shape.x2, shape.y2]); },
     }),
   });
 })();
