@@ -10,10 +10,12 @@ Spans into the counters that they should have made (`counters_of`), a program's 
 
 from __future__ import annotations
 
+import re
 import urllib.request
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -21,6 +23,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.live_servers import Labels, Prometheus, Vector
 from traced_threadpool.telemetry import names
+
+LONGEST = "30d"
+"""The longest time that any query looks back."""
 
 Samples = dict[str, Vector]
 """By the name of the sample: `hamilton_node_duration_seconds_bucket` is one."""
@@ -176,16 +181,38 @@ class Window:
     last: Mapping[str, Samples]
     unseen: int = 0
     """How many of the newest samples of each counter were not yet there: a scrape takes a while."""
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    """Regular expressions for labels: a series that has such a label with another value is not there."""
+    _values: dict[str, Vector] = field(init=False, default_factory=dict)
+    _samples: dict[str, dict[Labels, list[tuple[float, float]]]] = field(init=False, default_factory=dict)
     _series: dict[tuple[str, float], dict[Labels, Series]] = field(init=False, default_factory=dict)
 
     def value(self, name: str) -> Vector:
         """Every series of this name, with the labels that a scrape adds."""
-        # A label without a value is none, for Prometheus.
-        return {
-            frozenset(one for one in labels if one[1]) | self._target(job): value
-            for job, samples in self.last.items()
-            for labels, value in samples.get(name, {}).items()
-        }
+        return {labels: value for labels, value in self._all(name).items() if self._is_chosen(labels)}
+
+    def _all(self, name: str) -> Vector:
+        known = self._values.get(name)
+        if known is None:
+            known = self._values[name] = {
+                # A label without a value is none, for Prometheus.
+                frozenset(one for one in labels if one[1]) | self._target(job): value
+                for job, samples in self.last.items()
+                for labels, value in samples.get(name, {}).items()
+            }
+        return known
+
+    def narrowed(self, chosen: Mapping[str, str]) -> Window:
+        """The same, of those series alone."""
+        narrowed = copy(self)  # what Prometheus was asked is known to both
+        narrowed.chosen = chosen
+        return narrowed
+
+    def missing_a_scrape(self) -> Window:
+        """The same for who asks while a scrape goes on, of which nothing can be seen yet."""
+        earlier = copy(self)
+        earlier.unseen, earlier._series = 1, {}
+        return earlier
 
     def rate(self, name: str, seconds: float, **where: str | Callable[[str], bool]) -> Vector:
         return {labels: increase / seconds for labels, increase in self.increase(name, seconds, **where).items()}
@@ -193,7 +220,7 @@ class Window:
     def increase(self, name: str, seconds: float, **where: str | Callable[[str], bool]) -> Vector:
         found = {}
         for labels, series in self._counters(name, seconds).items():
-            if matches(labels, **where):
+            if self._is_chosen(labels) and matches(labels, **where):
                 increase = series.increase(self.at - seconds, self.at)
                 if increase is not None:
                     found[labels] = increase
@@ -203,11 +230,21 @@ class Window:
         known = self._series.get((name, seconds))
         if known is None:
             known = self._series[name, seconds] = {}
-            last = self.value(name)
-            for labels, samples in self.prometheus.samples(f"{name}[{round(seconds)}s]", self.at).items():
-                times = tuple(time for time, _ in samples[: len(samples) - self.unseen])
-                known[labels] = Series(times=times, first=samples[0][1], last=last[labels])
+            if name not in self._samples:  # once for all windows
+                self._samples[name] = self.prometheus.samples(f"{name}[{LONGEST}]", self.at)
+            last = self._all(name)
+            for labels, all_samples in self._samples[name].items():
+                samples = [sample for sample in all_samples if sample[0] >= self.at - seconds]
+                if samples:
+                    times = tuple(time for time, _ in samples[: len(samples) - self.unseen])
+                    known[labels] = Series(times=times, first=samples[0][1], last=last[labels])
         return known
+
+    def _is_chosen(self, labels: Labels) -> bool:
+        if not self.chosen:
+            return True
+        found = dict(labels)
+        return all(name not in found or re.fullmatch(wanted, found[name]) for name, wanted in self.chosen.items())
 
     def _target(self, job: str) -> Labels:
         return frozenset({("job", job), ("instance", self.prometheus.instances[job])})

@@ -2,7 +2,8 @@
 
 The service is `examples.as_a_service`, in a process of its own: the survey of the standard library and all pathologies,
 twice, the second time with a catalogue that is down. The shop is in the test's own process, where nodes can be held:
-it runs before and after its first scrape, fails, cancels, has names that need quoting, and one pool of it is full.
+it runs before and after its first scrape, fails, cancels, has names that need quoting, and one pool of it is full. Its
+annex stands for a second process: a registry and a port of its own, with pools and runs that the shop has too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 from prometheus_client import CollectorRegistry
 
 from dashboards.generate import rules
+from tests.dags import submit
 from tests.live_servers import Alertmanager, Process, Prometheus, Rotel, Webhook, until
 from tests.live_truth import Samples, SpanFacts, Window, read_page, span_facts
 from tests.otlp_receiver import GrpcReceiver
@@ -37,6 +40,7 @@ from traced_threadpool.slo.burn_rate import slo_groups
 from traced_threadpool.slo.objective import Objective
 from traced_threadpool.slo.rule_file import Alert, Group, to_yaml
 from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry.losses import lose_spans
 
 ROOT = Path(__file__).parent.parent
 NASTY_POOL = 'we"ird \\ {pool} (of ours)'
@@ -88,7 +92,7 @@ class Shop:
         self._nasty = stack.enter_context(self._adapter(1, name=NASTY_POOL, run_name=NASTY_RUN))
         failing = TracerProvider(sampler=_FailingSampler(), shutdown_on_exit=False)
         self._untraced = stack.enter_context(
-            FutureAdapter(1, name="untraced", run_name="untraced", registry=self.registry, tracer_provider=failing)
+            FutureAdapter(1, name="untraced", run_name="checkout", registry=self.registry, tracer_provider=failing)
         )
         server, thread = prometheus_client.start_http_server(0, addr="127.0.0.1", registry=self.registry)
         stack.callback(thread.join)
@@ -184,7 +188,7 @@ class Shop:
             return 1
 
         make_driver(self._untraced, unseen).execute(["unseen"])
-        self._count("untraced", "untraced", "success", unseen=1)
+        self._count("untraced", "checkout", "success", unseen=1)
 
     def fill(self) -> None:
         """Hold the only worker of a pool, with three nodes that are ready and two that wait for others."""
@@ -230,6 +234,31 @@ class Shop:
             self.runs[pool, run, outcome] += 1
             for node, times in nodes.items():
                 self.ended[pool, node, "success"] += times
+
+
+class Annex:
+    """One run as in the shop, and then a node that waits for what never comes, in a pool as full as the shop's."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        registry = CollectorRegistry()
+        for name, run_name in (("shop", "checkout"), ("full", "held")):
+            adapter = FutureAdapter(2, name=name, run_name=run_name, registry=registry, tracing=False)
+            stack.enter_context(adapter)
+            if name == "shop":
+
+                def price() -> int:
+                    return 7
+
+                make_driver(adapter, price).execute(["price"])
+            else:
+                never: Future[int] = Future()
+                stack.callback(never.set_result, 1)
+                submit(adapter, lambda never: never, never=never)
+        server, thread = prometheus_client.start_http_server(0, addr="127.0.0.1", registry=registry)
+        stack.callback(thread.join)
+        stack.callback(server.server_close)
+        stack.callback(server.shutdown)
+        self.port = int(server.server_port)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -278,6 +307,7 @@ def living_world(folder: Path) -> Iterator[World]:
 
         shop = Shop(stack, rotel.grpc)
         prometheus.scrape("shop", shop.port)
+        prometheus.scrape("annex", Annex(stack).port)
         shop.check_out(2)
         shop.refuse(1)
         shop.run_nastily(1)
@@ -288,18 +318,20 @@ def living_world(folder: Path) -> Iterator[World]:
         shop.give_up()
         shop.run_nastily(3)
         shop.fail_to_trace()
+        lose_spans("file", 3)  # as a full disk does (tests/test_faults.py), with 3 of the process' spans
         shop.fill()
         service.wait_for(rf"round {ROUNDS}: (.+)\n")
 
         spans = _all_spans(receiver, service)
         urls = {job: f"http://{instance}/metrics" for job, instance in prometheus.instances.items()}
         pages = {job: read_page(url) for job, url in urls.items()}
-        all_scraped = prometheus.scraped("service", "shop")
-        at = prometheus.settle("service", "shop")
+        all_scraped = prometheus.scraped(*urls)
+        at = prometheus.settle(*urls)
         asked = [
-            Window(prometheus, evaluated, pages, unseen=unseen)
+            asked
             for evaluated in prometheus.evaluations(all_scraped, at)
-            for unseen in (0, 1)
+            for window in (Window(prometheus, evaluated, pages),)
+            for asked in (window, window.missing_a_scrape())
         ]
         later = {job: read_page(url) for job, url in urls.items()}
         yield World(

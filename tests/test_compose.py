@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from dashboards.generate.check_grafana import problem
 from examples.as_a_service.options import parse_options
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (it is in the dev group)")
@@ -38,7 +39,10 @@ ALERTMANAGER = load(PARTS / "alertmanager.yaml")
 DATASOURCES = load(PARTS / "grafana/datasources/datasources.yaml")["datasources"]
 PROVIDERS = load(PARTS / "grafana/dashboards/dashboards.yaml")["providers"]
 
-pipeline = parse_options(SERVICES["pipeline"]["command"])
+try:
+    pipeline = parse_options(SERVICES["pipeline"]["command"])
+except SystemExit as error:  # which would end the tests
+    raise AssertionError("the pipeline's program does not take its command line") from error
 # Where each listens: what its own files here say, and where they say nothing, what its image's documentation does.
 LISTENS: dict[str, set[int]] = {
     "pipeline": {pipeline.port},
@@ -151,7 +155,7 @@ def _addresses() -> Iterator[tuple[str, str]]:
     for scrape in PROMETHEUS["scrape_configs"]:
         for target in scrape["static_configs"][0]["targets"]:
             yield "prometheus", target
-    for manager in PROMETHEUS["alerting"]["alertmanagers"]:
+    for manager in PROMETHEUS.get("alerting", {}).get("alertmanagers", ()):
         yield from (("prometheus", target) for target in manager["static_configs"][0]["targets"])
     for exporter in COLLECTOR["exporters"].values():
         yield "collector", exporter["endpoint"]
@@ -167,9 +171,57 @@ def test_every_address_is_that_of_a_service_that_listens(asking: str, address: s
     assert int(port) in LISTENS[asking if host == "127.0.0.1" else host]
 
 
-def test_the_pipelines_container_can_be_reached_by_others() -> None:
-    """It listens on every address of its container, of which only 127.0.0.1 of this machine leads there."""
-    assert pipeline.listen == "0.0.0.0"
+def test_everybody_asks_whom_they_should() -> None:
+    """Spans go by the collector to both stores of traces; Prometheus scrapes programs; Grafana has all of it."""
+    assert {(asking, address.partition(":")[0]) for asking, address in _addresses()} == {
+        ("pipeline", "collector"),
+        ("collector", "jaeger"),
+        ("collector", "tempo"),
+        ("prometheus", "pipeline"),
+        ("prometheus", "collector"),
+        ("prometheus", "127.0.0.1"),
+        ("prometheus", "alertmanager"),
+        ("grafana", "prometheus"),
+        ("grafana", "jaeger"),
+        ("grafana", "tempo"),
+        ("grafana", "alertmanager"),
+    }
+
+
+def test_the_pipeline_sends_by_the_protocol_of_the_port() -> None:
+    """gRPC to the collector's port for gRPC, HTTP to that for HTTP."""
+    environment = SERVICES["pipeline"]["environment"]
+    protocol = {"grpc": "grpc", "http/protobuf": "http"}[environment["OTEL_EXPORTER_OTLP_PROTOCOL"]]
+    listens = COLLECTOR["receivers"]["otlp"]["protocols"][protocol]["endpoint"]
+    assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"].rpartition(":")[2] == listens.rpartition(":")[2]
+
+
+def test_containers_can_be_reached_by_others() -> None:
+    """They listen on every address of their container, of which only 127.0.0.1 of this machine leads there."""
+    addresses = [
+        pipeline.listen,
+        *(each["endpoint"].rpartition(":")[0] for each in COLLECTOR["receivers"]["otlp"]["protocols"].values()),
+        COLLECTOR["service"]["telemetry"]["metrics"]["readers"][0]["pull"]["exporter"]["prometheus"]["host"],
+        *(
+            each["endpoint"].rpartition(":")[0]
+            for each in TEMPO["distributor"]["receivers"]["otlp"]["protocols"].values()
+        ),
+    ]
+    assert addresses == ["0.0.0.0"] * 5
+
+
+def test_what_people_open_is_published() -> None:
+    """Every address that the document tells of, and no other."""
+    told = {
+        int(port)
+        for line in (ROOT / "docs/live-proof.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| `")
+        for port in re.findall(r"127\.0\.0\.1:(\d+)|and (\d+) \|", line)
+        for port in port
+        if port
+    }
+    published = {int(port.rpartition(":")[2]) for service in SERVICES.values() for port in service.get("ports", ())}
+    assert told == published
 
 
 def test_the_pipelines_image_is_built_from_what_there_is() -> None:
@@ -190,6 +242,8 @@ def test_the_pipelines_image_is_built_from_what_there_is() -> None:
         assert (context / name).exists()
         assert f"!{name}" in ignore
     assert {"src", "examples"} <= set(copied)
+    [extra] = re.findall(r"pip install .*\"\.\[(\w+)\]\"", dockerfile.read_text())
+    assert f"\n{extra} = [\n" in (context / "pyproject.toml").read_text()
     [entry] = re.findall(r"^ENTRYPOINT (.+)$", dockerfile.read_text(), re.MULTILINE)
     assert json.loads(entry) == ["python", "-m", "examples.as_a_service"]
 
@@ -241,13 +295,35 @@ def test_every_severity_of_an_alert_has_a_route() -> None:
     assert given == set(routed)
 
 
-def test_grafanas_exemplars_lead_to_a_datasource_that_is_there() -> None:
-    """By the label that the adapter gives an exemplar, to Jaeger."""
+def test_grafanas_exemplars_lead_to_datasources_that_are_there() -> None:
+    """By the label that the adapter gives an exemplar, to Jaeger and to Tempo; the document shows the same."""
     by_uid = {datasource["uid"]: datasource for datasource in DATASOURCES}
     assert len(by_uid) == len(DATASOURCES)
-    [destination] = by_uid["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
-    assert destination["name"] == "trace_id"
-    assert by_uid[destination["datasourceUid"]]["type"] == "jaeger"
+    destinations = by_uid["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
+    assert {destination["name"] for destination in destinations} == {"trace_id"}
+    assert [by_uid[destination["datasourceUid"]]["type"] for destination in destinations] == ["jaeger", "tempo"]
+    text = (ROOT / "docs/dashboards.md").read_text(encoding="utf-8")
+    [shown] = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "exemplarTraceId" in block]
+    assert yaml.safe_load(shown)["jsonData"]["exemplarTraceIdDestinations"] == destinations
+
+
+def test_grafana_is_one_that_the_dashboards_are_for() -> None:
+    """By the check that users have for theirs."""
+    assert problem(SERVICES["grafana"]["image"].rpartition(":")[2]) is None
+
+
+def test_grafana_finds_its_provisioning() -> None:
+    """Datasources and dashboards are mounted where its image looks for each."""
+    targets = {target: source for source, target, _ in mounts("grafana")}
+    for kind, file in (("datasources", "datasources.yaml"), ("dashboards", "dashboards.yaml")):
+        assert (DASHBOARDS / targets[f"/etc/grafana/provisioning/{kind}"] / file).is_file()
+
+
+def test_whoever_comes_to_grafana_may_open_a_trace() -> None:
+    """Links lead to Explore, which viewers may not open."""
+    environment = SERVICES["grafana"]["environment"]
+    assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] in ("Editor", "Admin")
 
 
 def test_grafana_finds_the_committed_dashboards() -> None:

@@ -20,6 +20,7 @@ yaml = pytest.importorskip("yaml", reason="needs the extra [report]")
 
 from dashboards.generate import check_grafana, queries  # noqa: E402  # what it imports may be missing
 from tests.promql_names import problems  # noqa: E402  # likewise
+from traced_threadpool.runs import STATES  # noqa: E402  # likewise
 from traced_threadpool.slo import burn_rate  # noqa: E402  # likewise
 
 ROOT = Path(__file__).parent.parent
@@ -61,8 +62,12 @@ def test_committed_files_are_what_the_generator_gives() -> None:
     pytest.importorskip("grafana_foundation_sdk", reason="needs the development dependencies")
     from dashboards.generate.__main__ import everything
 
-    stale = [name for name, text in everything().items() if (ROOT / name).read_text(encoding="utf-8") != text]
+    made = everything()
+    stale = [name for name, text in made.items() if (ROOT / name).read_text(encoding="utf-8") != text]
     assert stale == []
+    committed = [*ROOT.glob("dashboards/*.json"), *ROOT.glob("dashboards/rules/*.yaml")]
+    committed += [ROOT / "docs/metrics.md", ROOT / "docs/spans.md"]
+    assert set(made) == {path.relative_to(ROOT).as_posix() for path in committed}
 
 
 # Valid
@@ -122,6 +127,8 @@ def test_panels_do_not_overlap(board: str) -> None:
         assert not taken & cells, panel["title"]
         assert max(x for x, _ in cells) < 24
         taken |= cells
+    tops = {panel["gridPos"].get("y", 0) for panel in document["panels"]}
+    assert {(x, y) for x in range(24) for y in tops} <= taken
     numbers = [panel["id"] for panel in document["panels"]]
     assert len(set(numbers)) == len(numbers)
 
@@ -137,6 +144,29 @@ def test_variables_that_are_used_are_there(board: str) -> None:
     assert used <= set(have)
     if board == "nodes":
         assert {"node", "jaeger", "tempo"} <= set(have)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_variables_offer_values_of_labels_that_exist(board: str) -> None:
+    """Each asks for the label of its own name, and begins with all, which matches whatever is there."""
+    for variable in load(board)["templating"]["list"]:
+        if variable["type"] != "query":
+            continue
+        found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+        assert found is not None
+        selector, label = found[1].replace("$pool", ".+"), found[2]
+        assert label == variable["name"]
+        assert problems(f"count by ({label}) ({selector})", {}) == []
+        assert (variable["multi"], variable["includeAll"], variable["allValue"]) == (True, True, ".+")
+        assert variable["current"]["value"] == "$__all"
+
+
+def test_dashboards_lead_to_each_other() -> None:
+    """By a tag that all of them have; pool and run go along."""
+    for board in BOARDS:
+        [link] = load(board)["links"]
+        assert (link["type"], link["includeVars"], link["keepTime"]) == ("dashboards", True, True)
+        assert all(set(link["tags"]) <= set(load(other)["tags"]) for other in BOARDS)
 
 
 @pytest.mark.parametrize("board", BOARDS)
@@ -158,6 +188,14 @@ def test_queries_name_only_what_is_exported(query: queries.Query) -> None:
     concrete = queries.concrete(query)
     assert "$" not in concrete
     assert problems(concrete, recorded()) == []
+
+
+@pytest.mark.parametrize("query", queries.ALL.values(), ids=lambda query: query.name)
+def test_queries_look_back_as_far_as_they_should(query: queries.Query) -> None:
+    """Figures are of all the time that is shown; lines are of the moment. A quantile is that of the query's name."""
+    assert ("$__rate_interval" if query.instant else "$__range") not in query.expr
+    if named := re.search(r"p(\d\d)", f"{query.name} {query.legend}"):
+        assert re.findall(r"histogram_quantile\(([\d.]+),", query.expr) == [f"{int(named[1]) / 100:g}"]
 
 
 def test_a_wrong_name_is_found() -> None:
@@ -188,6 +226,50 @@ def test_panels_ask_named_queries_and_explain_themselves(board: str, panel: Any)
         assert panel["fieldConfig"]["defaults"]["unit"] == by_expr[panel["targets"][0]["expr"]].unit
 
 
+@pytest.mark.parametrize(("board", "panel"), PANELS)
+def test_panels_ask_the_datasource_that_was_chosen(board: str, panel: Any) -> None:
+    """None is tied to the one that it was made with."""
+    chosen = {"type": "prometheus", "uid": "${datasource}"}
+    assert panel["datasource"] == chosen
+    assert all(target["datasource"] == chosen for target in panel["targets"])
+
+
+@pytest.mark.parametrize(("board", "panel"), PANELS)
+def test_panels_get_the_form_that_they_draw(board: str, panel: Any) -> None:
+    """Buckets for a heatmap, rows of this moment for a table, series for the others."""
+    wanted = {"heatmap": "heatmap", "table": "table"}.get(panel["type"], "time_series")
+    for target in panel["targets"]:
+        assert target["format"] == wanted
+        assert target["instant"] is not target["range"]
+        if panel["type"] in ("table", "heatmap", "timeseries"):
+            assert target["instant"] is (panel["type"] == "table")
+
+
+@pytest.mark.parametrize(
+    "panel", [pytest.param(p.values[1], id=p.id) for p in PANELS if p.values[1]["type"] == "table"]
+)
+def test_columns_are_of_what_the_queries_give(panel: Any) -> None:
+    """Labels of the result and values of the queries, each of these in its query's unit; sorted by one of them."""
+    [renamed] = [each["options"]["renameByName"] for each in panel["transformations"] if each["id"] == "organize"]
+    by_expr = {query.expr: query for query in queries.ALL.values()}
+    asked = {target["refId"]: by_expr[target["expr"]] for target in panel["targets"]}
+    value = "Value #{}" if len(asked) > 1 else "Value"
+    units = {renamed.pop(value.format(letter)): query.unit for letter, query in asked.items()}
+    titles = {*units, *renamed.values()}
+    for query in asked.values():
+        found = re.search(r"by \(([^)]+)\)", query.expr)
+        assert found is not None
+        assert set(renamed) == set(found[1].split(", ")) - {"le"}
+    shown = {
+        override["matcher"]["options"]: each["value"]
+        for override in panel["fieldConfig"]["overrides"]
+        for each in override["properties"]
+        if each["id"] == "unit"
+    }
+    assert shown == units
+    assert {each["displayName"] for each in panel["options"]["sortBy"]} <= titles
+
+
 def test_no_query_is_without_a_panel() -> None:
     """What is asked nowhere is nobody's."""
     shown = {target["expr"] for board in BOARDS for panel in panels(board) for target in panel["targets"]}
@@ -211,6 +293,35 @@ def test_heatmaps_have_exemplars() -> None:
     assert all(target["exemplar"] for panel in heatmaps for target in panel["targets"])
 
 
+@pytest.mark.parametrize(("board", "panel"), PANELS)
+def test_exemplars_are_asked_for_by_the_first_query_of_a_metric(board: str, panel: Any) -> None:
+    """Grafana's Prometheus data source leaves them out of a query whose metric an earlier one of the panel names."""
+    seen: set[str] = set()
+    for target in panel["targets"]:
+        metrics = set(re.findall(r"\w+_bucket", target["expr"]))
+        assert not (target["exemplar"] and metrics & seen)
+        seen |= metrics
+
+
+def test_colours_of_states_are_those_of_states() -> None:
+    """Each state has one, and nothing else."""
+    [panel] = [panel for panel in panels("nodes") if panel["title"] == "Nodes at work, by state"]
+    assert sorted(override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]) == sorted(STATES)
+
+
+def test_lines_across_burn_rates_are_where_alerts_fire() -> None:
+    """The factors of the workbook, of which the rules are made too."""
+    for panel in panels("slo"):
+        if panel["title"].startswith(("Page:", "Ticket:")):
+            steps = [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
+            assert steps == [None, *sorted(float(rate.factor) for rate in burn_rate.BURN_RATES)]
+            for rate in burn_rate.BURN_RATES:
+                if panel["title"].startswith(rate.severity.capitalize()):
+                    asked = " ".join(target["expr"] for target in panel["targets"])
+                    assert f"rate{rate.long}{{" in asked
+                    assert f"rate{rate.short}{{" in asked
+
+
 def links(panel: Any) -> Iterator[Any]:
     yield from panel["fieldConfig"]["defaults"].get("links", [])
     for override in panel["fieldConfig"]["overrides"]:
@@ -221,16 +332,15 @@ def links(panel: Any) -> Iterator[Any]:
 
 def test_node_names_lead_to_their_spans() -> None:
     """As Grafana does it: its variables are filled in first, then the address is read."""
-    seen = set()
     for panel in panels("nodes"):
+        seen = set()
         for link in links(panel):
             address = link["url"]
             for variable, value in {
                 "${jaeger}": "jaeger-uid",
                 "${tempo}": "tempo-uid",
                 "${service}": "etl",
-                "${__field.labels.node}": "parse",
-                "${__data.fields.node}": "parse",
+                "${__data.fields.node}" if panel["type"] == "table" else "${__field.labels.node}": "parse",
                 "${__from}": "1700000000000",
                 "${__to}": "1700003600000",
             }.items():
@@ -242,10 +352,15 @@ def test_node_names_lead_to_their_spans() -> None:
             (query,) = pane["queries"]
             seen.add((pane["datasource"], query.get("operation"), query.get("query")))
             assert pane["range"] == {"from": "1700000000000", "to": "1700003600000"}
-    assert seen == {
-        ("jaeger-uid", "parse", None),
-        ("tempo-uid", None, '{ resource.service.name =~ "etl" && span.hamilton.node.name = "parse" }'),
-    }
+        names_nodes = any("{{node}}" in target["legendFormat"] for target in panel["targets"])
+        assert seen == (
+            {
+                ("jaeger-uid", "parse", None),
+                ("tempo-uid", None, '{ resource.service.name =~ "etl" && span.hamilton.node.name = "parse" }'),
+            }
+            if names_nodes
+            else set()
+        ), panel["title"]
 
 
 class Health(BaseHTTPRequestHandler):

@@ -19,16 +19,20 @@ from traced_threadpool.slo import burn_rate
 from traced_threadpool.telemetry import names
 
 Format = Literal["time_series", "heatmap", "table"]
+Unit = Literal["short", "s", "ops", "percentunit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """`unit` is Grafana's name of what the result measures. `needs` names rules files that must be loaded."""
+    """`unit` is Grafana's name of what the result measures. `needs` names rules files that must be loaded.
+
+    `exemplar` asks for exemplars too, of which Grafana takes those of a panel's first query of a metric alone.
+    """
 
     name: str
     expr: str
     legend: str = ""
-    unit: str
+    unit: Unit
     format: Format = "time_series"
     exemplar: bool = False
     instant: bool = False
@@ -127,15 +131,15 @@ OLDEST_ACTIVE = Query(
     unit="s",
 )
 QUEUE_WAIT_P50 = Query(
-    name="pool_queue_wait_p50", expr=_quantile("0.5", "pool", _wait_bucket), legend="{{pool}} p50", unit="s"
-)
+    name="pool_queue_wait_p50", expr=_quantile("0.5", "pool", _wait_bucket), legend="{{pool}} p50", unit="s",
+    exemplar=True,
+)  # fmt: skip
 QUEUE_WAIT_P95 = Query(
     name="pool_queue_wait_p95", expr=_quantile("0.95", "pool", _wait_bucket), legend="{{pool}} p95", unit="s"
 )
 QUEUE_WAIT_P99 = Query(
-    name="pool_queue_wait_p99", expr=_quantile("0.99", "pool", _wait_bucket), legend="{{pool}} p99", unit="s",
-    exemplar=True,
-)  # fmt: skip
+    name="pool_queue_wait_p99", expr=_quantile("0.99", "pool", _wait_bucket), legend="{{pool}} p99", unit="s"
+)
 QUEUE_WAIT_HEATMAP = Query(
     name="pool_queue_wait_heatmap",
     expr=f"sum by (le) (increase({_wait_bucket}))",
@@ -167,13 +171,13 @@ POOL_NODE_DURATION_P50 = Query(
     expr=_quantile("0.5", "pool", f"{_node_bucket}{{{_POOL}}}{_RATE}"),
     legend="{{pool}} p50",
     unit="s",
+    exemplar=True,
 )
 POOL_NODE_DURATION_P99 = Query(
     name="pool_node_duration_p99",
     expr=_quantile("0.99", "pool", f"{_node_bucket}{{{_POOL}}}{_RATE}"),
     legend="{{pool}} p99",
     unit="s",
-    exemplar=True,
 )
 RUNS_ACTIVE = Query(
     name="pool_runs_active",
@@ -343,7 +347,9 @@ def _recorded(name: str, slo: str = "") -> str:
     return f"{name}{{{_RUN}" + (f', slo="{slo}"' if slo else "") + "}"
 
 
-def _slo(name: str, expr: str, unit: str, legend: str = "{{run}} {{slo}}", *, instant: bool = False) -> Query:
+def _slo(
+    name: str, expr: str, unit: Unit, legend: str = "{{run}} on {{pool}}, {{slo}}", *, instant: bool = False
+) -> Query:
     return Query(name=name, expr=expr, legend=legend, unit=unit, instant=instant, needs="slo")
 
 
@@ -355,15 +361,18 @@ BURN = {
         f"slo_burn_{window}",
         f"{_recorded(burn_rate.ERRORS + window)}\n/\n{_recorded(burn_rate.BUDGET)}",
         "short",
-        f"{{{{run}}}} {{{{slo}}}} {window}",
+        f"{{{{run}}}} on {{{{pool}}}}, {{{{slo}}}} {window}",
     )
     for window in ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 }
-LATENCY_BOUND = _slo("slo_latency_bound", _recorded(burn_rate.LATENCY_BOUND), "s", "{{run}}")
+LATENCY_BOUND = _slo("slo_latency_bound", _recorded(burn_rate.LATENCY_BOUND), "s", "{{run}} on {{pool}}")
 WITHIN_LATENCY = _slo(
-    "slo_within_latency", f"1 - {_recorded(burn_rate.ERRORS + '1h', 'latency')}", "percentunit", "{{run}} last hour"
+    "slo_within_latency",
+    f"1 - {_recorded(burn_rate.ERRORS + '1h', 'latency')}",
+    "percentunit",
+    "{{run}} on {{pool}}, last hour",
 )
-FRESHNESS_BOUND = _slo("slo_freshness_bound", _recorded(burn_rate.FRESHNESS_BOUND), "s", "{{run}} allowed")
+FRESHNESS_BOUND = _slo("slo_freshness_bound", _recorded(burn_rate.FRESHNESS_BOUND), "s", "{{run}} on {{pool}}, allowed")
 RUN_RATE = Query(
     name="run_rate",
     expr=f"sum by (run, outcome) (rate({names.RUN_DURATION.prometheus}_count{{{_RUN}}}{_RATE}))",
@@ -383,13 +392,13 @@ RUN_DURATION_P50 = Query(
     expr=_quantile("0.5", "run", f'{names.RUN_DURATION.prometheus}_bucket{{{_RUN}, outcome="success"}}{_RATE}'),
     legend="{{run}} p50",
     unit="s",
+    exemplar=True,
 )
 RUN_DURATION_P95 = Query(
     name="run_duration_p95",
     expr=_quantile("0.95", "run", f'{names.RUN_DURATION.prometheus}_bucket{{{_RUN}, outcome="success"}}{_RATE}'),
     legend="{{run}} p95",
     unit="s",
-    exemplar=True,
 )
 SINCE_SUCCESS = Query(
     name="run_since_success",
