@@ -20,7 +20,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.live_servers import Rotel
 from tests.telemetry_helpers import Caller, make_adapter, make_driver
-from tests.test_push import free_port
 from tests.test_setup_telemetry import environment, needs_extra
 
 PRELUDE = """
@@ -111,8 +110,10 @@ class Program:
 
 @contextlib.contextmanager
 def dead() -> Iterator[str]:
-    """Nobody listens."""
-    yield f"http://127.0.0.1:{free_port()}"
+    """Nobody listens, and nobody else can."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 @contextlib.contextmanager

@@ -35,14 +35,18 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[str]:
     assert PUSHGATEWAY is not None
-    address = f"127.0.0.1:{free_port()}"
-    process = subprocess.Popen([PUSHGATEWAY, f"--web.listen-address={address}", "--log.level=error"])
-    try:
-        until(lambda: is_ready(address))
-        yield f"http://{address}"
-    finally:
-        process.kill()
-        process.wait()
+    for _ in range(5):  # a port that was free a moment ago may be taken when it gets there
+        address = f"127.0.0.1:{free_port()}"
+        process = subprocess.Popen([PUSHGATEWAY, f"--web.listen-address={address}", "--log.level=error"])
+        try:
+            until(lambda: process.poll() is not None or is_ready(address))  # noqa: B023
+            if process.poll() is None:
+                yield f"http://{address}"
+                return
+        finally:
+            process.kill()
+            process.wait()
+    pytest.fail("the gateway does not start")
 
 
 def is_ready(address: str) -> bool:
