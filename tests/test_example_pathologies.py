@@ -679,6 +679,11 @@ def test_most_time_is_lost_where_it_was_planted(name: str, ran: Callable[[str], 
     assert [max(seconds, key=lambda cause: seconds[cause])] == PLANTED[name], seconds
 
 
+def _waiting_for_a_processor(run: RecordedRun) -> float:
+    """As a share of the nodes' time."""
+    return sum(node.states.get("runqueue", 0) for node in run.nodes) / sum(node.duration_ns for node in run.nodes)
+
+
 # What the first finding may say
 DIAGNOSED: dict[str, set[Cause]] = {
     "gil_bound": {"gil_bound"},
@@ -704,7 +709,7 @@ def test_the_first_finding_names_what_was_planted(name: str, ran: Callable[[str]
     """
     run = _told_apart(ran(name).run)
     found = [finding.cause for finding in diagnose(run).findings]
-    others = sum(node.states.get("runqueue", 0) for node in run.nodes) / sum(node.duration_ns for node in run.nodes)
+    others = _waiting_for_a_processor(run)
     if name != "cpu_starved" and others > 0.2:
         found = [cause for cause in found if cause != "processor_starved"]
         if not found or (name == "healthy" and found[0] not in DIAGNOSED[name]):
@@ -728,8 +733,14 @@ def test_all_three_faults_of_the_mixed_one_are_seen(ran: Callable[[str], Ran]) -
 @pytest.mark.slow
 @needs_proc
 def test_the_healthy_one_waits_for_the_network_and_computes(ran: Callable[[str], Ran]) -> None:
-    """Nothing else takes a large part, and no node a large part of the run; others may use the processors."""
+    """Nothing else takes a large part, and no node a large part of the run; others may use the processors.
+
+    Who waits for a processor while it has the GIL or a worker makes all wait who want those: what such a run says of
+    its health is not the program's.
+    """
     run = _told_apart(ran("healthy").run)
+    if (others := _waiting_for_a_processor(run)) > 0.2:
+        pytest.skip(f"the machine is too busy: {others:.0%} of the nodes' time is waiting for a processor")
     seconds = _seconds_by_cause(run)
     own = seconds["network"] + seconds["cpu"]
 

@@ -604,15 +604,15 @@ def _pools(world: World) -> set[str]:
 
 def _seen_saturated(world: World) -> set[tuple[str | None, str | None]]:
     """The pools that were scraped with too many workers busy and too many nodes waiting, whether at once or not."""
-    most: dict[names.Metric, dict[str, float]] = {}
+    most: dict[names.Metric, dict[Labels, float]] = {}
     for metric in (names.ACTIVE_WORKERS, names.MAX_WORKERS, names.QUEUE_DEPTH):
         found = world.prometheus.samples(f"{metric.prometheus}[10m]", world.window.at)
-        most[metric] = {dict(one)["pool"]: max(value for _, value in samples) for one, samples in found.items()}
+        most[metric] = {one: max(value for _, value in samples) for one, samples in found.items()}
     return {
-        (pool, None)
-        for pool, busy in most[names.ACTIVE_WORKERS].items()
-        if busy > LIMITS.busy_ratio * most[names.MAX_WORKERS][pool]
-        and most[names.QUEUE_DEPTH][pool] > LIMITS.queued_nodes
+        (dict(one)["pool"], None)
+        for one, busy in most[names.ACTIVE_WORKERS].items()
+        if busy > LIMITS.busy_ratio * most[names.MAX_WORKERS][one]
+        and most[names.QUEUE_DEPTH][one] > LIMITS.queued_nodes
     }
 
 
