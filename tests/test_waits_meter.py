@@ -387,6 +387,9 @@ def test_the_run_queue_delay_is_read_once_a_node(registry: CollectorRegistry, mo
         return read_ns(delay)
 
     monkeypatch.setattr(RunQueueDelay, "read_ns", counting)
+    # One of its own: what other tests have left may be put away at this moment, and workers get new places.
+    alone = Service(closed_seconds=0.0)
+    monkeypatch.setattr("traced_threadpool.adapter.waits", alone)
     workers, off_ns = set(), list[int]()
 
     def naps() -> None:
@@ -401,10 +404,12 @@ def test_the_run_queue_delay_is_read_once_a_node(registry: CollectorRegistry, mo
     (worker,) = workers
     if not reads[worker]:
         pytest.skip("the kernel does not count it here")
-    # Two a node but for that, and more than one where the worker was held up for long between two nodes, or before all.
+    # Two a node but for that. One where the worker was held up for long between two nodes, one before all of them, and
+    # one when the file was opened.
     held_up = sum(after - before > STALE_NS for before, after in zip(off_ns[1:-1:2], off_ns[2::2], strict=True))
-    assert 200 <= reads[worker] <= 201 + held_up
+    assert 200 <= reads[worker] <= 202 + held_up
     assert held_up < 150  # else it says nothing
+    until(lambda: alone._board is None)
 
 
 def test_a_worker_that_is_stopped_in_the_middle_of_dividing_holds_up_no_other(
