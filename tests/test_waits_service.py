@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -326,6 +326,41 @@ def test_a_sampler_that_could_not_be_started_is_tried_again(using: Using, monkey
     monkeypatch.setattr(module, "RESTART_SECONDS", 0.0)
     start(service)
     assert service.method == Method(method="process")
+
+
+def test_the_interpreter_lock_is_looked_for_again(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while, and while nodes go on, for on a machine with much else to do the first look may see too little."""
+    service = using(closed_seconds=10.0)
+    with held_node():
+        with monkeypatch.context() as patch:
+            another_c_library(patch, Path())
+            until(lambda: service.method == Method(method="process", reason="gil_not_found"))
+        first = service._process
+        monkeypatch.setattr(module, "RESTART_SECONDS", 0.0)
+        until(lambda: service.method == Method(method="process"))
+        assert first is not None
+        assert first.has_ended()
+
+
+def test_an_interpreter_lock_that_cannot_be_found_is_given_up(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look holds it for a moment, so there are few."""
+    service = using(closed_seconds=10.0)
+    monkeypatch.setattr(module, "RESTART_SECONDS", 0.0)
+    looks = []
+
+    def finds_nothing(**_: Any) -> NoReturn:
+        looks.append(1)
+        raise calibrate.NoCalibration("no majority")
+
+    monkeypatch.setattr(module, "calibrate", finds_nothing)
+    with held_node(attribution_budget=1.0):
+        until(lambda: len(looks) == module.GIL_TRIES)
+        until(lambda: service.method == Method(method="process", reason="gil_not_found"))
+        assert service._board is not None
+        words = service._board.words
+        rounds = words[b.ROUNDS]
+        until(lambda: words[b.ROUNDS] > rounds + 100)
+    assert len(looks) == module.GIL_TRIES
 
 
 def test_no_descriptor_is_to_be_had(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,9 @@ WARM_UP_SECONDS: Final = 0.05
 IDLE_SECONDS: Final = 30.0
 CLOSED_SECONDS: Final = 2.0
 RESTART_SECONDS: Final = 60.0
+GIL_TRIES: Final = 3
+"""How often the interpreter lock is looked for: on processors that are busy with others a try may see too little."""
+
 START_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 0.2
 PROBE_SECONDS: Final = 0.05
@@ -191,6 +194,8 @@ class Service:
         self.keeper_sleeps = False
         self._stopping = False
         self._gil: Lock | None = None
+        self._gil_tries = 0
+        self._gil_tried_at: float | None = None
         self._failed_at: float | None = None
         self._keeper_failed_at: float | None = None
         self._why_none = _why_none_here()  # a reason, empty while the sampler works
@@ -428,6 +433,9 @@ class Service:
                     self._lose_sampler()
                 elif self._process is None and active_seconds >= WARM_UP_SECONDS and self._is_active():
                     self._start_sampler()
+                elif self._process is not None and self._is_gil_worth_another_try():
+                    self._part_from_sampler("warming_up").end()
+                    self._start_sampler()
                 continue
             idle = time.monotonic() - idle_since
             limit = self._idle_seconds if self._users else self._closed_seconds
@@ -517,17 +525,30 @@ class Service:
         if not _has_gil():
             return _ABSENT_LOCK, None
         if self._gil is None:
+            self._gil_tries += 1
+            self._gil_tried_at = time.monotonic()
             try:
                 self._gil = calibrate(proc=self._proc)
             except (NoCalibration, RuntimeError) as error:  # no second thread to be had
                 return _NO_LOCK, str(error)
         return self._gil, None
 
-    def _lose_sampler(self) -> None:
+    def _is_gil_worth_another_try(self) -> bool:
+        return "gil_not_found" in self._lacks and self._gil_tries < GIL_TRIES and not _is_recent(self._gil_tried_at)
+
+    def _part_from_sampler(self, reason: str) -> _Process:
+        """States are not sampled from now on, because of this. Returns the process, which ends by itself."""
+        process = self._process
+        assert process is not None
         with self._asking, self._lock:
             if self._channel is not None:
                 self._channel.close()
             self._channel = self._process = None
+            self._why_none = reason
+        return process
+
+    def _lose_sampler(self) -> None:
+        self._part_from_sampler("sampler_failed")
         self._fail("sampler_failed")
 
     def _fail(self, reason: str, error: object = None) -> None:
