@@ -165,29 +165,39 @@ scrape()
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_gauges_go_with_the_process(tmp_path: Path) -> None:
-    """Of a process that was killed they are gone once it is marked as dead; its counts and last success stay."""
+    """Of processes that were killed they are gone once these are marked as dead; their counts and last success stay.
+
+    Until then they add up, but for ages, of which the oldest counts.
+    """
     figures = run(
         tmp_path,
         """
-child = os.fork()
-if child == 0:
-    def held() -> int:
-        mirror = adapter._multiprocess._mirror
-        mirror.write()
-        os.kill(os.getpid(), 9)
-    adapter = FutureAdapter(max_workers=3, name="shop")
-    driver_of(adapter, load).execute(["load"])
-    driver_of(adapter, held).execute(["held"])
-assert os.waitpid(child, 0)[1] == 9
+from traced_threadpool.telemetry import names
+children = []
+for number in (1, 2):
+    child = os.fork()
+    if child == 0:
+        def held() -> int:
+            mirror = adapter._multiprocess._mirror
+            mirror.write()
+            print(f'own_age{{n="{number}"}} {mirror._shown[names.OLDEST_ACTIVE, ("shop",)]!r}', flush=True)
+            os.kill(os.getpid(), 9)
+        adapter = FutureAdapter(max_workers=3, name="shop")
+        driver_of(adapter, load).execute(["load"])
+        driver_of(adapter, held).execute(["held"])
+    assert os.waitpid(child, 0)[1] == 9
+    children.append(child)
 scrape("killed_")
-mark_process_dead(child)
+for child in children:
+    mark_process_dead(child)
 scrape()
 """,
     )
-    assert figures["killed_threadpool_active_workers"] == {("shop",): 1}
-    assert figures["killed_threadpool_max_workers"] == {("shop",): 3}
+    assert figures["killed_threadpool_active_workers"] == {("shop",): 2}
+    assert figures["killed_threadpool_max_workers"] == {("shop",): 6}
+    assert figures["killed_threadpool_oldest_active_seconds"] == {("shop",): max(figures["own_age"].values())}
     assert [name for name in figures if name.startswith("hamilton_threadpool_") and "queue_wait" not in name] == []
-    assert figures["hamilton_nodes_total"] == {("load", "success", "shop"): 1}
+    assert figures["hamilton_nodes_total"] == {("load", "success", "shop"): 2}
     assert figures["hamilton_run_last_success_timestamp_seconds"].keys() == {("shop", "hamilton.run")}
 
 

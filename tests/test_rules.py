@@ -81,8 +81,12 @@ def test_every_alert_has_its_cases() -> None:
 
 
 def test_every_alert_has_a_place_in_the_runbook() -> None:
-    """What its link leads to is a heading; and the runbook has no alert that is not there."""
-    headings = re.findall(r"^## (Hamilton\w+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
+    """What its link leads to is a heading, under which are its meaning, a first look and a cure; no other is there."""
+    found = re.findall(r"^## (Hamilton\w+)\n(.*?)(?=^## |\Z)", (ROOT / "docs/runbook.md").read_text(), re.M | re.DOTALL)
+    headings = [heading for heading, _ in found]
+    for heading, text in found:
+        parts = re.findall(r"^\*\*(\w[\w ]+)\.\*\*", text, re.MULTILINE)
+        assert parts == ["Meaning", "First look", "Cure"], heading
     alerts = {rule["alert"] for rule in rules("alert")}
     assert sorted(headings) == sorted(alerts)
     for rule in rules("alert"):
