@@ -220,6 +220,28 @@ def test_a_collector_that_restarts(tmp_path: Path) -> None:
 
 
 @needs_extra
+def test_an_endpoint_that_comes_back_after_failures(tmp_path: Path) -> None:
+    """What it refused is lost, and counted; what comes later gets there."""
+    from tests.otlp_receiver import HttpReceiver
+
+    with HttpReceiver() as receiver:
+        receiver.refuse_with = 400
+        text = f"""
+            setup = setup_telemetry(endpoint={receiver.endpoint!r})
+            adapter = FutureAdapter(max_workers=4)
+            for step in sys.stdin:
+                runs(adapter, 1)
+                setup.flush()
+                print(lost()["endpoint"], flush=True)
+        """
+        with Program(text, tmp_path) as running:
+            assert running.step() == str(SPANS)
+            receiver.refuse_with = None
+            assert running.step() == str(SPANS)
+        assert len(receiver.spans) == SPANS
+
+
+@needs_extra
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read as Linux tells it")
 def test_a_hanging_endpoint_makes_nothing_grow(tmp_path: Path) -> None:
