@@ -293,6 +293,7 @@ def test_a_click_keeps_a_node(open_page: Open) -> None:
             if (ns := node.states.get(state, 0))
         },
     }
+    assert opened.page.locator("#details .shares rect").count() == sum(ns > 0 for ns in node.states.values())
     links.first.locator("button").first.click()
     assert opened.selected() == neighbours[0][0]
     opened.page.locator("#timeline").focus()

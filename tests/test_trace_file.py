@@ -671,6 +671,9 @@ def test_half_a_last_line_is_left_out_and_said(file: Path) -> None:
     )
     (run,) = read(file, text[:500] + "\n" + text + "\n\n")
     assert run.problems == ("1 of the file's lines could not be read: spans may be missing.",)
+    first, *others = text.splitlines(keepends=True)
+    (run,) = read(file, "".join([first, text[:500] + "\n", *others]))
+    assert run.problems == ("1 of the file's lines could not be read: spans may be missing.",)
 
 
 def test_a_compressed_file_that_is_cut_off_gives_what_comes_before(file: Path) -> None:
@@ -679,6 +682,17 @@ def test_a_compressed_file_that_is_cut_off_gives_what_comes_before(file: Path) -
     whole = gzip.compress(lines([run_item(1, 0, 500, nodes=400), *items]).encode())
     (run,) = read(file, whole[: len(whole) // 2])
     assert 0 < len(run.nodes) < 400
+    assert run.problems[0] == "The compressed file is cut off; what comes before was read."
+
+
+def test_a_compressed_file_that_is_damaged_gives_what_comes_before(file: Path) -> None:
+    """As a disk or a copy in text mode leaves it."""
+    items = [node_item(2 + i, f"n{i}", i, i + 1) for i in range(4_000)]
+    whole = bytearray(gzip.compress(lines([run_item(1, 0, 5_000, nodes=4_000), *items]).encode(), compresslevel=0))
+    second = 10 + 5 + int.from_bytes(whole[11:13], "little")  # after the file's header, and the first block and its own
+    whole[second + 1 : second + 5] = bytes(4)  # how long the second block is
+    (run,) = read(file, bytes(whole))
+    assert 0 < len(run.nodes) < 4_000
     assert run.problems[0] == "The compressed file is cut off; what comes before was read."
 
 
@@ -744,6 +758,10 @@ def test_no_value_anywhere_in_a_trace_is_a_crash(file: Path, data: st.DataObject
         (lines(WHOLE)[:900], "holds half a line of spans and no whole one: the process that wrote it was killed"),
         ('{"resourceSpans": []}', "holds a trace without a span"),
         ('{"resourceMetrics": []}\n', "holds metrics or logs, and no spans"),
+        (
+            lines([replace(WHOLE[0], trace="no id")]),
+            "holds spans, but none with usable ids and times; expected a trace",
+        ),
         (lines([Item(1, "GET /", 0, 1, {})]), "holds 1 span, none of them of a Hamilton run or node; expected spans"),
         ("[" * 100_000, "is not JSON (nested too deeply)"),
         (gzip.compress(lines(WHOLE).encode(), mtime=0)[:40], "is compressed and cut off"),
