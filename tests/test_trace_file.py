@@ -360,7 +360,8 @@ def test_how_text_is_written_does_not_matter(form: str, change: Callable[[str], 
 @pytest.mark.parametrize("form", ["tempo", "jaeger"])
 def test_a_document_in_utf_16_is_read(form: str, file: Path) -> None:
     """As some shells write what a program prints. Lines are read as bytes, and refused then."""
-    assert read(file, FORMATS[form](WHOLE).encode("utf-16")) == read(file, FORMATS[form](WHOLE))
+    text = FORMATS[form](WHOLE * 200)
+    assert read(file, text.encode("utf-16")) == read(file, text)
     with pytest.raises(TraceFileError, match="is binary"):
         read(file, lines(WHOLE).encode("utf-16"))
 
@@ -592,6 +593,8 @@ def test_a_run_that_ends_before_it_starts(form: str, file: Path) -> None:
     assert (run.started_ns, run.ended_ns, [node.duration_ns for node in run.nodes]) == (ns(50), ns(80), [10 * MS, 0])
     assert run.problems[0] == "The run's span ends before it starts; its end is taken from its nodes."
     assert "1 node: ended before the start; the duration is taken as 0." in run.problems
+    (run,) = read(file, FORMATS[form]([run_item(1, 50, 40, nodes=0)]))
+    assert (run.started_ns, run.ended_ns, run.nodes) == (ns(50), ns(50), ())
 
 
 def test_spans_that_are_each_others_parents(file: Path) -> None:
