@@ -467,6 +467,31 @@ def test_how_many_nodes_there_were_is_not_known_without_every_runs_span(file: Pa
     assert [(run.id, run.expected_nodes) for run in runs] == [("run-1", 1), ("inner", None)]
 
 
+def test_what_belongs_together_without_a_parent(file: Path) -> None:
+    """A node whose parent is lost belongs to the run whose id it has; nodes of no run, to their trace."""
+    items = [
+        run_item(1, 0, 100, nodes=1),
+        node_item(2, "a", 10, 20, run=99),
+        node_item(3, "b", 200, 210, run=9, run_id=None),
+        node_item(3, "c", 300, 310, run=9, run_id=None, trace="f" * 32),
+    ]
+    runs = read(file, lines(items))
+    assert [(run.id, [node.name for node in run.nodes]) for run in runs] == [
+        ("run-1", ["a"]), ("", ["b"]), ("", ["c"]),
+    ]  # fmt: skip
+
+
+def test_an_input_of_another_run_is_not_missing(file: Path) -> None:
+    """It is there, though no node of this run."""
+    items = [
+        run_item(1, 0, 100, nodes=1),
+        node_item(2, "a", 10, 20),
+        run_item(11, 200, 300, run_id="late", nodes=1),
+        node_item(12, "b", 210, 220, (2, "a"), run=11, run_id="late"),
+    ]
+    assert [(run.nodes[0].upstream, run.problems) for run in read(file, lines(items))] == [((), ()), ((), ())]
+
+
 def test_nodes_outside_of_any_run_are_a_record(file: Path) -> None:
     """An adapter can be used without a driver."""
     run = read_one(file, [node_item(2, "a", 0, 10, run=9, run_id=None), node_item(3, "b", 10, 20, run=9, run_id=None)])
