@@ -243,6 +243,8 @@ def test_pointing_at_a_bar_tells_of_its_node(open_page: Open) -> None:
         assert to_x + 4 == pytest.approx(first["x"] - box["x"] + scale * (node.started_ns - middles[0]), abs=2)
         # In the middle of the bars, which is below the middle of their row: above is room for a name.
         assert (from_y - place["y"], to_y - here["y"]) == pytest.approx((to_y - here["y"],) * 2)
+    opened.point_at(next(each.name for each in run.nodes if each.key in explain(run).critical_keys))
+    assert tip.locator("div").last.inner_text() == "on the critical path"
     opened.page.mouse.move(5, 5)
     assert not tip.is_visible()
     assert opened.page.evaluate("tracedThreadpool.arrows") == []
@@ -293,6 +295,7 @@ def test_a_click_keeps_a_node(open_page: Open) -> None:
             if (ns := node.states.get(state, 0))
         },
     }
+    assert opened.page.locator("#details .shares rect").count() == sum(ns > 0 for ns in node.states.values())
     links.first.locator("button").first.click()
     assert opened.selected() == neighbours[0][0]
     opened.page.locator("#timeline").focus()

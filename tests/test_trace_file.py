@@ -6,7 +6,7 @@ import base64
 import gzip
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,14 @@ def old_collector(items: Iterable[Item]) -> str:
     return json.dumps(otlp(items)).replace('"scopeSpans"', '"instrumentationLibrarySpans"')
 
 
+def jaeger_3(items: Iterable[Item]) -> str:
+    return json.dumps({"result": otlp(items)})
+
+
+def listed(items: Iterable[Item]) -> str:
+    return json.dumps([otlp([item]) for item in items])
+
+
 def tag(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, list):
         return {"key": name, "type": "string", "value": json.dumps(value)}
@@ -198,7 +206,26 @@ def jaeger(items: Iterable[Item]) -> str:
     return json.dumps({"data": [trace], "total": 0, "errors": None}, indent=4)
 
 
-FORMATS = {"lines": lines, "tempo": tempo, "tempo 2": tempo_2, "old collector": old_collector, "jaeger": jaeger}
+def old_jaeger(items: Iterable[Item]) -> str:
+    """One trace by itself, whose spans have their parents in a field of its own."""
+    (trace,) = json.loads(jaeger(items))["data"]
+    for span in trace["spans"]:
+        for reference in [each for each in span["references"] if each["refType"] == "CHILD_OF"]:
+            span["references"].remove(reference)
+            span["parentSpanID"] = reference["spanID"]
+    return json.dumps(trace)
+
+
+FORMATS = {
+    "lines": lines,
+    "tempo": tempo,
+    "tempo 2": tempo_2,
+    "old collector": old_collector,
+    "jaeger": jaeger,
+    "old jaeger": old_jaeger,
+    "jaeger 3": jaeger_3,
+    "list": listed,
+}
 
 
 @pytest.fixture
@@ -314,8 +341,45 @@ def test_order_compression_and_duplicates_do_not_matter(form: str, file: Path) -
     assert run == replace(expected, problems=("1 span more than once in the file: counted once.",))
 
 
-def test_several_runs_are_told_apart_and_sorted(file: Path) -> None:
+@pytest.mark.parametrize("form", ["lines", "tempo 2", "jaeger"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: b"\xef\xbb\xbf" + text.encode(),
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: b"\n\n" + text.encode() + b"\n \n",
+    ],
+    ids=["byte order mark", "carriage returns", "empty lines"],
+)
+def test_how_text_is_written_does_not_matter(form: str, change: Callable[[str], bytes], file: Path) -> None:
+    """What editors and shells make of a file."""
+    (expected,) = read(file, FORMATS[form](WHOLE))
+    assert read(file, change(FORMATS[form](WHOLE))) == [expected]
+
+
+@pytest.mark.parametrize("form", ["tempo", "jaeger"])
+def test_a_document_in_utf_16_is_read(form: str, file: Path) -> None:
+    """As some shells write what a program prints. Lines are read as bytes, and refused then."""
+    text = FORMATS[form](WHOLE * 200)
+    assert read(file, text.encode("utf-16")) == read(file, text)
+    with pytest.raises(TraceFileError, match="is binary"):
+        read(file, lines(WHOLE).encode("utf-16"))
+
+
+def test_lines_of_other_signals_lie_between(file: Path) -> None:
+    """A collector writes metrics and logs into the same file: they are nobody's loss."""
+    metrics, *others = ('{"resourceMetrics": []}\n', '{"resourceLogs": [{"scopeLogs": []}]}\n')
+    text = metrics + "".join(line + other for line in lines(WHOLE).splitlines(True) for other in others)
+    assert read(file, text) == read(file, lines(WHOLE))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_several_runs_are_told_apart_and_sorted(form: str, file: Path) -> None:
     """Also where they share a trace, and where spans of others lie around them."""
+    _several_runs(file, form)
+
+
+def _several_runs(file: Path, form: str) -> None:
     items = [
         run_item(11, 200, 300, run_id="late", nodes=1),
         node_item(12, "a", 210, 220, run=11, run_id="late"),
@@ -324,7 +388,7 @@ def test_several_runs_are_told_apart_and_sorted(file: Path) -> None:
         node_item(2, "a", 10, 20),
         Item(51, "SELECT", 12, 13, {}, parent=2),
     ]
-    runs = read(file, lines(items))
+    runs = read(file, FORMATS[form](items))
     assert [(run.id, run.problems, [node.key for node in run.nodes]) for run in runs] == [
         ("run-1", (), [key(2)]),
         ("late", (), [key(12)]),
@@ -374,6 +438,58 @@ def test_a_run_that_has_not_ended_is_read_from_its_nodes(file: Path) -> None:
         "run-1", ns(2), ns(90), "error", None,
     )  # fmt: skip
     assert [problem.split(":")[0] for problem in run.problems] == ["The run's own span is missing"]
+
+
+def test_how_a_run_ended_that_has_no_span(file: Path) -> None:
+    """As its nodes did: with an error, else cancelled."""
+    stopped = node_item(4, "c", 20, 20, attributes={"hamilton.node.outcome": "cancelled"})
+    assert read_one(file, [node_item(2, "a", 0, 10), stopped]).outcome == "cancelled"
+    assert read_one(file, [node_item(2, "a", 0, 10)]).outcome == "success"
+
+
+def test_a_run_that_says_too_few_nodes(file: Path) -> None:
+    """Is read with all that there are, and that is told."""
+    run = read_one(file, [run_item(1, 0, 100, nodes=1), node_item(2, "a", 0, 10), node_item(3, "b", 10, 20)])
+    assert len(run.nodes) == 2
+    assert run.problems == ("The run says that it had 1 node, the file has 2.",)
+
+
+def test_a_worker_that_has_no_name_is_told_by_its_number(file: Path) -> None:
+    """The thread's id is on a span as well."""
+    node = node_item(2, "a", 0, 10, attributes={"thread.name": None, "thread.id": 77})
+    assert [each.worker for each in read_one(file, [run_item(1, 0, 100, nodes=1), node]).nodes] == ["77"]
+
+
+def test_how_many_nodes_there_were_is_not_known_without_every_runs_span(file: Path) -> None:
+    """A nested run whose span is missing may have had more; its nodes have no record of their own."""
+    inner = [node_item(5, "deep", 20, 30, run=4, run_id="inner"), node_item(2, "outer", 0, 90)]
+    runs = read(file, lines([run_item(1, 0, 100, nodes=1), *inner]))
+    assert [(run.id, run.expected_nodes) for run in runs] == [("run-1", 1), ("inner", None)]
+
+
+def test_what_belongs_together_without_a_parent(file: Path) -> None:
+    """A node whose parent is lost belongs to the run whose id it has; nodes of no run, to their trace."""
+    items = [
+        run_item(1, 0, 100, nodes=1),
+        node_item(2, "a", 10, 20, run=99),
+        node_item(3, "b", 200, 210, run=9, run_id=None),
+        node_item(3, "c", 300, 310, run=9, run_id=None, trace="f" * 32),
+    ]
+    runs = read(file, lines(items))
+    assert [(run.id, [node.name for node in run.nodes]) for run in runs] == [
+        ("run-1", ["a"]), ("", ["b"]), ("", ["c"]),
+    ]  # fmt: skip
+
+
+def test_an_input_of_another_run_is_not_missing(file: Path) -> None:
+    """It is there, though no node of this run."""
+    items = [
+        run_item(1, 0, 100, nodes=1),
+        node_item(2, "a", 10, 20),
+        run_item(11, 200, 300, run_id="late", nodes=1),
+        node_item(12, "b", 210, 220, (2, "a"), run=11, run_id="late"),
+    ]
+    assert [(run.nodes[0].upstream, run.problems) for run in read(file, lines(items))] == [((), ()), ((), ())]
 
 
 def test_nodes_outside_of_any_run_are_a_record(file: Path) -> None:
@@ -494,6 +610,37 @@ def test_what_cannot_be_is_repaired_and_said(file: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("form", ["lines", "jaeger"])
+def test_a_run_that_ends_before_it_starts(form: str, file: Path) -> None:
+    """Its end is that of its nodes; a node's duration is none."""
+    items = [run_item(1, 50, 40, nodes=2), node_item(2, "a", 60, 70), node_item(3, "b", 80, 75, (2, "a"))]
+    (run,) = read(file, FORMATS[form](items))
+    assert (run.started_ns, run.ended_ns, [node.duration_ns for node in run.nodes]) == (ns(50), ns(80), [10 * MS, 0])
+    assert run.problems[0] == "The run's span ends before it starts; its end is taken from its nodes."
+    assert "1 node: ended before the start; the duration is taken as 0." in run.problems
+    (run,) = read(file, FORMATS[form]([run_item(1, 50, 40, nodes=0)]))
+    assert (run.started_ns, run.ended_ns, run.nodes) == (ns(50), ns(50), ())
+
+
+def test_spans_that_are_each_others_parents(file: Path) -> None:
+    """Of runs that would be nested in each other the first is the outer one; others in a circle lead nowhere."""
+    items = [
+        run_item(1, 0, 100, nodes=1, parent=12),
+        node_item(2, "a", 0, 90, run=1),
+        run_item(11, 10, 80, run_id="other", nodes=1, parent=2),
+        node_item(12, "b", 20, 70, run=11, run_id="other"),
+        Item(50, "GET /", 0, 5, {}, parent=51),
+        Item(51, "GET /", 0, 5, {}, parent=50),
+        run_item(21, 200, 300, run_id="third", nodes=1, parent=50),
+        node_item(22, "c", 210, 220, run=21, run_id="third"),
+    ]
+    runs = read(file, lines(items))
+    assert [(run.id, [(node.name, node.parent) for node in run.nodes]) for run in runs] == [
+        ("run-1", [("a", None), ("b", key(2))]),
+        ("third", [("c", None)]),
+    ]
+
+
 def test_a_cycle_is_broken_where_it_points_back_in_time(file: Path) -> None:
     """Also a link of a node to itself; what follows the cycle keeps its links."""
     items = [
@@ -517,6 +664,14 @@ def test_clocks_that_disagree_are_told(file: Path) -> None:
         "Some nodes lie outside of their run's span; the run is taken to reach over them.",
         "1 node: started before an upstream node's end; clocks disagree. Steps are cut where the later one begins.",
     )
+
+
+@pytest.mark.parametrize(("started", "ended"), [(5, 50), (10, 60)], ids=["before", "after"])
+def test_a_node_outside_of_its_run(started: float, ended: float, file: Path) -> None:
+    """On either side: a clock that disagrees is told."""
+    run = read_one(file, [run_item(1, 10, 50, nodes=1), node_item(2, "a", started, ended)])
+    assert (run.started_ns, run.ended_ns) == (ns(min(10, started)), ns(max(50, ended)))
+    assert run.problems == ("Some nodes lie outside of their run's span; the run is taken to reach over them.",)
 
 
 def test_microseconds_do_not_open_gaps(file: Path) -> None:
@@ -544,6 +699,9 @@ def test_half_a_last_line_is_left_out_and_said(file: Path) -> None:
     )
     (run,) = read(file, text[:500] + "\n" + text + "\n\n")
     assert run.problems == ("1 of the file's lines could not be read: spans may be missing.",)
+    first, *others = text.splitlines(keepends=True)
+    (run,) = read(file, "".join([first, text[:500] + "\n", *others]))
+    assert run.problems == ("1 of the file's lines could not be read: spans may be missing.",)
 
 
 def test_a_compressed_file_that_is_cut_off_gives_what_comes_before(file: Path) -> None:
@@ -552,6 +710,17 @@ def test_a_compressed_file_that_is_cut_off_gives_what_comes_before(file: Path) -
     whole = gzip.compress(lines([run_item(1, 0, 500, nodes=400), *items]).encode())
     (run,) = read(file, whole[: len(whole) // 2])
     assert 0 < len(run.nodes) < 400
+    assert run.problems[0] == "The compressed file is cut off; what comes before was read."
+
+
+def test_a_compressed_file_that_is_damaged_gives_what_comes_before(file: Path) -> None:
+    """As a disk or a copy in text mode leaves it."""
+    items = [node_item(2 + i, f"n{i}", i, i + 1) for i in range(4_000)]
+    whole = bytearray(gzip.compress(lines([run_item(1, 0, 5_000, nodes=4_000), *items]).encode(), compresslevel=0))
+    second = 10 + 5 + int.from_bytes(whole[11:13], "little")  # after the file's header, and the first block and its own
+    whole[second + 1 : second + 5] = bytes(4)  # how long the second block is
+    (run,) = read(file, bytes(whole))
+    assert 0 < len(run.nodes) < 4_000
     assert run.problems[0] == "The compressed file is cut off; what comes before was read."
 
 
@@ -617,6 +786,10 @@ def test_no_value_anywhere_in_a_trace_is_a_crash(file: Path, data: st.DataObject
         (lines(WHOLE)[:900], "holds half a line of spans and no whole one: the process that wrote it was killed"),
         ('{"resourceSpans": []}', "holds a trace without a span"),
         ('{"resourceMetrics": []}\n', "holds metrics or logs, and no spans"),
+        (
+            lines([replace(WHOLE[0], trace="no id")]),
+            "holds spans, but none with usable ids and times; expected a trace",
+        ),
         (lines([Item(1, "GET /", 0, 1, {})]), "holds 1 span, none of them of a Hamilton run or node; expected spans"),
         ("[" * 100_000, "is not JSON (nested too deeply)"),
         (gzip.compress(lines(WHOLE).encode(), mtime=0)[:40], "is compressed and cut off"),
@@ -668,6 +841,15 @@ def test_progress_is_told_in_bytes_of_the_file(file: Path) -> None:
     assert told == sorted(told)
     assert len(told) > 2
     assert told[-1] == file.stat().st_size
+
+
+def test_a_file_with_more_spans_of_others_than_memory_is_meant_to_hold(file: Path) -> None:
+    """Of those, which lies in which is kept, four times as many as of ours."""
+    foreign = [Item(100 + i, "GET /", 0, 1, {}, parent=100 + i - 1) for i in range(45)]
+    file.write_text(lines([*WHOLE, *foreign]))
+    with pytest.raises(TraceFileError, match=r"more than 10 spans of runs and nodes, or four times as many others"):
+        read_runs(file, max_spans=10)
+    assert len(read_runs(file, max_spans=12)) == 1
 
 
 def test_a_file_with_more_spans_than_memory_is_meant_to_hold(tmp_path: Path) -> None:

@@ -91,8 +91,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except click.Abort:
-        click.echo("", err=True)
+    except click.Abort:  # what click makes of Ctrl-C; it has ended the line
         return INTERRUPTED
     except click.UsageError as error:
         error.show()
