@@ -465,6 +465,19 @@ def test_a_worker_that_takes_the_place_of_one_that_has_gone_is_looked_at(using: 
         until(lambda: words[b.ROW + b.THREAD] == 0)
 
 
+def test_a_worker_that_has_gone_holds_no_lock(using: Using) -> None:
+    """The interpreter keeps another thread's state where its was, and that one is to be named as the lock's holder."""
+    service = using(closed_seconds=10.0)
+    start(service)
+    assert service._board is not None
+    words = service._board.words
+    until(lambda: words[b.ROW + b.THREAD] == 0)
+    assert words[b.ROWS] == 1
+    assert words[b.ROW + b.STATE] == 0
+    with held_node():
+        assert words[b.ROW + b.STATE] != 0
+
+
 def test_a_question_is_answered_at_once(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while the sampler sleeps between rounds that are seconds apart: it needs none of them for that."""
     monkeypatch.setattr(module, "ANSWER_SECONDS", LIMIT_SECONDS)  # on a busy machine an answer takes its time

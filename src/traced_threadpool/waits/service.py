@@ -151,8 +151,9 @@ class Seat:
         # A forked child drops the other threads before it calls anybody: their rows are still in use, by the parent.
         if self._free is not None and self._process == os.getpid():
             with contextlib.suppress(ValueError):  # the board is closed
-                self.words[self.row + b.THREAD] = 0
+                self.words[self.row + b.STATE] = 0  # another thread's may be at that address next
                 self.words[self.row + b.DEPTH] = 0
+                self.words[self.row + b.THREAD] = 0
                 self._free(self.row)
 
 
