@@ -108,6 +108,7 @@ def test_it_says_what_the_trace_of_the_same_runs_says(stage: Stage, record: Reco
 
     with pytest.raises(KeyError):
         driver_of(adapter, rates, bad, slow, never).execute(["never"])
+    assert eventually(lambda: adapter.snapshot().active_runs == 0)  # `slow` goes on when the caller has its answer
     driver_of(adapter, load, outer).execute(["outer"])
     dynamic_driver_of(adapter, load, files, parse, merged).execute(["merged"])
     adapter.close()
