@@ -992,7 +992,7 @@ def test_flush_keeps_to_its_time(run: Run, http_receiver: HttpReceiver) -> None:
         spans(1)
         start = time.monotonic()
         print(setup.flush(timeout_seconds=0.2), flush=True)
-        assert 0.2 <= time.monotonic() - start < 40
+        assert 0.2 <= time.monotonic() - start < 5  # the exporter itself would wait for 10
         threads = threading.active_count()
         assert not any([setup.flush(timeout_seconds=0.01) for _ in range(10)])
         assert threading.active_count() == threads
