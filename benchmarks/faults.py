@@ -99,7 +99,7 @@ def turn(url: str, seconds: float) -> dict[str, float]:
     from prometheus_client import CollectorRegistry
 
     from traced_threadpool import FutureAdapter, setup_telemetry
-    from traced_threadpool.telemetry.losses import spans_lost
+    from traced_threadpool.telemetry.lost_spans import spans_lost
 
     logging.disable()
     setup = setup_telemetry(endpoint=url)

@@ -27,7 +27,7 @@ from prometheus_client import CollectorRegistry
 from benchmarks.dags import Dag
 from benchmarks.spans import SpanSink
 from traced_threadpool import FutureAdapter
-from traced_threadpool.telemetry.large_runs import DEFAULT_LARGE_RUN as LARGE_RUN
+from traced_threadpool.telemetry.tracing.large_runs import DEFAULT_LARGE_RUN as LARGE_RUN
 
 UNTRACED = "ours, untraced"
 DEFAULT = "ours, default"

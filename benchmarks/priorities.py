@@ -21,7 +21,7 @@ from benchmarks.samples import Results, Series, take_turns, timed
 from benchmarks.settings import Settings, say
 from benchmarks.strong_bound import strong_bound_seconds
 from traced_threadpool import FutureAdapter
-from traced_threadpool.priorities import Priority, PriorityName
+from traced_threadpool.engine.priorities import Priority, PriorityName
 
 VIRTUAL_SECTION = "priorities, in virtual time"
 REAL_SECTION = "priorities, for real"

@@ -20,8 +20,8 @@ import random
 from collections.abc import Mapping
 
 from benchmarks.dags import Dag
-from traced_threadpool.priorities import Priority, RunPlan, critical_path, ranks_of
-from traced_threadpool.scheduler import RunQueue, Scheduler, Task
+from traced_threadpool.engine.priorities import Priority, RunPlan, critical_path, ranks_of
+from traced_threadpool.engine.scheduler import RunQueue, Scheduler, Task
 
 known: Priority = critical_path
 

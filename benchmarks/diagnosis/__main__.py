@@ -17,7 +17,7 @@ from benchmarks import machine, table
 from benchmarks.diagnosis import cases, report
 from benchmarks.diagnosis.report import Judged
 from benchmarks.settings import say
-from traced_threadpool.analysis.diagnose import diagnose
+from traced_threadpool.analysis.diagnosis.diagnose import diagnose
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from traced_threadpool.analysis.causes import Cause
-from traced_threadpool.analysis.record import RecordedRun
+from traced_threadpool.analysis.diagnosis.causes import Cause
 from traced_threadpool.analysis.trace_file import read_runs
+from traced_threadpool.model.recorded_run import RecordedRun
 
 ROOT: Final = Path(__file__).parents[2]
 LIMIT_SECONDS: Final = 60.0

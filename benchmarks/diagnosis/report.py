@@ -10,8 +10,8 @@ from typing import Final
 
 from benchmarks.diagnosis.cases import Case
 from benchmarks.table import Table
-from traced_threadpool.analysis.causes import CAUSES, Cause, Diagnosis
-from traced_threadpool.analysis.record import RecordedRun
+from traced_threadpool.analysis.diagnosis.causes import CAUSES, Cause, Diagnosis
+from traced_threadpool.model.recorded_run import RecordedRun
 
 BEGIN: Final = "<!-- matrix: written by `python -m benchmarks.diagnosis --write docs/diagnosis.md` -->"
 END: Final = "<!-- end of matrix -->"

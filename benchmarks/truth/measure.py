@@ -31,8 +31,8 @@ from benchmarks.truth.instrument import Instrument, Reading, Truth, between, wit
 from benchmarks.truth.scenarios import SCENARIOS, Bodies
 from benchmarks.truth.work import Piece
 from traced_threadpool import FutureAdapter
-from traced_threadpool.pool import Meter
-from traced_threadpool.runs import STATES, NodeRecord, State
+from traced_threadpool.engine.pool import Meter
+from traced_threadpool.model.records import STATES, NodeRecord, State
 from traced_threadpool.telemetry import names
 
 WARM_UP_SECONDS: Final = 0.5

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.what_if.run import Measured
-from traced_threadpool.analysis.record import NodeExecution, RecordedRun
+from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 
 
 def write_runs(file: Path, runs: Mapping[int, Sequence[Measured]]) -> None:

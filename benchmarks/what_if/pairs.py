@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from benchmarks.what_if.cases import Case
 from benchmarks.what_if.run import Measured
-from traced_threadpool.analysis.what_if import replay
+from traced_threadpool.analysis.replay.what_if import replay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from hamilton import driver
 from prometheus_client import CollectorRegistry
 
 from traced_threadpool import FutureAdapter
-from traced_threadpool.analysis.record import RecordedRun
+from traced_threadpool.model.recorded_run import RecordedRun
 
 QUIET_SHARE = 0.15
 """A run counts as undisturbed when others took no more than this of one processor meanwhile."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from traced_threadpool.runs import OUTCOMES, RUN_OUTCOMES, STATES
+from traced_threadpool.model.records import OUTCOMES, RUN_OUTCOMES, STATES
 from traced_threadpool.telemetry import names
-from traced_threadpool.telemetry.losses import STAGES
+from traced_threadpool.telemetry.lost_spans import STAGES
 
 _LABELS: Final = {
     "pool": "the adapter's `name=`, else its `thread_name_prefix`, else `default`",

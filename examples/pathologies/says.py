@@ -9,9 +9,9 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from traced_threadpool.analysis.diagnose import Diagnosis, diagnose
-from traced_threadpool.analysis.record import NodeExecution, RecordedRun
-from traced_threadpool.runs import STATES
+from traced_threadpool.analysis.diagnosis.diagnose import Diagnosis, diagnose
+from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+from traced_threadpool.model.records import STATES
 
 SLOWEST = 5
 UNKNOWN = "unknown"

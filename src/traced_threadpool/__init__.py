@@ -18,18 +18,18 @@ from traced_threadpool._version import __version__
 
 if TYPE_CHECKING:
     from traced_threadpool.adapter import FutureAdapter
-    from traced_threadpool.pool import PoolSnapshot
-    from traced_threadpool.telemetry.push import push_metrics
-    from traced_threadpool.telemetry.setup import TelemetrySetup, setup_telemetry
+    from traced_threadpool.engine.pool import PoolSnapshot
+    from traced_threadpool.telemetry.export.setup import TelemetrySetup, setup_telemetry
+    from traced_threadpool.telemetry.metrics.pushgateway import push_metrics
 
 __all__ = ["FutureAdapter", "PoolSnapshot", "TelemetrySetup", "__version__", "push_metrics", "setup_telemetry"]
 
 _HOMES: Final = {
     "FutureAdapter": "adapter",
-    "PoolSnapshot": "pool",
-    "TelemetrySetup": "telemetry.setup",
-    "push_metrics": "telemetry.push",
-    "setup_telemetry": "telemetry.setup",
+    "PoolSnapshot": "engine.pool",
+    "TelemetrySetup": "telemetry.export.setup",
+    "push_metrics": "telemetry.metrics.pushgateway",
+    "setup_telemetry": "telemetry.export.setup",
 }
 
 

@@ -27,25 +27,11 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from traced_threadpool import durations as durations_file
-from traced_threadpool.analysis.record import RecordedRun
-from traced_threadpool.analysis.recorder import DEFAULT_RUNS, Recorder, Recording
-from traced_threadpool.durations import Durations
-from traced_threadpool.observers import ErrorLog, Observer, Observers
-from traced_threadpool.pool import Pool, PoolSnapshot, default_max_workers
-from traced_threadpool.priorities import CRITICAL_PATH, FIFO, Planner, Priority, PriorityName
-from traced_threadpool.runs import RunRecord, unix_offset_ns
-from traced_threadpool.telemetry import multiprocess, names
-from traced_threadpool.telemetry.large_runs import DEFAULT_LARGE_RUN
-from traced_threadpool.telemetry.ledger import BoundsConflict, Buckets, Counting, Ledger, bounds
-from traced_threadpool.telemetry.metrics import ledger_of
-from traced_threadpool.telemetry.multiprocess import MultiprocessMetrics, mirror_with
-from traced_threadpool.telemetry.otel_metrics import OtelMetrics, instruments_of
-from traced_threadpool.telemetry.tracing import Definition, Tracing
-from traced_threadpool.waits.meter import CpuMeter, WaitsMeter
-from traced_threadpool.waits.service import DEFAULT_BUDGET
-from traced_threadpool.waits.service import service as waits
-from traced_threadpool.work import (
+from traced_threadpool.engine import durations as durations_file
+from traced_threadpool.engine.durations import Durations
+from traced_threadpool.engine.pool import Pool, PoolSnapshot, default_max_workers
+from traced_threadpool.engine.priorities import CRITICAL_PATH, FIFO, Planner, Priority, PriorityName
+from traced_threadpool.engine.work import (
     NO_PICKLE,
     NodeFuture,
     Run,
@@ -54,6 +40,21 @@ from traced_threadpool.work import (
     current_work,
     help_until_done,
 )
+from traced_threadpool.model.observers import ErrorLog, Observer, Observers
+from traced_threadpool.model.recorded_run import RecordedRun
+from traced_threadpool.model.records import RunRecord, unix_offset_ns
+from traced_threadpool.recording.recorder import DEFAULT_RUNS, Recorder, Recording
+from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry.metrics import multiprocess
+from traced_threadpool.telemetry.metrics.multiprocess import MultiprocessMetrics, mirror_with
+from traced_threadpool.telemetry.metrics.otel import OtelMetrics, instruments_of
+from traced_threadpool.telemetry.metrics.prometheus import ledger_of
+from traced_threadpool.telemetry.metrics.store import BoundsConflict, Buckets, Counting, Ledger, bounds
+from traced_threadpool.telemetry.tracing.large_runs import DEFAULT_LARGE_RUN
+from traced_threadpool.telemetry.tracing.observer import Definition, Tracing
+from traced_threadpool.waits.meter import CpuMeter, WaitsMeter
+from traced_threadpool.waits.supervisor import DEFAULT_BUDGET
+from traced_threadpool.waits.supervisor import service as waits
 
 # Looking a member up costs more than the comparison that it is for.
 _EXPAND: Final = hamilton_node.NodeType.EXPAND
@@ -118,7 +119,7 @@ class FutureAdapter(
         priority: Which of the ready nodes of a run goes first when there are more than free workers:
             `"critical_path"`, the one with the longest path ahead, by durations learned from earlier executions or,
             with none yet, by hops; `"fifo"`, the one that has been ready for longest; or a callable, see
-            `traced_threadpool.priorities.Priority`. Runs take turns, whichever it is.
+            `traced_threadpool.engine.priorities.Priority`. Runs take turns, whichever it is.
         durations: A file that `save_durations` wrote, so that the first run knows how long nodes take; nothing is
             known where there is no such file yet. Or the `durations` of another adapter, to learn together with it.
 

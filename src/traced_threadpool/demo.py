@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from prometheus_client import CollectorRegistry
 
 from traced_threadpool.adapter import FutureAdapter
-from traced_threadpool.telemetry.otlp_file import OtlpFileSpanExporter
+from traced_threadpool.telemetry.export.otlp_file import OtlpFileSpanExporter
 
 REGIONS: Final = ("north", "east", "south", "west", "centre", "coast", "hills", "islands")
 SLOW_REGION: Final = "islands"

@@ -7,7 +7,7 @@ has a share of 0 in that; a node that took over the path from another has its wh
 reverse. This tells what the time went to, not what would have been had one node alone not changed: for that, replay
 the later run with the node as fast as it was (`what_if`).
 
->>> from traced_threadpool.analysis.record import NodeExecution, RecordedRun
+>>> from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 >>> def run(load_ns, parse_ns):
 ...     times = {"submitted_ns": 0, "ready_ns": 0, "started_ns": 0}
 ...     load = NodeExecution(key="1", name="load", ended_ns=load_ns, **times)
@@ -30,9 +30,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from traced_threadpool.analysis.critical_path import critical_ns
-from traced_threadpool.analysis.record import NodeExecution, RecordedRun
-from traced_threadpool.runs import State
+from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+from traced_threadpool.model.records import State
+from traced_threadpool.recording.critical_path import critical_ns
 
 WORTH_TELLING_SHARE: Final = 0.1
 WORTH_TELLING_NS: Final = 1_000_000

@@ -23,11 +23,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from traced_threadpool.analysis.from_spans import Gathered, runs_from
-from traced_threadpool.analysis.jaeger_json import jaeger_span, jaeger_spans, jaeger_traces
-from traced_threadpool.analysis.otlp_json import otlp_span, otlp_spans, resource_spans
-from traced_threadpool.analysis.record import RecordedRun
-from traced_threadpool.analysis.span import Found
+from traced_threadpool.analysis.trace_forms.from_spans import Gathered, runs_from
+from traced_threadpool.analysis.trace_forms.jaeger_json import jaeger_span, jaeger_spans, jaeger_traces
+from traced_threadpool.analysis.trace_forms.otlp_json import otlp_span, otlp_spans, resource_spans
+from traced_threadpool.analysis.trace_forms.span import Found
+from traced_threadpool.model.recorded_run import RecordedRun
 
 MAX_DOCUMENT_BYTES: Final = 512 * 2**20
 """The largest single document, or line, that is read: one is held in memory as a whole."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from traced_threadpool.analysis.look import Look
-from traced_threadpool.analysis.record import RecordedRun
-from traced_threadpool.analysis.what_if import MOST_WORKERS, Limit, Scaling, scale
-from traced_threadpool.analysis.words import count
+from traced_threadpool.analysis.diagnosis.analyzed_run import Look
+from traced_threadpool.analysis.diagnosis.words import count
+from traced_threadpool.analysis.replay.what_if import MOST_WORKERS, Limit, Scaling, scale
+from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.report.quantities import change, duration
 
 LIMITS: Final[dict[Limit, str]] = {

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from traced_threadpool.analysis.critical_path import CriticalPath
-from traced_threadpool.analysis.diagnose import Finding, diagnose
-from traced_threadpool.analysis.look import Look
-from traced_threadpool.analysis.record import NodeExecution, RecordedRun
-from traced_threadpool.analysis.virtual_pool import most_at_once
+from traced_threadpool.analysis.diagnosis.analyzed_run import Look
+from traced_threadpool.analysis.diagnosis.diagnose import Finding, diagnose
+from traced_threadpool.analysis.replay.virtual_pool import most_at_once
+from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+from traced_threadpool.model.records import STATES, State
+from traced_threadpool.recording.critical_path import CriticalPath
 from traced_threadpool.report.curve import Curve, curve
-from traced_threadpool.runs import STATES, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,17 +22,17 @@ from importlib.resources import files
 from typing import Any, Final
 
 from traced_threadpool._version import __version__
-from traced_threadpool.analysis.critical_path import Step
-from traced_threadpool.analysis.diagnose import Finding
-from traced_threadpool.analysis.record import NodeExecution
-from traced_threadpool.analysis.words import count
+from traced_threadpool.analysis.diagnosis.diagnose import Finding
+from traced_threadpool.analysis.diagnosis.words import count
+from traced_threadpool.model.recorded_run import NodeExecution
+from traced_threadpool.model.records import OUTCOMES, STATES
+from traced_threadpool.recording.critical_path import Step
 from traced_threadpool.report.curve import Curve
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.palette import LOOKS
 from traced_threadpool.report.quantities import change, duration, one_line, percent
 from traced_threadpool.report.timeline import levels, timeline
 from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
-from traced_threadpool.runs import OUTCOMES, STATES
 
 MAX_NODES: Final = 50_000
 """How many nodes a page shows. Of more, those on the critical path, those that failed, and the longest."""

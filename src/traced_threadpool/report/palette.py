@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from traced_threadpool.runs import STATES, State
+from traced_threadpool.model.records import STATES, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

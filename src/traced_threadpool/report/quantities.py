@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from traced_threadpool.analysis.words import share
+from traced_threadpool.analysis.diagnosis.words import share
 
 _UNITS: Final = ((1, "ns"), (1_000, "µs"), (1_000_000, "ms"), (1_000_000_000, "s"))
 

@@ -15,11 +15,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from traced_threadpool.analysis.critical_path import OUTSIDE, Step
-from traced_threadpool.analysis.diagnose import Finding
+from traced_threadpool.analysis.diagnosis.diagnose import Finding
+from traced_threadpool.analysis.diagnosis.words import count
 from traced_threadpool.analysis.difference import Difference
-from traced_threadpool.analysis.record import RecordedRun
-from traced_threadpool.analysis.words import count
+from traced_threadpool.model.recorded_run import RecordedRun
+from traced_threadpool.model.records import State
+from traced_threadpool.recording.critical_path import OUTSIDE, Step
 from traced_threadpool.report.curve import LIMITS, Curve, Point
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.palette import LOOKS
@@ -27,7 +28,6 @@ from traced_threadpool.report.prediction import Prediction
 from traced_threadpool.report.quantities import change, one_line, percent
 from traced_threadpool.report.quantities import duration as _duration
 from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
-from traced_threadpool.runs import State
 
 STEPS: Final = 15
 SLOWEST: Final = 10

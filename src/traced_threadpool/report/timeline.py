@@ -3,7 +3,7 @@
 Nodes become rows: one for each worker, and more where executions overlap on one.
 They do where a node executes a run of its own and its worker helps with it, and where the record names no worker.
 
->>> from traced_threadpool.analysis.record import NodeExecution
+>>> from traced_threadpool.model.recorded_run import NodeExecution
 >>> def node(key: str, worker: str, started_ns: int, ended_ns: int) -> NodeExecution:
 ...     return NodeExecution(key=key, name=key, submitted_ns=0, ready_ns=0, started_ns=started_ns, ended_ns=ended_ns,
 ...         worker=worker)
@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from traced_threadpool.analysis.record import NodeExecution
+from traced_threadpool.model.recorded_run import NodeExecution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from traced_threadpool.analysis.critical_path import DEPENDENCY, OUTSIDE, QUEUE
-from traced_threadpool.analysis.diagnose import Cause, Finding
-from traced_threadpool.analysis.record import RecordedRun
+from traced_threadpool.analysis.diagnosis.diagnose import Cause, Finding
+from traced_threadpool.model.recorded_run import RecordedRun
+from traced_threadpool.recording.critical_path import DEPENDENCY, OUTSIDE, QUEUE
 from traced_threadpool.report.quantities import duration, one_line, percent
 
 Tone = Literal["bad", "good", "plain"]

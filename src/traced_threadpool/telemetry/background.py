@@ -17,9 +17,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from traced_threadpool.convoys import MOMENT_SECONDS, let_holder_go_on
-from traced_threadpool.free_threading import STORES_IN_ORDER, members
-from traced_threadpool.observers import ErrorLog
+from traced_threadpool.model.concurrency import STORES_IN_ORDER, members
+from traced_threadpool.model.lock_backoff import MOMENT_SECONDS, let_holder_go_on
+from traced_threadpool.model.observers import ErrorLog
 
 MAX_WAITING: Final = 100_000
 IDLE_SECONDS: Final = 1.0

@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from traced_threadpool.free_threading import members
-from traced_threadpool.observers import ErrorLog, Observer
-from traced_threadpool.runs import NodeRecord, RunRecord, WaitFacts
-from traced_threadpool.waits import board as b
+from traced_threadpool.model.concurrency import members
+from traced_threadpool.model.observers import ErrorLog, Observer
+from traced_threadpool.model.records import NodeRecord, RunRecord, WaitFacts
+from traced_threadpool.waits import shared_memory as b
 from traced_threadpool.waits.classify import RUNNING
 from traced_threadpool.waits.estimate import Account, Division
-from traced_threadpool.waits.service import Seat, Service
+from traced_threadpool.waits.supervisor import Seat, Service
 
 NOISE_NS: Final = 20_000
 """Less than this, neither run nor looked at, is the clocks' own and is not divided."""

@@ -24,7 +24,7 @@ import signal
 import sys
 from time import monotonic_ns, process_time_ns
 
-from traced_threadpool.waits import board as b
+from traced_threadpool.waits import shared_memory as b
 from traced_threadpool.waits.classify import GIL, RUNNING, Classifier, table_for
 
 LEAST_NS = 2_000_000

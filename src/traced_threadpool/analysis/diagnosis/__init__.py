@@ -1,0 +1,1 @@
+"""Why a recorded run took as long as it did."""

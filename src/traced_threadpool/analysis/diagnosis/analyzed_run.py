@@ -1,0 +1,227 @@
+"""What the leaves of the diagnosis ask of a record more than once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from operator import itemgetter
+from typing import Any, Final
+
+from traced_threadpool.analysis.diagnosis.path_states import BETWEEN_NODES, PathState, path_states, states_of
+from traced_threadpool.analysis.diagnosis.words import count, seconds, share
+from traced_threadpool.analysis.replay.estimate import WHOLE, Estimate
+from traced_threadpool.analysis.replay.what_if import MOST_WORKERS, Plan, Replayed, Scaling, replay, scale
+from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+from traced_threadpool.model.records import State
+from traced_threadpool.recording.critical_path import CriticalPath, critical_path
+
+CONTENTION: Final[frozenset[PathState]] = frozenset({"gil", "runqueue", "lock"})
+"""What a node's time goes to because of others."""
+
+MANY_NODES: Final = 2_000
+"""Of larger runs not every number of workers is replayed."""
+
+WORTH_A_LOOK: Final = 0.1
+"""If the most workers take less than this off a very large run, no number in between is asked about."""
+
+_BOUNDLESS: Final = 1e6
+"""How many times faster a node becomes that did nothing but what it does no more."""
+
+
+class Look:
+    """A record, with what follows from it at hand."""
+
+    def __init__(self, run: RecordedRun) -> None:
+        self.run = run
+        self.duration_ns = run.duration_ns
+        outer = run.by_parent
+        self.nodes = run.outermost
+        self.states = {node.key: states_of(run, node, nests=node.key in outer) for node in self.nodes}
+        self.busy_ns = sum([node.duration_ns for node in self.nodes])
+        self._without: dict[tuple[State, float], Replayed] = {}
+        self._by_name: dict[tuple[PathState, ...], dict[str, float]] = {}
+
+    @cached_property
+    def path(self) -> CriticalPath:
+        return critical_path(self.run)
+
+    @cached_property
+    def on_path(self) -> Mapping[PathState, float]:
+        """What the critical path's time went to."""
+        return path_states(self.run, self.path)
+
+    @cached_property
+    def own_on_path_ns(self) -> float:
+        """How much of the critical path is what its nodes do by themselves."""
+        others = BETWEEN_NODES | CONTENTION
+        return sum(part_ns for state, part_ns in self.on_path.items() if state not in others)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What all replays have in common: worked out once. Of a very large run, what estimates have.
+
+        Raises:
+            ValueError: Nothing can be replayed.
+        """
+        return Estimate(self.run) if self.is_large else Plan(self.run)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is too large for whole replays, of which a diagnosis needs many."""
+        return len(self.nodes) > WHOLE
+
+    @property
+    def estimated(self) -> str | None:
+        """How what `replayed` gave was come by, if that was not a whole replay."""
+        if not self.is_large or self.as_recorded is None:
+            return None
+        assert isinstance(self.plan, Estimate)
+        scheduled = count(self.plan.scheduled, "simpler replay")
+        return (
+            f"A run of {count(len(self.nodes), 'node')} is not replayed whole: {count(self.plan.asked, 'answer')} "
+            f"rest on bounds and {scheduled}, with waiting for the interpreter lock and for processors as recorded, "
+            "and whether fewer workers would do was not asked. what-if replays it whole."
+        )
+
+    @property
+    def foretold_by(self) -> str:
+        """What gains rest on."""
+        return "estimate" if self.is_large else "replay"
+
+    def replayed(self, **settings: Any) -> Replayed:
+        """`replay` of this run, with these settings of its."""
+        return replay(self.run, plan=self.plan, **settings)
+
+    @cached_property
+    def as_recorded(self) -> Replayed | None:
+        """The replay with nothing changed; None where nothing can be replayed."""
+        if self.duration_ns <= 0:
+            return None
+        try:
+            return self.replayed()
+        except ValueError:
+            return None
+
+    @cached_property
+    def more_workers(self) -> Scaling | None:
+        """From the recorded number of workers on."""
+        if self.as_recorded is None:
+            return None
+        now = self.as_recorded.workers
+        most = max(MOST_WORKERS, 2 * now)
+        if len(self.nodes) <= MANY_NODES:
+            return scale(self.run, range(now, most + 1), plan=self.plan)
+        if self.is_large and self.gain_ns(self.replayed(workers=most)) < WORTH_A_LOOK * self.duration_ns:
+            return scale(self.run, {now, most}, plan=self.plan)
+        return scale(self.run, {now, 2 * now, 4 * now, most}, plan=self.plan)
+
+    @cached_property
+    def most_at_once(self) -> int:
+        return 0 if self.as_recorded is None else self.as_recorded.most_busy
+
+    @property
+    def at_once(self) -> float:
+        """How many nodes ran at once, on average."""
+        return self.busy_ns / self.duration_ns
+
+    @cached_property
+    def idle_ns(self) -> int:
+        """How long no node ran."""
+        idle_ns, until_ns = 0, self.run.started_ns
+        for node in sorted(self.nodes, key=lambda node: node.started_ns):
+            idle_ns += max(0, node.started_ns - until_ns)
+            until_ns = max(until_ns, node.ended_ns)
+        return idle_ns + max(0, self.run.ended_ns - until_ns)
+
+    @property
+    def processors_used(self) -> float | None:
+        """Which part of all processors' time the nodes computed."""
+        processors = self.run.processors
+        return min(1.0, self.total_ns("cpu") / (self.duration_ns * processors)) if processors else None
+
+    @property
+    def is_held_from_outside(self) -> bool:
+        """Whether it is mostly not nodes that held the interpreter lock while nodes waited for it."""
+        outside_ns = sum(ns for name, ns in self.run.gil_holders.items() if name.startswith(OUTSIDE_OF_NODES))
+        return outside_ns > sum(self.run.gil_holders.values()) / 2
+
+    def total_ns(self, *states: PathState) -> float:
+        """Over all nodes."""
+        return sum(sum(self._sums.get(state, {}).values()) for state in states)
+
+    def by_name(self, *states: PathState) -> dict[str, float]:
+        """The same by the nodes' names, the most first."""
+        if states not in self._by_name:
+            sums: dict[str, float] = {}
+            for state in states:
+                for name, part_ns in self._sums.get(state, {}).items():
+                    sums[name] = sums.get(name, 0) + part_ns
+            self._by_name[states] = most_first(sums)
+        return self._by_name[states]
+
+    @cached_property
+    def _sums(self) -> dict[PathState, dict[str, float]]:
+        """By state, over all nodes of each name."""
+        sums: dict[PathState, dict[str, float]] = {}
+        for node in self.nodes:
+            for state, part_ns in self.states[node.key].items():
+                of_state = sums.setdefault(state, {})
+                of_state[node.name] = of_state.get(node.name, 0) + part_ns
+        return sums
+
+    def own_ns(self, node: NodeExecution) -> float:
+        """What a node takes by itself. Contention lengthens it, and whom it meets is chance."""
+        parts = self.states[node.key]
+        return node.duration_ns - parts.get("gil", 0) - parts.get("runqueue", 0) - parts.get("lock", 0)
+
+    def gain_ns(self, other: Replayed | Scaling) -> float:
+        """How much shorter the run would be."""
+        if self.as_recorded is None:
+            return 0.0
+        return min(max(0, self.as_recorded.makespan_ns - _makespan_ns(other)), self.duration_ns)
+
+    def without(self, state: State, part: float = 1.0) -> Replayed:
+        """The run with this part of all waits of one kind taken off; of contention, what did not come from nodes."""
+        known = self._without.get((state, part))
+        if known is None:
+            less_ns = {key: part * parts[state] for key, parts in self.states.items() if state in parts}
+            what = "less_contention_ns" if state in ("gil", "runqueue") else "less_wait_ns"
+            known = self._without[state, part] = self.replayed(**{what: less_ns})
+        return known
+
+    def of_run(self, part_ns: float) -> str:
+        """A length of time, and which part of the run that is."""
+        return f"{seconds(part_ns)}, {share(part_ns / self.duration_ns)} of the run"
+
+    def of_nodes(self, part_ns: float) -> str:
+        """The same of all nodes' time."""
+        return f"{seconds(part_ns)}, {share(part_ns / self.busy_ns)} of the nodes' time"
+
+    def instead(self, other: Replayed | Scaling) -> str:
+        """What the run would take and what it did."""
+        return f"{seconds(_makespan_ns(other))} instead of {seconds(self.duration_ns)}"
+
+
+OUTSIDE_OF_NODES: Final = "thread:"
+"""How those begin who hold the interpreter lock and are no nodes."""
+
+
+def faster_by(before_ns: float, after_ns: float) -> float:
+    """As many times, within what a replay can be asked."""
+    return min(_BOUNDLESS, before_ns / max(before_ns / _BOUNDLESS, after_ns)) if before_ns > 0 else 1.0
+
+
+def most_first(ns_by_name: Mapping[str, float]) -> dict[str, float]:
+    """Those with the same time by their name, so that the order does not hang on the record's."""
+    by_name = sorted(ns_by_name.items())
+    by_name.sort(key=itemgetter(1), reverse=True)  # which leaves the order of those that are alike
+    return dict(by_name)
+
+
+def names_of(nodes: Iterable[NodeExecution]) -> tuple[str, ...]:
+    """Each once."""
+    return tuple(dict.fromkeys(node.name for node in nodes))
+
+
+def _makespan_ns(found: Replayed | Scaling) -> int:
+    return found.makespan_ns if isinstance(found, Replayed) else found.makespan_ns[found.enough_workers]

@@ -1,0 +1,1 @@
+"""A recorded run replayed under other conditions."""

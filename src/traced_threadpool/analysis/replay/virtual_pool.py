@@ -1,0 +1,337 @@
+"""What nodes ask of the machine into when each starts and ends, through the live scheduler in virtual time.
+
+Nodes are submitted when they were in the record, counted from the run's start; those that Hamilton submitted after it
+had waited for a node that is split into branches, counted from that node's end. As in a pool, a worker that ends a node
+takes the next; for one that becomes ready while a place is free, a worker is woken up, and takes what is first when it
+is awake. How long either takes is the recorded *hand-over*.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Final, NamedTuple
+
+from traced_threadpool.analysis.replay.machine import Demand, Machine
+from traced_threadpool.engine.scheduler import NEW, READY, RunQueue, Scheduler, Task
+from traced_threadpool.model.recorded_run import NodeExecution
+
+SLICES: Final = 2
+"""In how many turns of waiting and computing a node is served (see `machine`)."""
+
+SLIGHT_NS: Final = 1_000_000
+"""A node that became ready up to this long after its last input was told so late; beyond, it waited for more."""
+
+_TAKE: Final = "take"
+"""The event of a worker that has woken up. That of a node to be submitted is its index, that of one that ends its
+task."""
+
+
+# What happens in a record, in the order in which a pool sees it at one moment.
+_FREE: Final = 0
+_READY: Final = 1
+_TAKEN: Final = 2
+_AWAKE: Final = 3
+
+
+class Times(NamedTuple):
+    """Of one execution, in nanoseconds from the run's start."""
+
+    started_ns: float
+    ended_ns: float
+
+
+class HandOvers(NamedTuple):
+    """For each node, the nanoseconds to its start: on a worker woken up for it, from when it is ready; on one that has
+    just ended another node, from that end.
+    """
+
+    woken_ns: Sequence[int]
+    next_ns: Sequence[int]
+
+    def at_most_usual(self) -> HandOvers:
+        """Without what some take beyond the usual."""
+        return HandOvers(*([min(ns, usual_ns) for ns in each] for each in self for usual_ns in [usual(each)]))
+
+    def between(self, other: HandOvers, share: float) -> HandOvers:
+        """The other's, and this share of what is longer here."""
+        if share == 1:
+            return self
+        return HandOvers(
+            *(
+                [low + round((high - low) * share) for high, low in zip(*each, strict=True)]
+                for each in zip(self, other, strict=True)
+            )
+        )
+
+
+_Submissions = tuple[list[tuple[float, int]], dict[int, list[tuple[int, int]]]]
+
+
+class _Virtual(Task):
+    __slots__ = ("index",)
+
+    def __init__(self, index: int, name: str, queue: RunQueue) -> None:
+        # Not all that a live task has: these are made by the hundred thousand, and only the scheduler reads them.
+        self.index = index
+        self.name = name
+        self.queue = queue
+        self.state = NEW
+        self.failed = False
+        self.dependents = None
+        self.submitted_ns = 0
+
+
+class VirtualPool:
+    """Plays the recorded nodes, given in the order of their submission, again and again.
+
+    Args:
+        nodes: Those that ran. Upstream keys that are not among them are of no account.
+        started_ns: The run's start.
+        workers: How many there were.
+    """
+
+    def __init__(self, nodes: Sequence[NodeExecution], started_ns: int, workers: int) -> None:
+        self._nodes = nodes
+        self._started_ns = started_ns
+        index = {node.key: each for each, node in enumerate(nodes)}
+        self.upstream = [[index[key] for key in dict.fromkeys(node.upstream) if key in index] for node in nodes]
+        splits = [each for each, node in enumerate(nodes) if node.is_split]
+        self._splits = sorted(splits, key=lambda each: (nodes[each].ended_ns, -each))
+        self._split_ends_ns = [nodes[each].ended_ns for each in self._splits]
+        self._known_ns = [
+            max([node.submitted_ns, *[nodes[each].ended_ns for each in upstream]]) if upstream else node.submitted_ns
+            for node, upstream in zip(nodes, self.upstream, strict=True)
+        ]
+        self.released_ns = {
+            each: node.ready_ns - started_ns
+            for each, (node, known_ns) in enumerate(zip(nodes, self._known_ns, strict=True))
+            if node.ready_ns - known_ns > SLIGHT_NS
+        }
+        """When nodes were ready that waited for more than the record holds."""
+        self.hand_overs = self._hand_overs(workers)
+        """How long each node took to start, by either way."""
+
+    def play(
+        self,
+        demands: Sequence[Demand],
+        hand_overs: HandOvers,
+        *,
+        workers: int,
+        processors: int | None,
+        without: Collection[str] = (),
+        ranks: Mapping[str, float] | None = None,
+    ) -> list[Times | None]:
+        """When each node starts and ends; None for those without. `ranks` are the scheduler's, by keys of nodes.
+
+        Raises:
+            ValueError: Links form a circle.
+        """
+        nodes, released_ns = self._nodes, self.released_ns
+        woken_ns, next_ns = hand_overs
+        scheduler, queue = Scheduler(workers), RunQueue(ranks=ranks)
+        tasks = [_Virtual(index, node.key, queue) for index, node in enumerate(nodes)]
+        taken_out = {index for index, node in enumerate(nodes) if node.name in without} if without else set()
+        upstream = _around(self.upstream, taken_out)
+        planned, submitted_after = self._submissions(taken_out) if taken_out else self._all_submissions
+        machine = Machine(processors=processors, slices=SLICES, planned=planned)
+        found: list[Times | None] = [None] * len(nodes)
+        next_event, serve, take, end = machine.next, machine.serve, scheduler.take, scheduler.end
+        waking = 0  # workers on their way, as a pool counts them
+        while (event := next_event()) is not None:
+            now_ns = machine.now_ns
+            made_ready: Sequence[Task] = ()
+            takes, after_ns = False, None
+            if type(event) is _Virtual:
+                found[event.index] = Times(event.started_ns, now_ns)
+                made_ready = event.dependents or ()
+                end(event, now_ns)  # type: ignore[arg-type]  # a virtual nanosecond has parts
+                if submitted_after:
+                    for later_ns, index in submitted_after.get(event.index, ()):
+                        machine.at(now_ns + later_ns, index)
+                takes, after_ns = True, next_ns
+            elif type(event) is int:
+                inputs: list[Task] = [tasks[each] for each in upstream[event]]
+                if event in released_ns:
+                    outside = Task("", queue=queue)
+                    scheduler.add_outside(outside)
+                    machine.at(max(now_ns, released_ns[event]), outside)
+                    inputs.append(outside)
+                scheduler.add(tasks[event], inputs, now_ns)  # type: ignore[arg-type]
+                made_ready = (tasks[event],)
+            elif event is _TAKE:
+                waking -= 1
+                takes = True
+            else:
+                made_ready = event.dependents or ()
+                end(event, now_ns)  # type: ignore[arg-type]
+            if takes and scheduler.ready_count and (task := take()) is not None:
+                assert type(task) is _Virtual
+                to_start_ns = 0 if after_ns is None else after_ns[task.index]
+                task.started_ns = now_ns + to_start_ns  # type: ignore[assignment]  # likewise
+                serve(demands[task.index], task, to_start_ns)
+            for each in made_ready:
+                if scheduler.busy_count + waking >= workers or waking >= scheduler.ready_count:
+                    break
+                if each.state is READY:
+                    waking += 1
+                    machine.at(now_ns + woken_ns[each.index], _TAKE)  # type: ignore[attr-defined]
+        stuck = [node.name for index, node in enumerate(nodes) if found[index] is None and index not in taken_out]
+        if stuck:
+            raise ValueError(
+                f"{len(stuck)} nodes of the record wait for one another, among them {stuck[0]!r}; "
+                "its links form a circle"
+            )
+        return found
+
+    @cached_property
+    def _all_submissions(self) -> _Submissions:
+        return self._submissions(frozenset())
+
+    def _submissions(self, taken_out: Collection[int]) -> _Submissions:
+        """What is submitted when, in that order; and by node, what how long after its end."""
+        planned: list[tuple[float, int]] = []
+        submitted_after: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for index in range(len(self._nodes)):
+            if index not in taken_out:
+                anchor, later_ns = self.submission(index, taken_out)
+                if anchor is None:
+                    planned.append((later_ns, index))
+                else:
+                    submitted_after[anchor].append((later_ns, index))
+        return sorted(planned), submitted_after
+
+    def submission(self, index: int, taken_out: Collection[int] = ()) -> tuple[int | None, int]:
+        """The node after whose end this one is submitted, None for the run's start; and how long after."""
+        nodes = self._nodes
+        submitted_ns = nodes[index].submitted_ns
+        place = bisect_right(self._split_ends_ns, submitted_ns) if self._splits else 0
+        if place and self._splits[place - 1] == index:
+            place -= 1
+        if not place:
+            return None, max(0, submitted_ns - self._started_ns)
+        split = self._splits[place - 1]
+        later_ns = submitted_ns - nodes[split].ended_ns
+        while split in taken_out:  # it ends with its last input now, or is as if it ended when it was submitted
+            inputs = self.upstream[split]
+            if not inputs:
+                anchor, split_later_ns = self.submission(split, taken_out)
+                return anchor, split_later_ns + later_ns
+            split = max(inputs, key=lambda each: nodes[each].ended_ns)
+        return split, later_ns
+
+    def _hand_overs(self, workers: int) -> HandOvers:
+        """A worker that had a node when this one became ready took it as the next. Any other was woken up: for the node
+        that had waited for that for longest, by the rules of a pool, which need not be the one it then took.
+        """
+        nodes = self._nodes
+        woken_ns: list[int | None] = [None] * len(nodes)
+        next_ns: list[int | None] = [None] * len(nodes)
+        ready_ns = [
+            nodes[index].ready_ns if index in self.released_ns else known_ns
+            for index, known_ns in enumerate(self._known_ns)
+        ]
+        events: list[tuple[int, int, int]] = []
+        for index, before in self._befores():
+            node = nodes[index]
+            events.append((ready_ns[index], _READY, index))
+            if before is not None and nodes[before].ended_ns >= ready_ns[index]:
+                next_ns[index] = max(0, node.started_ns - nodes[before].ended_ns)
+                events.append((nodes[before].ended_ns, _TAKEN, index))
+            else:
+                events.append((node.started_ns, _AWAKE, index))
+                if before is not None:
+                    events.append((nodes[before].ended_ns, _FREE, before))
+        busy = 0
+        queued: set[int] = set()
+        new: list[int] = []
+        waking: deque[int] = deque()
+        events.sort()
+        for place, (now_ns, kind, index) in enumerate(events):
+            if kind == _FREE:
+                busy -= 1
+            elif kind == _READY:
+                queued.add(index)
+                new.append(index)
+            else:
+                queued.discard(index)
+                if kind == _AWAKE:
+                    busy += 1
+                    of = waking.popleft() if waking else index
+                    woken_ns[of] = max(0, now_ns - ready_ns[of])
+            if place + 1 == len(events) or events[place + 1][0] > now_ns:
+                for each in new:
+                    if each in queued and len(waking) < min(len(queued), workers - busy):
+                        waking.append(each)
+                new.clear()
+        for index in waking:
+            woken_ns[index] = nodes[index].started_ns - ready_ns[index]
+        return HandOvers(woken_ns=_filled(woken_ns), next_ns=_filled(next_ns))
+
+    def _befores(self) -> Iterator[tuple[int, int | None]]:
+        """Each node in the order of their starts, and which one its worker had before."""
+        last: dict[str, int] = {}
+        unnamed: list[tuple[int, int]] = []  # a heap: those of workers without a name, by their ends
+        for index in sorted(range(len(self._nodes)), key=lambda index: self._nodes[index].started_ns):
+            node = self._nodes[index]
+            if node.worker:
+                yield index, last.get(node.worker)
+                last[node.worker] = index
+            else:
+                free = unnamed and unnamed[0][0] <= node.started_ns
+                yield index, heapq.heappop(unnamed)[1] if free else None
+                heapq.heappush(unnamed, (node.ended_ns, index))
+
+
+def _filled(durations_ns: Sequence[int | None]) -> list[int]:
+    """Where nothing is known, what is usual."""
+    usual_ns = usual([each for each in durations_ns if each is not None])
+    return [usual_ns if each is None else each for each in durations_ns]
+
+
+def usual(durations_ns: Sequence[int]) -> int:
+    """That which a quarter of them does not exceed; 0 if there are none.
+
+    >>> usual([10, 90, 30, 20, 70])
+    20
+    """
+    return sorted(durations_ns)[len(durations_ns) // 4] if durations_ns else 0
+
+
+def most_at_once(intervals: Sequence[tuple[float, float]]) -> int:
+    """How many of these are on at the same time, at most. One that starts as another ends is not, nor one of no length.
+
+    >>> most_at_once([(0, 10), (5, 15), (10, 20), (7, 7)]), most_at_once([])
+    (2, 0)
+    """
+    changes = sorted([(start, 1) for start, _ in intervals] + [(end, -1) for _, end in intervals])
+    most = count = 0
+    for _, change in changes:
+        count += change
+        most = max(most, count)
+    return most
+
+
+def _around(upstream: Sequence[Sequence[int]], taken_out: set[int]) -> Sequence[Sequence[int]]:
+    """The inputs of each node when some are taken out: those take theirs in their place.
+
+    >>> _around([[], [0], [0, 1]], {0, 1})
+    [[], [], []]
+    >>> _around([[], [0], [1]], {1})
+    [[], [0], [0]]
+    """
+    if not taken_out:
+        return upstream
+    found = []
+    for inputs in upstream:
+        waiting, kept = list(inputs), dict.fromkeys(inputs)
+        for each in waiting:  # grows while it is gone through
+            if each in taken_out:
+                new = [further for further in upstream[each] if further not in kept]
+                waiting += new
+                kept.update(dict.fromkeys(new))
+        found.append([each for each in kept if each not in taken_out])
+    return found

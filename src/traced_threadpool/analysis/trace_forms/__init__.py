@@ -1,0 +1,1 @@
+"""The forms of trace files, each into spans, and spans into recorded runs."""

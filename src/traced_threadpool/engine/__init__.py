@@ -1,0 +1,1 @@
+"""Scheduling and running: ready nodes, workers, futures."""

@@ -1,0 +1,257 @@
+"""One node as a piece of work, its future, and its run: what the adapter hands to the pool.
+
+Waiting belongs here too, since it is futures that are waited for: inside a node, a wait *helps* the pool.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from traced_threadpool.engine.scheduler import NEW, RUNNING, RunQueue, Task
+from traced_threadpool.model.concurrency import STORES_IN_ORDER
+
+if TYPE_CHECKING:
+    from traced_threadpool.engine.pool import Pool
+    from traced_threadpool.model.records import RunRecord
+
+logger = logging.getLogger("traced_threadpool")
+
+NO_PICKLE = (
+    "a FutureAdapter and its futures cannot be sent to another process: this executor pickles its tasks. "
+    "For Parallelizable/Collect use .with_remote_executor(SynchronousLocalTaskExecutor()), which runs every "
+    "branch in this adapter's threads, or MultiThreadingExecutor"
+)
+
+
+def closed_error() -> RuntimeError:
+    """What using a closed adapter raises."""
+    return RuntimeError("this FutureAdapter is closed and takes no new work; make a new one")
+
+
+current_work: contextvars.ContextVar[Work | None] = contextvars.ContextVar(
+    "traced_threadpool_current_work", default=None
+)
+"""The node that the current code belongs to."""
+
+
+class Run(RunQueue):
+    """A run as the pool sees it: `record` is None for nodes submitted outside of any run."""
+
+    __slots__ = (
+        "caller_context",
+        "caller_thread_id",
+        "cancelled",
+        "closed",
+        "expanded",
+        "fail_fast",
+        "failure",
+        "opened",
+        "opening",
+        "outer_error",
+        "pending",
+        "record",
+        "stopped",
+    )
+
+    def __init__(
+        self,
+        record: RunRecord | None,
+        *,
+        parent: Task | None = None,
+        fail_fast: bool = False,
+        outer_error: BaseException | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.caller_context = contextvars.copy_context()
+        self.caller_thread_id = threading.get_ident()
+        self.outer_error = outer_error  # what the caller was handling already when it started the run
+        self.opening = threading.Lock()
+        self.opened = False
+        self.expanded: dict[str, Work] = {}  # nodes whose results were split into branches
+        self.record = record
+        self.fail_fast = fail_fast
+        self.pending = 0  # nodes submitted whose end has not been told to everyone yet
+        self.closed = False  # no more nodes will come
+        self.failure: Work | None = None  # the first node that failed
+        self.cancelled = False  # some node of it was, or all that was left
+        self.stopped = False  # nothing that has not started may start
+
+
+class Work(Task):
+    """One node function to call, with its arguments, some of which are futures."""
+
+    __slots__ = ("arguments", "collected", "context", "function", "future", "pool")
+
+    queue: Run
+
+    # Fields are set here, without a call of the base classes' initializers: this is done for every node. Those that are
+    # not are set before they are read.
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        arguments: dict[str, Any],
+        queue: Run,
+        pool: Pool,
+        context: contextvars.Context,
+        run_id: str | None = None,
+        task_id: str | None = None,
+        definition: object = None,
+        collected: str | None = None,
+    ) -> None:
+        self.name = name
+        self.function: Callable[..., Any] | None = function
+        self.arguments = arguments
+        self.collected = collected  # the argument that is a list which may hold futures
+        self.queue = queue
+        self.run = queue.record
+        self.pool = pool
+        self.context: contextvars.Context | None = context
+        self.run_id = run_id
+        self.task_id = task_id
+        self.definition = definition
+        self.future: NodeFuture | None = None  # None again once resolved: a cycle would keep results alive
+        self.state = NEW
+        self.failed = False
+        self.dependents = self.cause = self.outcome = self.error = None
+        self.inputs = self.parameters = ()
+        self.ready_ns = self.started_ns = self.ended_ns = self.cpu_ns = self.aside_ns = self.samples = 0
+        self.thread = self.span = self.span_context = self.state_ns = self.counted_ns = None
+
+
+_DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
+
+
+class _MadeWhenAsked:
+    """An attribute that is made when it is first asked for. What is in an instance's own dict goes before it.
+
+    A `__getattr__` would do as well, but the interpreter looks up every attribute the slow way on a class that has one.
+    """
+
+    def __init__(self, make: Callable[[], object], *, watched: bool = False) -> None:
+        self._make = make
+        self._watched = watched
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, future: NodeFuture | None, owner: type) -> Any:
+        if future is None:
+            return self
+        if self._watched:
+            future._watched = True
+        return future.__dict__.setdefault(self._name, self._make())
+
+
+class NodeFuture(Future[Any]):
+    """The future of a node. Waiting for it inside a node of a pool helps instead of blocking.
+
+    Most futures of a DAG are never waited for: their values go to other nodes. So the condition and the lists that
+    `Future` makes at once, two thirds of the cost of a future, are made here when somebody first asks for them.
+
+    The race: a waiter sets `_watched`, then looks at `_state`; the pool sets `_state`, then looks at `_watched`.
+    Whichever comes first, one of them sees the other. That holds where stores are seen in one order, as under the
+    GIL; without the GIL every future counts as watched.
+    """
+
+    __slots__ = ("_exception", "_result", "_state", "_watched", "work")  # a dict of its own only when asked
+
+    _condition = _MadeWhenAsked(threading.Condition, watched=True)
+    _waiters = _MadeWhenAsked(list)
+    _done_callbacks = _MadeWhenAsked(list)
+
+    def __init__(self, work: Work) -> None:
+        self._state = PENDING
+        self._result = self._exception = None
+        self._watched = not STORES_IN_ORDER
+        self.work = work
+
+    def done(self) -> bool:
+        return self._state in _DONE
+
+    def result(self, timeout: float | None = None) -> Any:
+        if self._state == FINISHED and self._exception is None:
+            return self._result
+        return super().result(self._help(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        return super().exception(self._help(timeout))
+
+    def cancel(self) -> bool:
+        return self.work.pool.cancel_work(self.work, self)
+
+    def keep(self, result: Any, error: BaseException | None) -> None:
+        """What it will be resolved with."""
+        self._result = result
+        self._exception = error
+
+    def finish(self) -> None:
+        """Resolved from now on. By the pool, under its lock, so that whoever sees it done finds the node ended."""
+        if self._state in _DONE:
+            logger.error("the future of node %r was resolved by somebody else", self.work.name)
+        else:
+            self._state = FINISHED
+
+    def finish_cancelled(self) -> None:
+        """As `finish`, for a node that was cancelled."""
+        self._state = CANCELLED_AND_NOTIFIED
+
+    def tell(self) -> None:
+        """Wakes those who wait and calls those who asked to be called. After `finish`, without the pool's lock."""
+        if not self._watched:
+            return
+        with self._condition:
+            for waiter in self._waiters:
+                if self._state != FINISHED:
+                    waiter.add_cancelled(self)
+                elif self._exception is None:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            self._condition.notify_all()
+        self._call_back()
+
+    def _call_back(self) -> None:
+        try:
+            self._invoke_callbacks()  # type: ignore[attr-defined]  # the stub leaves it out; it logs an Exception
+        except BaseException:  # a callback that calls sys.exit() must not end the worker
+            logger.exception("a done-callback of the future of node %r failed", self.work.name)
+
+    def _help(self, timeout: float | None) -> float | None:
+        return timeout if self._state in _DONE else help_until_done(self, timeout)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(NO_PICKLE)
+
+
+def help_until_done(future: Future[Any], timeout: float | None = None) -> float | None:
+    """Helps while `future` is not done, where the caller is, or acts for, a node of a pool; else does nothing.
+
+    Returns what is left of `timeout`.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    slot = _slot_for(future)
+    if slot is not None:
+        slot.pool.help(slot, future, deadline)
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _slot_for(future: Future[Any]) -> Work | None:
+    """The running node in which the caller waits: the caller's own, else the one that the future's run is nested in.
+
+    The latter is how a thread of somebody else's, such as those of Hamilton's `MultiThreadingExecutor`, is known
+    to act for a node that itself only polls.
+    """
+    slot: Task | None = current_work.get()
+    if slot is None and isinstance(future, NodeFuture):
+        slot = future.work.queue.parent
+    while slot is not None and slot.state != RUNNING:
+        slot = slot.queue.parent
+    return slot if isinstance(slot, Work) else None

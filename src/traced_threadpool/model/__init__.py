@@ -1,0 +1,1 @@
+"""Records, protocols and small tools that everything else may import. Imports nothing of the package."""

@@ -1,0 +1,132 @@
+"""A run as it was recorded: what every analysis reads, wherever the record came from.
+
+Plain facts, checked and repaired by whoever made the record (`problems` says what was repaired or is missing).
+All `*_ns` are nanoseconds of one clock; only their differences mean anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from traced_threadpool.model.records import Outcome, RunOutcome, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeExecution:
+    """One execution of one node.
+
+    Its life is three stretches without a gap: submitted, then ready (all inputs there), then started, then ended.
+    `key` is unique in the record (the span id, where there is one); `upstream` holds keys. `states` divides the
+    duration, in nanoseconds; it may lack states, which are 0, and is empty where nothing is known. `samples` is what
+    the division of the waiting part rests on. A node that never ran has `started_ns == ended_ns`.
+    """
+
+    key: str
+    name: str
+    submitted_ns: int
+    ready_ns: int
+    started_ns: int
+    ended_ns: int
+    outcome: Outcome = "success"
+    upstream: tuple[str, ...] = ()
+    worker: str = ""
+    task_id: str | None = None
+    states: Mapping[State, int] = field(default_factory=dict)
+    samples: int = 0
+    error_type: str | None = None
+    failed_upstream: str | None = None
+    parent: str | None = None
+    """Key of the node inside which this one's run was executed, for nested runs that share the record."""
+    run_id: str | None = None
+    """Id of that nested run; None for the record's own."""
+
+    @property
+    def duration_ns(self) -> int:
+        return self.ended_ns - self.started_ns
+
+    @property
+    def queue_ns(self) -> int:
+        return self.started_ns - self.ready_ns
+
+    @property
+    def dependency_ns(self) -> int:
+        return self.ready_ns - self.submitted_ns
+
+    @property
+    def ran(self) -> bool:
+        return self.outcome in ("success", "error")
+
+    @property
+    def is_split(self) -> bool:
+        """Whether it is split into branches (`Parallelizable`); Hamilton's walk over the graph stands still for it."""
+        return is_split(self.name, self.task_id)
+
+
+def is_split(name: str, task_id: str | None) -> bool:
+    """By the id of the task that Hamilton makes of such a node.
+
+    >>> is_split("files", "expand-files"), is_split("parse", "expand-files.0.block-files"), is_split("parse", None)
+    (True, False, False)
+    """
+    return task_id is not None and task_id.endswith(f"expand-{name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRun:
+    """One run: its nodes in the order of their submission.
+
+    `max_workers` is None where the record does not say. `priority` is the order of ready nodes, by the words of
+    `hamilton.run.priority`. `gil_holders` maps what held the interpreter lock while nodes
+    of this run waited for it (a node's name, or `thread:<name>` outside of the pool) to the nanoseconds of waiting it
+    caused. `attribution` is how states were found out (`process`, or `none`). `problems` are sentences for people.
+    """
+
+    id: str
+    name: str
+    pool: str
+    started_ns: int
+    ended_ns: int
+    nodes: tuple[NodeExecution, ...]
+    outcome: RunOutcome = "success"
+    error_type: str | None = None
+    max_workers: int | None = None
+    priority: str = "fifo"
+    processors: int | None = None
+    attribution: str = "none"
+    attribution_reason: str | None = None
+    gil_holders: Mapping[str, int] = field(default_factory=dict)
+    expected_nodes: int | None = None
+    """How many nodes the run says it submitted; more than `nodes` when spans were lost or left out."""
+    left_out: int = 0
+    """Of how many nodes of a large run no span was made, on purpose. What is not among `nodes` besides was lost."""
+    started_unix_ns: int | None = None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def duration_ns(self) -> int:
+        return self.ended_ns - self.started_ns
+
+    @cached_property
+    def by_key(self) -> Mapping[str, NodeExecution]:
+        return {node.key: node for node in self.nodes}
+
+    @cached_property
+    def by_parent(self) -> Mapping[str | None, Sequence[NodeExecution]]:
+        """The nodes of the run itself under None, those of nested runs under the key of the node that executed them."""
+        found: dict[str | None, list[NodeExecution]] = {}
+        for node in self.nodes:
+            found.setdefault(node.parent, []).append(node)
+        return found
+
+    @cached_property
+    def outermost(self) -> Sequence[NodeExecution]:
+        """Those that ran, without nodes of runs that one of them executed: they are part of what that one does."""
+        return [node for node in self.nodes if node.ran and (node.parent is None or node.parent not in self.by_key)]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a run."""
+        from traced_threadpool.report.notebook import notebook_html  # reports import records, so not at the top
+
+        return notebook_html(self)

@@ -1,0 +1,1 @@
+"""What ran, kept while it runs: records of runs and their critical path."""

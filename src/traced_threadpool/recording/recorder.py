@@ -1,0 +1,379 @@
+"""What happens in a pool into recorded runs, as it happens, in bounded memory.
+
+For each node that ends one small tuple is kept, which points at those of its upstream nodes; names and times, never a
+result, an argument or an exception. A record is made of them only when somebody asks. A run that a node executes on
+the same adapter is part of the record of the outermost run.
+
+No lock: a node's tuple is appended to a list and put into a dict, and both are atomic.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+from traced_threadpool.engine.scheduler import Task
+from traced_threadpool.model.observers import Observer
+from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun, is_split
+from traced_threadpool.model.records import (
+    STATES,
+    KeptNodes,
+    NodeRecord,
+    Outcome,
+    PathFacts,
+    RunOutcome,
+    RunRecord,
+    State,
+    WaitFacts,
+    processors,
+)
+from traced_threadpool.recording.critical_path import Stretch, ns_by_name, path_names, waited_for, walk_back
+
+DEFAULT_RUNS: Final = 10
+"""How many runs `record=True` keeps."""
+
+MAX_NODES: Final = 100_000
+"""How many nodes of one run are kept. 20,000 take about 10 MB."""
+
+
+class Recorder(Observer):
+    """The observer that keeps the last runs.
+
+    Args:
+        pool_name: The pool of the records.
+        max_workers: Its limit.
+        keep: How many runs are kept; 0 for those who only want `on_end`.
+        max_nodes: How many nodes of one run are.
+        on_end: Told of each outermost run that has ended, with what was kept of it; its `path` tells the critical path.
+            Called where `run_ended` is, and should be as quick.
+    """
+
+    component = "recorder"
+
+    def __init__(
+        self,
+        *,
+        pool_name: str,
+        max_workers: int,
+        keep: int = DEFAULT_RUNS,
+        max_nodes: int = MAX_NODES,
+        on_end: Callable[[RunRecord, Recording], None] | None = None,
+    ) -> None:
+        self._pool_name = pool_name
+        self._max_workers = max_workers
+        self._max_nodes = max_nodes
+        self._on_end = on_end
+        self._parts: dict[str, _Part] = {}  # by run id, of those that have not ended
+        self._kept: deque[Recording] = deque(maxlen=keep)
+
+    @property
+    def runs(self) -> list[RecordedRun]:
+        """The last runs that have ended, the latest last."""
+        return [recording.record for recording in self._kept.copy()]
+
+    def run_started(self, run: RunRecord) -> None:
+        self._parts[run.id] = _Part(run.id)
+
+    def node_ended(self, node: NodeRecord) -> None:
+        run = node.run
+        part = self._parts.get(run.id) if run is not None else None
+        if part is not None:
+            recording = part.recording or self._place(part, node)
+            recording.add(node, part)
+
+    def run_ended(self, run: RunRecord) -> None:
+        part = self._parts.pop(run.id, None)
+        if part is None:
+            return
+        part.node_count = run.node_count
+        recording = part.recording or self._record_of(part)
+        run.kept = partial(recording.kept, part, run.started_ns, run.ended_ns)
+        if recording.root is not part:
+            return
+        recording.end(run, self._pool_name, self._max_workers)
+        self._kept.append(recording)
+        if self._on_end is not None:
+            self._on_end(run, recording)
+
+    def _place(self, part: _Part, node: NodeRecord) -> Recording:
+        """Finds out, by its first node to end, what a run is nested in."""
+        parent = node.queue.parent if isinstance(node, Task) else None
+        outer = None if parent is None or parent.run is None else self._parts.get(parent.run.id)
+        if parent is None or outer is None:
+            return self._record_of(part)
+        recording = outer.recording or self._place(outer, parent)
+        recording.nest(part, parent)
+        return recording
+
+    def _record_of(self, part: _Part) -> Recording:
+        """Of several threads whose nodes end first at once, one makes it."""
+        recording: Recording = part.__dict__.setdefault("recording", Recording(part, self._max_nodes))
+        return recording
+
+
+class _Part:
+    """One run's share of a recording. Most recordings have one part."""
+
+    recording: Recording | None = None
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.node_count = 0
+        self.parent: _Entry | None = None
+        self.nested = False
+
+
+class _Entry(NamedTuple):
+    """What is kept of a node."""
+
+    name: str
+    submitted_ns: int
+    ready_ns: int
+    started_ns: int
+    ended_ns: int
+    upstream: Sequence[_Entry]
+    outcome: Outcome | None
+    worker: str
+    task_id: str | None
+    cpu_ns: int
+    state_ns: tuple[int, ...] | None
+    samples: int
+    error_type: str | None
+    failed_upstream: str | None
+    part: _Part
+    span_context: Any
+    parameters: Sequence[str]
+    """One for each of `upstream`, unless some of these are the same or not kept."""
+
+
+_ended_ns: Final = attrgetter("ended_ns")
+_submitted_ns: Final = attrgetter("submitted_ns")
+
+
+class _RunFacts(NamedTuple):
+    """What is kept of a run."""
+
+    name: str
+    pool: str
+    max_workers: int
+    started_ns: int
+    ended_ns: int
+    unix_offset_ns: int
+    outcome: RunOutcome
+    error_type: str | None
+    wait_facts: Callable[[], WaitFacts] | None
+    priority: str
+
+
+class Recording:
+    """What is kept of an outermost run, and what can be made of it once the run has ended."""
+
+    def __init__(self, root: _Part, max_nodes: int) -> None:
+        self.root = root
+        self._max_nodes = max_nodes
+        self._parts = {root.run_id: root}
+        self._entries: list[_Entry] = []
+        # By identity. It tells a node that is alive from all others that are; those that are not anybody's input any
+        # more may be gone and their place taken, which the time of submission shows.
+        self._by_node: dict[int, _Entry] = {}
+        # Who is to be told of the end of a node, by its identity, each with its time of submission, as above.
+        self._awaited: dict[int, list[tuple[int, Callable[[_Entry], None]]]] = {}
+        self._facts: _RunFacts | None = None
+
+    def add(self, node: NodeRecord, part: _Part) -> None:
+        """A node has ended. This is on every node's way."""
+        entries, by_node = self._entries, self._by_node
+        if len(entries) >= self._max_nodes or self._facts is not None:
+            return
+        upstream: Sequence[_Entry] = ()
+        inputs = node.inputs
+        if inputs:
+            found = {}
+            for each in inputs:
+                entry = by_node.get(id(each))
+                if entry is not None and entry[1] == each.submitted_ns:
+                    found[id(each)] = entry
+            upstream = list(found.values())
+            if node.thread is None:  # it will never run, and not all of its inputs may have ended
+                for each in inputs:
+                    if not each.ended_ns:
+                        self._await(each, upstream.append)
+        thread, error, cause = node.thread, node.error, node.cause
+        # Twice as fast as calling the class.
+        by_node[id(node)] = entry = tuple.__new__(
+            _Entry,
+            (
+                node.name,
+                node.submitted_ns,
+                node.ready_ns,
+                node.started_ns,
+                node.ended_ns,
+                upstream,
+                node.outcome,
+                "" if thread is None else thread.name,
+                node.task_id,
+                node.cpu_ns,
+                node.state_ns,
+                node.samples,
+                None if error is None else _error_type(error),
+                None if cause is None else cause.name,
+                part,
+                node.span_context,
+                node.parameters,
+            ),
+        )
+        entries.append(entry)
+        if self._awaited:
+            for submitted_ns, tell in self._awaited.pop(id(node), ()):
+                if submitted_ns == node.submitted_ns:
+                    tell(entry)
+
+    def nest(self, part: _Part, parent: NodeRecord) -> None:
+        """A run that `parent`, a node of this recording, executes. Several threads may say so at once."""
+        part.nested = True
+        self._parts[part.run_id] = part
+        part.recording = self
+        self._await(parent, partial(setattr, part, "parent"))
+        if parent.ended_ns:  # it did not wait for the run
+            part.parent = self._by_node.get(id(parent))
+
+    def _await(self, node: NodeRecord, tell: Callable[[_Entry], None]) -> None:
+        self._awaited.setdefault(id(node), []).append((node.submitted_ns, tell))
+
+    def end(self, run: RunRecord, pool_name: str, max_workers: int) -> None:
+        self._facts = _RunFacts(
+            run.name,
+            pool_name,
+            max_workers,
+            run.started_ns,
+            run.ended_ns,
+            run.unix_offset_ns,
+            run.outcome or "success",
+            None if run.error is None else _error_type(run.error),
+            run.wait_facts,
+            run.priority,
+        )
+        self._by_node.clear()
+        self._awaited.clear()
+
+    @cached_property
+    def path(self) -> PathFacts:
+        """The critical path; nothing where nodes were left out. Its time grows with the path, not with the run."""
+        facts, root = self._facts, self.root
+        entries = self._entries
+        if len(self._parts) > 1:
+            entries = [entry for entry in entries if entry.part is root]
+        if facts is None or len(entries) < root.node_count:
+            return PathFacts()
+        stretches = self._walk(entries, root, facts.started_ns, facts.ended_ns)
+        sums = ns_by_name(reversed(stretches))
+        return PathFacts(names=path_names(stretches), seconds={name: total_ns / 1e9 for name, total_ns in sums.items()})
+
+    def kept(self, part: _Part, started_ns: int, ended_ns: int) -> KeptNodes:
+        """The nodes of one run, which has ended, and those on its critical path from its end back to its start."""
+        entries = [entry for entry in self._entries.copy() if entry.part is part]
+        whole = len(entries) >= part.node_count
+        stretches = self._walk(entries, part, started_ns, ended_ns) if whole else []
+        return KeptNodes(
+            nodes=entries,
+            path=[entry for kind, entry, _, _ in stretches if kind == "node" and entry is not None],
+            whole=whole,
+        )
+
+    def _walk(self, entries: Sequence[_Entry], part: _Part, started_ns: int, ended_ns: int) -> list[Stretch[_Entry]]:
+        """The stretches of one run's critical path, from its end."""
+        nodes = [entry for entry in entries if entry.outcome in ("success", "error")]
+        splits = [entry for entry in nodes if entry.task_id is not None and is_split(entry.name, entry.task_id)]
+
+        def upstream_of(entry: _Entry) -> Sequence[_Entry]:
+            upstream = entry.upstream
+            if len(self._parts) > 1:
+                upstream = [each for each in upstream if each.part is part]
+            return [*upstream, *waited_for(entry, splits)] if splits else upstream
+
+        # In C, since this goes over all nodes.
+        last_ended_ns = max(map(_ended_ns, nodes), default=0)
+        last = min((entry for entry in nodes if entry.ended_ns == last_ended_ns), key=_submitted_ns, default=None)
+        return walk_back(last, started_ns, ended_ns, upstream_of)
+
+    @cached_property
+    def record(self) -> RecordedRun:
+        """The run for everybody to read. What the sampler of waits has to say of it is asked for here."""
+        facts = self._facts
+        assert facts is not None, "a recording is read when its run has ended"
+        entries = sorted(
+            (entry for entry in self._entries if not entry.part.nested or entry.part.parent is not None),
+            key=lambda entry: entry.submitted_ns,
+        )
+        keys = {id(entry): str(number) for number, entry in enumerate(entries)}
+        expected = sum(part.node_count for part in self._parts.values())
+        waits = WaitFacts(method="none") if facts.wait_facts is None else facts.wait_facts()
+        return RecordedRun(
+            id=self.root.run_id,
+            name=facts.name,
+            pool=facts.pool,
+            started_ns=facts.started_ns,
+            ended_ns=facts.ended_ns,
+            nodes=tuple(_execution(entry, keys) for entry in entries),
+            outcome=facts.outcome,
+            error_type=facts.error_type,
+            max_workers=facts.max_workers,
+            priority=facts.priority,
+            processors=processors(),
+            attribution=waits.method,
+            attribution_reason=waits.reason,
+            gil_holders=waits.gil_holders,
+            expected_nodes=expected,
+            started_unix_ns=facts.started_ns + facts.unix_offset_ns,
+            problems=_problems(expected, len(entries), self._max_nodes),
+        )
+
+
+def _execution(entry: _Entry, keys: Mapping[int, str]) -> NodeExecution:
+    part = entry.part
+    return NodeExecution(
+        key=keys[id(entry)],
+        name=entry.name,
+        submitted_ns=entry.submitted_ns,
+        ready_ns=entry.ready_ns,
+        started_ns=entry.started_ns,
+        ended_ns=entry.ended_ns,
+        outcome=entry.outcome or "success",
+        upstream=tuple(keys[id(each)] for each in entry.upstream if id(each) in keys),
+        worker=entry.worker,
+        task_id=entry.task_id,
+        states=_states(entry),
+        samples=entry.samples,
+        error_type=entry.error_type if entry.outcome == "error" else None,
+        failed_upstream=entry.failed_upstream if entry.outcome == "upstream_error" else None,
+        parent=None if part.parent is None else keys.get(id(part.parent)),
+        run_id=part.run_id if part.nested else None,
+    )
+
+
+def _states(entry: _Entry) -> dict[State, int]:
+    duration_ns = entry.ended_ns - entry.started_ns
+    if not duration_ns:
+        return {}
+    if entry.state_ns is None:
+        parts: dict[State, int] = {"cpu": entry.cpu_ns, "other": duration_ns - entry.cpu_ns}
+    else:
+        parts = dict(zip(STATES, entry.state_ns, strict=True))
+    return {state: part_ns for state, part_ns in parts.items() if part_ns}
+
+
+def _problems(expected: int, found: int, max_nodes: int) -> tuple[str, ...]:
+    if found >= expected:
+        return ()
+    return (
+        f"{expected - found:,} of {expected:,} nodes left out: the recorder keeps {max_nodes:,} of a run. Their time "
+        "shows as dependency waits or outside time.",
+    )
+
+
+def _error_type(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

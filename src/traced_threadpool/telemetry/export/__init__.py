@@ -1,0 +1,1 @@
+"""Where spans and metrics are sent."""

@@ -1,0 +1,1 @@
+"""Runs and nodes as metrics."""

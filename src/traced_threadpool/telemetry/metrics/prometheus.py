@@ -1,0 +1,103 @@
+"""Points into Prometheus metrics: one collector serves all adapters of a registry, when it is scraped."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    Exemplar,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry.metrics.histogram import HistogramCell
+from traced_threadpool.telemetry.metrics.store import DEFAULT_BUCKETS, Buckets, Ledger
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+_FAMILIES: Final[dict[names.Kind, type[Any]]] = {
+    "gauge": GaugeMetricFamily,
+    "counter": CounterMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+
+
+class Collector:
+    """What `prometheus_client` asks for the metrics of a ledger: all of them, or those `wanted`."""
+
+    def __init__(self, ledger: Ledger, wanted: Collection[names.Metric] = names.METRICS) -> None:
+        self.ledger = ledger
+        self._wanted = wanted
+
+    def describe(self) -> Iterable[Metric]:
+        """The names, so that the registry refuses a second collector of the same."""
+        return [_family(metric) for metric in self._wanted]
+
+    def collect(self) -> Iterator[Metric]:
+        for metric, points in self.ledger.read(self._wanted).items():
+            family = _family(metric)
+            for labels, value in points:
+                if isinstance(value, HistogramCell):
+                    _add_histogram(family, labels, value)
+                else:
+                    family.add_metric(labels, value)
+            yield family
+
+
+def _family(metric: names.Metric) -> Any:
+    return _FAMILIES[metric.kind](metric.prometheus_base, metric.description, labels=metric.labels)
+
+
+def _add_histogram(family: HistogramMetricFamily, labels: Sequence[str], cell: HistogramCell) -> None:
+    bounds = [*(str(bound_ns / 1e9) for bound_ns in cell.bounds_ns), "+Inf"]
+    buckets: list[tuple[str, float, Exemplar | None]] = []
+    cumulative = 0
+    for bound, count, exemplar in zip(bounds, cell.counts, cell.exemplars or [None] * len(bounds), strict=True):
+        cumulative += count
+        buckets.append((bound, cumulative, None if exemplar is None else _exemplar(*exemplar)))
+    family.add_metric(labels, buckets, cell.sum_ns / 1e9)  # type: ignore[arg-type]  # the stub is stricter than its text
+
+
+def _exemplar(span_context: Any, value_ns: int, timestamp: float) -> Exemplar:
+    labels = {"trace_id": f"{span_context.trace_id:032x}", "span_id": f"{span_context.span_id:016x}"}
+    return Exemplar(labels, value_ns / 1e9, timestamp)
+
+
+_collectors: weakref.WeakKeyDictionary[CollectorRegistry, Collector] = weakref.WeakKeyDictionary()
+_collectors_lock = threading.Lock()
+
+
+def ledger_of(registry: CollectorRegistry, buckets: Buckets) -> Ledger:
+    """The ledger of a registry, made at the first call and shown by a collector that is registered then.
+
+    Args:
+        registry: A Prometheus registry.
+        buckets: Bounds that were asked for, by metric name; others keep their default, or what the registry has.
+
+    Raises:
+        BoundsConflict: The registry has the metrics already, with other bounds.
+        Exception: Whatever the registry raises; a `ValueError` where it has metrics of these names already.
+    """
+    with _collectors_lock:
+        collector = _collectors.get(registry)
+        if collector is None:
+            collector = Collector(Ledger({**DEFAULT_BUCKETS, **buckets}))
+            registry.register(collector)
+            _collectors[registry] = collector
+            return collector.ledger
+    collector.ledger.check_bounds(buckets, "registry")
+    return collector.ledger
+
+
+def known_ledger(registry: CollectorRegistry) -> Ledger | None:
+    """The ledger of a registry in which an adapter has metrics."""
+    with _collectors_lock:
+        collector = _collectors.get(registry)
+    return None if collector is None else collector.ledger
