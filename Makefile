@@ -1,10 +1,10 @@
 # Each target makes the environment that it needs from the pinned sets in requirements/ (scripts/make-venv).
 #   PYTHON=python3.12   the interpreter to use, instead of the first suitable one
-#   ARGS='...'          handed on to demo, test, test-all, test-core, bench and guard
+#   ARGS='...'          handed on to demo, test, test-measures, test-all, test-core, bench and guard
 #   JOBS=2              how many test files run at once; 0: one after the other, in pytest's own process (for -s, --pdb)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-core doctest bench guard lint format lock clean venv dashboards grafana-schema
+.PHONY: help demo test test-measures test-all test-core doctest bench guard lint format lock clean venv dashboards grafana-schema
 
 export PYTHON
 export HAMILTON_TELEMETRY_ENABLED ?= false
@@ -17,7 +17,7 @@ python := .venv/bin/python
 code := $(wildcard src examples benchmarks dashboards)
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "make %-13s %s\n", $$1, $$2 }'
 
 venv:
 	@scripts/make-venv .venv requirements/dev.txt editable
@@ -27,6 +27,9 @@ demo: venv ## run the example, a survey of the standard library
 
 test: venv ## run the tests
 	@$(python) $(pytest) $(ARGS)
+
+test-measures: venv ## run the tests that measure shares or durations, and repeat what fails until most of five runs agree
+	@$(python) scripts/measure.py $(ARGS)
 
 test-all: ## run the tests on each Python of VERSIONS that is installed (3.13t: a free-threaded one)
 	@passed=; for version in $(VERSIONS); do \

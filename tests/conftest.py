@@ -20,6 +20,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 from tests.dags import PATIENCE, Stage
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what measures, unless `-m` speaks of it or a test is named: that is `make test-measures`."""
+    if "measures" in config.option.markexpr or any("::" in argument for argument in config.args):
+        return
+    measuring = [item for item in items if item.get_closest_marker("measures")]
+    config.hook.pytest_deselected(items=measuring)
+    items[:] = [item for item in items if not item.get_closest_marker("measures")]
+
+
 @pytest.fixture
 def no_thread_left() -> Iterator[None]:
     """Fails a test which leaves behind a thread that would keep the process alive."""
