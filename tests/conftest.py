@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Hamilton's extensions for other libraries, none of which a test wants: half of the time that a process takes to start.
 os.environ.setdefault("HAMILTON_AUTOLOAD_EXTENSIONS", "0")
@@ -18,6 +19,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from tests.dags import PATIENCE, Stage
+
+# A busy machine fails no property, and CI tries the same examples each time.
+settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ, database=None
+)
+settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -650,6 +650,7 @@ SEARCH = 'const at = document.getElementById("search"); at.value = "load"; at.di
 ZOOM = 'document.getElementById("zoom-in").click()'
 
 
+@pytest.mark.measures
 def test_five_thousand_nodes_stay_usable(open_page: Open) -> None:
     """Open in seconds; a search, a sort and a zoom within what feels immediate."""
     run = layered_run(5_000, workers=16, layers=40)
@@ -665,6 +666,7 @@ def test_five_thousand_nodes_stay_usable(open_page: Open) -> None:
     assert {name: milliseconds < 100 for name, milliseconds in measured.items()} == dict.fromkeys(measured, True)
 
 
+@pytest.mark.measures
 @pytest.mark.slow
 def test_a_run_of_sixty_thousand_nodes_can_be_looked_at(open_page: Open) -> None:
     """Not all are listed, which is said; a search is immediate still, and a zoom takes less than a second or two."""
