@@ -40,6 +40,7 @@ from traced_threadpool.engine.work import (
     current_work,
     help_until_done,
 )
+from traced_threadpool.model import forks
 from traced_threadpool.model.observers import ErrorLog, Observer, Observers
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.model.records import RunRecord, unix_offset_ns
@@ -237,6 +238,10 @@ class FutureAdapter(
         self._source = _GaugeSource(self.name, self.run_name, self._pool)
         for ledger in ledgers:
             ledger.add_source(self._source)
+        self._forget_runs()
+        forks.register(self._forget_runs)
+
+    def _forget_runs(self) -> None:
         self._runs: dict[str, Run] = {}  # those that have started
         # Those that may never start, the oldest first. Threads that meet in an `OrderedDict` can corrupt it, see
         # `free_threading`.
@@ -395,6 +400,7 @@ class FutureAdapter(
         overrides: dict[str, Any] | None,
     ) -> None:
         """Hamilton is about to execute a graph. The run starts with its first node: it may never come to that."""
+        forks.check()
         parent = current_work.get()
         if self._pool.closed and parent is None:
             raise closed_error()

@@ -26,6 +26,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from traced_threadpool.model import forks
 from traced_threadpool.model.atomic_write import write_whole
 
 WEIGHT: Final = 0.25
@@ -44,13 +45,17 @@ class Durations:
     one name at the same moment one may be lost, which an average bears.
     """
 
-    __slots__ = ("_estimates", "changes")
+    __slots__ = ("__weakref__", "_estimates", "changes")
 
     def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
         self._estimates: dict[str, list[float]] = {}  # nanoseconds: the average, and its settled copy
         self.changes = 0  # of what `settled` gives
         for name, value in (seconds or {}).items():
             self.learn(name, value * 1e9)
+        forks.register(self._reset_after_fork)
+
+    def _reset_after_fork(self) -> None:
+        self._estimates = forks.kept_in_child(self._estimates, {})
 
     def __len__(self) -> int:
         return len(self._estimates)

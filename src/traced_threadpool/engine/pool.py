@@ -12,7 +12,6 @@ No lock is held across a call into user code: node functions, hooks, done-callba
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -26,7 +25,7 @@ from typing import Any, Final, Protocol
 
 from traced_threadpool.engine.scheduler import ENDED, RUNNING, RunQueue, Scheduler, Task
 from traced_threadpool.engine.work import NodeFuture, Run, Work, closed_error, current_work
-from traced_threadpool.model.concurrency import members
+from traced_threadpool.model import forks
 from traced_threadpool.model.lock_backoff import let_holder_go_on
 from traced_threadpool.model.observers import Observers
 from traced_threadpool.model.records import NodeRecord
@@ -126,7 +125,7 @@ class Pool:
         self.max_workers = max_workers
         self.closed = False
         self._reset()
-        _pools.add(self)
+        forks.register(self._reset_after_fork)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
@@ -142,13 +141,12 @@ class Pool:
         self._pending = 0
         self._ends_when_idle = False
 
-    def reset_after_fork(self) -> None:
+    def _reset_after_fork(self) -> None:
         """Fresh workers and locks in a forked child: the parent's threads do not exist there."""
         self.executor = _Executor(self, self.max_workers, self._thread_name_prefix)
         if self.closed:
             self.executor.end(wait=False)
         self._reset()
-        self._observers.errors.reset_locks()
 
     # Submitting
 
@@ -838,13 +836,3 @@ Outside = dict[int, tuple[Task, Future[Any]]]
 """Futures that are not the pool's own, each with the task that stands for it, by the future's identity."""
 
 _OUTSIDE_QUEUE = RunQueue()
-_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-
-
-def _reset_after_fork() -> None:
-    for pool in members(_pools):
-        pool.reset_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from traced_threadpool.engine.durations import Durations
+from traced_threadpool.model import forks
 
 CRITICAL_PATH: Final = "critical_path"
 FIFO: Final = "fifo"
@@ -153,6 +154,10 @@ class Planner:
     def __init__(self, policy: PriorityName | Priority, durations: Durations) -> None:
         self._policy = policy
         self._durations = durations
+        self._forget()
+        forks.register(self._forget)
+
+    def _forget(self) -> None:
         self._plans: weakref.WeakKeyDictionary[Any, dict[Hashable, _Plan]] = weakref.WeakKeyDictionary()
 
     def ranks(self, graph: Any, wanted: Hashable, upstream: Callable[[], Mapping[str, tuple[str, ...]]]) -> Ranks:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from traced_threadpool.model import forks
 from traced_threadpool.model.records import NodeRecord, RunRecord
 
 logger = logging.getLogger("traced_threadpool")
@@ -46,6 +47,7 @@ class ErrorLog:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._listeners: list[Callable[[str], None]] = []
+        forks.register(self._reset_after_fork)
 
     def listen(self, listener: Callable[[str], None]) -> None:
         """`listener(component)` is called at each failure; its own failures are dropped."""
@@ -74,9 +76,9 @@ class ErrorLog:
         with self._lock:
             return dict(self._counts)
 
-    def reset_locks(self) -> None:
-        """For a forked child, in which the thread that held the lock does not exist."""
+    def _reset_after_fork(self) -> None:
         self._lock = threading.Lock()
+        self._counts = forks.kept_in_child(self._counts, Counter())
 
 
 class Observers:

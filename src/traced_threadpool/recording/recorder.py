@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from traced_threadpool.engine.scheduler import Task
+from traced_threadpool.model import forks
 from traced_threadpool.model.observers import Observer
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun, is_split
 from traced_threadpool.model.records import (
@@ -66,8 +67,13 @@ class Recorder(Observer):
         self._max_workers = max_workers
         self._max_nodes = max_nodes
         self._on_end = on_end
+        self._keep = keep
+        self._forget()
+        forks.register(self._forget)
+
+    def _forget(self) -> None:
         self._parts: dict[str, _Part] = {}  # by run id, of those that have not ended
-        self._kept: deque[Recording] = deque(maxlen=keep)
+        self._kept: deque[Recording] = deque(maxlen=self._keep)
 
     @property
     def runs(self) -> list[RecordedRun]:

@@ -9,7 +9,6 @@ a run. The queue is bounded: beyond the bound items are dropped and counted.
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import time
 import weakref
@@ -17,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import STORES_IN_ORDER, members
 from traced_threadpool.model.lock_backoff import MOMENT_SECONDS, let_holder_go_on
 from traced_threadpool.model.observers import ErrorLog
@@ -61,6 +61,7 @@ class Background:
         self._idle_seconds = idle_seconds
         self._reset()
         _backgrounds.add(self)
+        forks.register(self._reset_after_fork)
 
     def _reset(self) -> None:
         self._waiting: deque[Any] = deque()
@@ -166,7 +167,7 @@ class Background:
             self._awake = True
         return True
 
-    def reset_after_fork(self) -> None:
+    def _reset_after_fork(self) -> None:
         """The parent ends its own spans; the child starts with none."""
         self._reset()
 
@@ -199,15 +200,8 @@ def flush_all(timeout_seconds: float) -> bool:
     return all(results)
 
 
-def _reset_after_fork() -> None:
-    for background in members(_backgrounds):
-        background.reset_after_fork()
-
-
 def _flush_at_exit() -> None:
     flush_all(EXIT_SECONDS)
 
 
 atexit.register(_flush_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -7,15 +7,13 @@ in one and not in the other.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from traced_threadpool.model.concurrency import members
+from traced_threadpool.model import forks
 from traced_threadpool.model.observers import ErrorLog, Observer
 from traced_threadpool.model.records import NodeRecord, RunRecord, WaitFacts
 from traced_threadpool.waits import shared_memory as b
@@ -121,7 +119,7 @@ class WaitsMeter(CpuMeter, Observer):
         self._lock = threading.Lock()  # nobody waits for it: see `_settle`
         self._left: deque[tuple[Account, int, Sequence[int], Sequence[int], int]] = deque()
         self._accounts: dict[str, Account] = {}
-        _meters.add(self)
+        forks.register(self._reset_after_fork)
 
     def run_started(self, run: RunRecord) -> None:
         run.number = self._service.next_run_number()
@@ -277,9 +275,10 @@ class WaitsMeter(CpuMeter, Observer):
                 self._errors.record(self.component, error)
         return _Reading(None, 0, cpu_ns, start.delay_ns, start.looks, start.seen)
 
-    def reset_after_fork(self) -> None:
-        """For a forked child, in which the thread that held the lock does not exist."""
+    def _reset_after_fork(self) -> None:
         self._lock = threading.Lock()
+        self._left = deque()
+        self._accounts = {}
 
 
 class _Facts:
@@ -332,15 +331,3 @@ def _read_seen(seat: Seat, looks: int) -> None:
     start = seat.row + b.SEEN
     seat.seen = seat.words[start : start + b.KINDS].tolist()
     seat.looks = looks
-
-
-_meters: weakref.WeakSet[WaitsMeter] = weakref.WeakSet()
-
-
-def _reset_after_fork() -> None:
-    for meter in members(_meters):
-        meter.reset_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)

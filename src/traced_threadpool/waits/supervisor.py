@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import STORES_IN_ORDER, members, values
 from traced_threadpool.waits import sampler
 from traced_threadpool.waits import shared_memory as b
@@ -767,5 +768,4 @@ service: Final = Service()
 """The process's own."""
 
 atexit.register(service.stop)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=service.reset_after_fork)
+forks.register(service.reset_after_fork)
