@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from traced_threadpool.engine.scheduler import NEW, RUNNING, RunQueue, Task
 from traced_threadpool.model.concurrency import STORES_IN_ORDER
+from traced_threadpool.model.records import THREADS
 
 if TYPE_CHECKING:
     from traced_threadpool.engine.pool import Pool
@@ -123,7 +124,8 @@ class Work(Task):
         self.dependents = self.cause = self.outcome = self.error = None
         self.inputs = self.parameters = ()
         self.ready_ns = self.started_ns = self.ended_ns = self.cpu_ns = self.aside_ns = self.samples = 0
-        self.thread = self.span = self.span_context = self.state_ns = self.counted_ns = None
+        self.thread = self.span = self.span_context = self.state_ns = self.counted_ns = self.timing = None
+        self.backend = THREADS
 
 
 _DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))

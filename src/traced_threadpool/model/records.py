@@ -20,8 +20,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
+from traced_threadpool.model.timing import Timing
+
 Outcome = Literal["success", "error", "upstream_error", "cancelled"]
 """How a node ended: its function returned; it raised; an upstream failed; it was never started."""
+
+THREADS: Final = "threads"
+"""The backend of nodes that run on this process's own threads."""
 
 RunOutcome = Literal["success", "error", "cancelled"]
 RUN_OUTCOMES: Final[tuple[RunOutcome, ...]] = ("success", "error", "cancelled")
@@ -189,10 +194,13 @@ class NodeRecord:
 
     `state_ns` divides the duration among `STATES`; None where only `cpu_ns` is known. It rests on `samples` looks at
     the worker while it waited. `counted_ns` is what counters add: right in the sum over many executions.
+
+    `backend` names where the function runs; `timing` is what a backend other than this process's threads reports of it.
     """
 
     __slots__ = (
         "aside_ns",
+        "backend",
         "cause",
         "counted_ns",
         "cpu_ns",
@@ -215,6 +223,7 @@ class NodeRecord:
         "submitted_ns",
         "task_id",
         "thread",
+        "timing",
         "token",
     )
 
@@ -252,6 +261,8 @@ class NodeRecord:
         self.span: Any = None
         self.span_context: Any = None
         self.token: Any = None
+        self.backend = THREADS
+        self.timing: Timing | None = None
 
     @property
     def dependency_ns(self) -> int:

@@ -1,0 +1,68 @@
+"""The seam between the pool and what runs a node's function elsewhere.
+
+Each backend of an adapter has a *lane* in the scheduler: `max_workers` nodes of it run at once, each on a dispatch
+thread of this process that holds no slot of the pool's own threads. On that thread the node's whole life takes place,
+hooks of other adapters included; only the call of the node's own function goes through `Backend.call`, which blocks.
+So spans, links, metrics, caching and checks are where they are without a backend.
+
+    timing = Timing()
+    value = backend.call(Call(record=node, function=node.callable, arguments=kwargs), timing)
+
+`timing` is handed in rather than returned, since a call that raises has one as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from traced_threadpool.model.records import NodeRecord
+from traced_threadpool.model.timing import Timing
+
+__all__ = ["Backend", "Call", "Timing"]
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of a node's own function. `arguments` is one dict, since a parameter may have any name."""
+
+    record: NodeRecord
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+
+
+class Backend(Protocol):
+    """Runs functions somewhere. Methods are called from any thread; `call` by at most `max_workers` at once."""
+
+    @property
+    def max_workers(self) -> int:
+        """How many nodes of this backend run at once."""
+
+    def open(self, name: str) -> None:
+        """An adapter begins to use it, under this name. It may start workers now or at the first call.
+
+        Raises:
+            RuntimeError: It is in use by another adapter, or closed.
+            ImportError: An extra is missing; the message says how to install it.
+        """
+
+    def call(self, call: Call, timing: Timing) -> Any:
+        """Calls the function where this backend runs nodes, and blocks until its value is here.
+
+        It runs inside the node's context: the current span is the node's.
+
+        Args:
+            call: What to call.
+            timing: Filled in as things happen, also by a call that raises.
+
+        Raises:
+            BaseException: What the function raised, with the remote traceback as its cause; or why it could not be
+                called, naming the node and the parameter.
+        """
+
+    def cancel(self, call: Call) -> None:
+        """Nobody wants the value any more: `call` should raise soon. Does not block. Calls not running are ignored."""
+
+    def close(self) -> None:
+        """No more calls. Running ones were waited for, or cancelled. Workers are gone when it returns."""
