@@ -9,7 +9,7 @@
 export PYTHON
 export HAMILTON_TELEMETRY_ENABLED ?= false
 
-VERSIONS ?= 3.10 3.11 3.12 3.13
+VERSIONS ?= 3.10 3.11 3.12 3.13 3.14
 ARGS ?=
 JOBS ?= 2
 pytest := -m pytest -n $(JOBS) --dist loadfile
@@ -31,7 +31,7 @@ test: venv ## run the tests
 test-measures: venv ## run the tests that measure shares or durations, and repeat what fails until most of five runs agree
 	@$(python) scripts/measure.py $(ARGS)
 
-test-all: ## run the tests on each Python of VERSIONS that is installed (3.13t: a free-threaded one)
+test-all: ## run the tests on each Python of VERSIONS that is installed (3.14t: a free-threaded one)
 	@passed=; for version in $(VERSIONS); do \
 		if ! found=$$(scripts/find-python $$version 2>/dev/null); then \
 			echo "== Python $$version: not installed, skipped"; continue; fi; \

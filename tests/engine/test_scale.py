@@ -19,6 +19,8 @@ from benchmarks.linear_tasks import linear_task_state
 from tests.telemetry.telemetry_helpers import make_dynamic_driver, objects_of_ours
 from traced_threadpool import FutureAdapter
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["untraced", "metrics"])
 def adapter(request: pytest.FixtureRequest) -> Iterator[FutureAdapter]:

@@ -12,6 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.telemetry.telemetry_helpers import COUNTED_FROM_ZERO, run_program
 from traced_threadpool.telemetry import names
 
+pytestmark = pytest.mark.slow
+
 PRELUDE = """
 import os, sys, threading, time
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = sys.argv[1]

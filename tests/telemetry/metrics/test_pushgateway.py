@@ -22,6 +22,8 @@ from tests.telemetry.telemetry_helpers import COUNTED_FROM_ZERO, Gate, Labels, m
 from traced_threadpool import push_metrics
 from traced_threadpool.telemetry import names
 
+pytestmark = pytest.mark.slow
+
 PUSHGATEWAY = shutil.which("prometheus-pushgateway")
 needs_gateway = pytest.mark.skipif(PUSHGATEWAY is None, reason="needs Debian's prometheus-pushgateway")
 

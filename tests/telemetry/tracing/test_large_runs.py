@@ -206,6 +206,7 @@ def test_a_node_that_raised_has_its_span(traces: Traces, adapter: FutureAdapter)
     assert traces.attributes("hamilton.run")["hamilton.run.node.spans.left_out"] == 301 - len(node_names(traces))
 
 
+@pytest.mark.slow
 def test_metrics_are_of_all_nodes(traces: Traces) -> None:
     """Whatever the trace leaves out."""
     registry = CollectorRegistry()

@@ -22,6 +22,8 @@ from tests.telemetry.telemetry_helpers import LIMIT_SECONDS, make_dynamic_driver
 from traced_threadpool import FutureAdapter
 from traced_threadpool.telemetry.tracing.large_runs import DEFAULT_LARGE_RUN
 
+pytestmark = pytest.mark.slow
+
 BRANCHES = 10_000
 OF_BRANCHES = {"number": 1, "doubled": BRANCHES, "shifted": BRANCHES, "total": 1}
 
