@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from traced_threadpool.analysis.diagnosis.diagnose import Diagnosis, diagnose
+from traced_threadpool.model.formatting import duration
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.records import STATES
 
@@ -48,7 +49,7 @@ def _whole(run: RecordedRun) -> Table:
     table = Table(title="The run", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    table.add_row("duration", _shown(run.duration_ns / 1e9))
+    table.add_row("duration", duration(run.duration_ns))
     table.add_row("outcome", run.outcome)
     table.add_row("nodes", str(len(run.nodes)))
     table.add_row("workers at most", UNKNOWN if run.max_workers is None else str(run.max_workers))
@@ -68,12 +69,12 @@ def _by_state(run: RecordedRun) -> Table:
     for state in STATES:
         if state in known or run.attribution != NOT_ATTRIBUTED:
             seconds = known.get(state, 0.0)
-            table.add_row(state, _shown(seconds), f"{seconds / total:.0%}" if total else "-")
+            table.add_row(state, duration(seconds * 1e9), f"{seconds / total:.0%}" if total else "-")
         else:
             table.add_row(state, UNKNOWN, "")
     table.add_section()
-    table.add_row("all states", _shown(total), "")
-    table.add_row("in the queue, before", _shown(queued_seconds(run)), "")
+    table.add_row("all states", duration(total * 1e9), "")
+    table.add_row("in the queue, before", duration(queued_seconds(run) * 1e9), "")
     return table
 
 
@@ -84,13 +85,13 @@ def _slowest(run: RecordedRun) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("states")
     for node in sorted(run.nodes, key=lambda node: -node.duration_ns)[:SLOWEST]:
-        table.add_row(node.name, _shown(node.duration_ns / 1e9), _shown(node.queue_ns / 1e9), _states(node))
+        table.add_row(node.name, duration(node.duration_ns), duration(node.queue_ns), _states(node))
     return table
 
 
 def _states(node: NodeExecution) -> str:
     largest = sorted(((held, state) for state, held in node.states.items() if held), reverse=True)
-    return ", ".join(f"{state} {_shown(held / 1e9)}" for held, state in largest)
+    return ", ".join(f"{state} {duration(held)}" for held, state in largest)
 
 
 def _gil_holders(holders: Mapping[str, int]) -> Table:
@@ -98,7 +99,7 @@ def _gil_holders(holders: Mapping[str, int]) -> Table:
     table.add_column("node, or thread outside of the pool")
     table.add_column("waiting that it caused", justify="right")
     for holder, held in sorted(holders.items(), key=lambda row: -row[1])[:SLOWEST]:
-        table.add_row(holder, _shown(held / 1e9))
+        table.add_row(holder, duration(held))
     return table
 
 
@@ -106,16 +107,3 @@ def _first_finding(diagnosis: Diagnosis) -> str:
     first = diagnosis.findings[0]
     lines = [f"[bold]First finding: {first.cause}[/bold]", *(f"- {escape(evidence)}" for evidence in first.evidence)]
     return "\n".join([*lines, escape(first.advice)])
-
-
-def _shown(seconds: float) -> str:
-    """Three digits or so, in the unit that fits.
-
-    >>> _shown(0.0000042), _shown(0.0173), _shown(12.5)
-    ('4 us', '17.3 ms', '12.50 s')
-    """
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.0f} us"
-    if seconds < 1:
-        return f"{seconds * 1e3:.1f} ms"
-    return f"{seconds:.2f} s"

@@ -22,6 +22,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from traced_threadpool.model.formatting import duration
+
 from .trace_lines import NodeSpan, RunSpan
 
 NEVER_RAN = frozenset({"upstream_error", "cancelled"})
@@ -201,13 +203,4 @@ def _line(*parts: tuple[str, str]) -> Text:
 
 
 def _duration(seconds: float) -> str:
-    """Three digits or so, in the unit that fits.
-
-    >>> _duration(0.0000042), _duration(0.0173), _duration(12.5)
-    ('4 us', '17.3 ms', '12.50 s')
-    """
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.0f} us"
-    if seconds < 1:
-        return f"{seconds * 1e3:.1f} ms"
-    return f"{seconds:.2f} s"
+    return duration(seconds * 1e9)

@@ -98,7 +98,7 @@ def _node(span: dict[str, Any], attributes: dict[str, Any], names: dict[str, str
     states = {
         key.removeprefix(_WAIT).removesuffix(_SECONDS): value
         for key, value in attributes.items()
-        if key.startswith(_WAIT)
+        if key.startswith(_WAIT) and key.endswith(_SECONDS)  # and not how many samples they rest on
     }
     if "hamilton.node.cpu.duration" in attributes:
         states = {"cpu": attributes["hamilton.node.cpu.duration"], **states}

@@ -19,9 +19,9 @@ from tests.analysis.synthetic_runs import NASTY_NAMES, layered_run, slowed, writ
 from tests.dags import eventually
 from traced_threadpool.analysis.difference import compare
 from traced_threadpool.analysis.trace_file import read_runs
+from traced_threadpool.model.formatting import duration
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.report.explanation import explain
-from traced_threadpool.report.quantities import duration
 from traced_threadpool.report.verdict import path_name
 
 pytest.importorskip("click", reason="needs the extra [report]")

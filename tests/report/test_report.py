@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from tests.analysis.synthetic_runs import NASTY_NAMES, layered_run
 from traced_threadpool.analysis.diagnosis.analyzed_run import Look
+from traced_threadpool.model.formatting import change, duration, one_line, percent
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.report.as_json import explanation_json
 from traced_threadpool.report.curve import curve, workers_to_try
@@ -28,7 +29,6 @@ from traced_threadpool.report.explanation import explain
 from traced_threadpool.report.notebook import notebook_html
 from traced_threadpool.report.page import MAX_NODES, page, script_json
 from traced_threadpool.report.palette import DARK_BACKGROUND, LIGHT_BACKGROUND, LOOKS
-from traced_threadpool.report.quantities import change, duration, one_line, percent
 from traced_threadpool.report.timeline import timeline
 from traced_threadpool.report.verdict import title
 

@@ -13,12 +13,12 @@ from typing import Any, Literal
 import pytest
 
 from tests.analysis.synthetic_runs import NASTY_NAMES, layered_run
+from traced_threadpool.model.formatting import duration, one_line, percent
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.records import STATES
 from traced_threadpool.report.explanation import explain
 from traced_threadpool.report.page import page as page_of
 from traced_threadpool.report.palette import LOOKS
-from traced_threadpool.report.quantities import duration, one_line, percent
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (it is in the dev group)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

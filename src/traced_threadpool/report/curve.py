@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from traced_threadpool.analysis.diagnosis.analyzed_run import Look
-from traced_threadpool.analysis.diagnosis.words import count
 from traced_threadpool.analysis.replay.what_if import MOST_WORKERS, Limit, Scaling, scale
+from traced_threadpool.model.formatting import change, count, duration
 from traced_threadpool.model.recorded_run import RecordedRun
-from traced_threadpool.report.quantities import change, duration
 
 LIMITS: Final[dict[Limit, str]] = {
     "gil": "the interpreter lock",

@@ -11,12 +11,11 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from traced_threadpool.analysis.diagnosis.diagnose import Finding
-from traced_threadpool.analysis.diagnosis.words import count
+from traced_threadpool.model.formatting import count, duration, one_line, percent
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.records import State
 from traced_threadpool.report.explanation import Explanation, explain
 from traced_threadpool.report.palette import LOOKS
-from traced_threadpool.report.quantities import duration, one_line, percent
 from traced_threadpool.report.timeline import timeline
 from traced_threadpool.report.verdict import expected_gain, path_name, title
 

@@ -19,18 +19,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import cache
 from importlib.resources import files
+from statistics import median_low
 from typing import Any, Final
 
 from traced_threadpool._version import __version__
 from traced_threadpool.analysis.diagnosis.diagnose import Finding
-from traced_threadpool.analysis.diagnosis.words import count
+from traced_threadpool.model.formatting import change, count, duration, one_line, percent
 from traced_threadpool.model.recorded_run import NodeExecution
 from traced_threadpool.model.records import OUTCOMES, STATES
 from traced_threadpool.recording.critical_path import Step
 from traced_threadpool.report.curve import Curve
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.palette import LOOKS
-from traced_threadpool.report.quantities import change, duration, one_line, percent
 from traced_threadpool.report.timeline import levels, timeline
 from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
 
@@ -287,7 +287,7 @@ def _figures(explanation: Explanation) -> str:
         ),
         (
             "Queue wait, median",
-            duration(waits[len(waits) // 2]) if waits else "-",
+            duration(median_low(waits)) if waits else "-",
             f"{duration(waits[-1])} at most; up to {explanation.peak_queue:,} queued" if waits else "",
         ),
         ("Nodes", f"{len(run.nodes):,}", ", ".join(nodes_more) or count(names, "name")),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from traced_threadpool.analysis.diagnosis.words import count
 from traced_threadpool.analysis.replay.what_if import Plan, Scaling, scale
 from traced_threadpool.engine.priorities import PriorityName
+from traced_threadpool.model.formatting import count
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.report.curve import Point, points_of
 

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from traced_threadpool.analysis.diagnosis.diagnose import Finding
-from traced_threadpool.analysis.diagnosis.words import count
 from traced_threadpool.analysis.difference import Difference
+from traced_threadpool.model.formatting import change, count, duration, one_line, percent, signed
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.model.records import State
 from traced_threadpool.recording.critical_path import OUTSIDE, Step
@@ -25,8 +25,6 @@ from traced_threadpool.report.curve import LIMITS, Curve, Point
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.palette import LOOKS
 from traced_threadpool.report.prediction import Prediction
-from traced_threadpool.report.quantities import change, one_line, percent
-from traced_threadpool.report.quantities import duration as _duration
 from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
 
 STEPS: Final = 15
@@ -34,11 +32,6 @@ SLOWEST: Final = 10
 MAX_NAME: Final = 48
 
 _TONES: Final = {"bad": "bold red", "good": "bold green", "plain": "bold"}
-
-
-def duration(ns: float) -> str:
-    """As on the page, in characters that every terminal has."""
-    return _duration(ns).replace("µ", "u")
 
 
 def explanation_text(explanation: Explanation) -> Iterator[RenderableType]:
@@ -86,7 +79,7 @@ def _finding(number: int, finding: Finding, run: RecordedRun) -> RenderableType:
         lines.append(_indented(Text(one_line(finding.advice))))
     gain = expected_gain(finding, run)
     if gain is not None:
-        lines.append(_indented(Text(gain.replace("µ", "u"), style="bold")))
+        lines.append(_indented(Text(gain, style="bold")))
     return Group("", *lines)
 
 
@@ -172,7 +165,7 @@ def _slowest(explanation: Explanation) -> RenderableType:
 
 def _curve(curve: Curve) -> RenderableType:
     table = _predictions(curve.recorded_ns, _telling(curve))
-    return _section("What more workers would give, by replay", table, Text(curve.summary.replace("µ", "u")))
+    return _section("What more workers would give, by replay", table, Text(curve.summary))
 
 
 def _telling(curve: Curve) -> Sequence[Point]:
@@ -188,7 +181,7 @@ def _predictions(recorded_ns: int, points: Iterable[Point]) -> Table:
         table.add_row(
             f"{point.workers:,}",
             duration(point.makespan_ns),
-            change(before_ns=recorded_ns, after_ns=point.makespan_ns).replace("µ", "u"),
+            change(before_ns=recorded_ns, after_ns=point.makespan_ns),
             Text(point.limit),
         )
     return table
@@ -227,12 +220,12 @@ def difference_text(difference: Difference) -> Iterator[RenderableType]:
             known = () if node is None else (node.before.path_ns, node.after.path_ns)
             table.add_row(
                 *([duration(ns) for ns in known] or ["", ""]),
-                _signed(by_ns),
+                signed(by_ns),
                 Text(one_line(path_name(name), MAX_NAME)),
             )
         if len(parts) > SLOWEST:
             rest = sum(by_ns for _, by_ns in parts[SLOWEST:])
-            table.add_row("", "", _signed(rest), Text(f"({len(parts) - SLOWEST:,} others)", style="dim"))
+            table.add_row("", "", signed(rest), Text(f"({len(parts) - SLOWEST:,} others)", style="dim"))
         yield _section("What the change is made of: the critical path, by node", table)
     yield from _changed_nodes(difference)
 
@@ -253,8 +246,8 @@ def _changed_nodes(difference: Difference) -> Iterator[RenderableType]:
         table.add_row(
             duration(node.before.duration_ns) if node.before.count else "-",
             duration(node.after.duration_ns) if node.after.count else "-",
-            node.kind if node.kind in ("new", "gone") else _signed(node.change_ns),
-            f"{state} {_signed(by_ns)}" if state else "-",
+            node.kind if node.kind in ("new", "gone") else signed(node.change_ns),
+            f"{state} {signed(by_ns)}" if state else "-",
             "yes" if (node.name, node.inside) in mattering else "no",
             name,
         )
@@ -263,11 +256,7 @@ def _changed_nodes(difference: Difference) -> Iterator[RenderableType]:
 
 
 def _changed(before_ns: int, after_ns: int) -> str:
-    return change(before_ns=before_ns, after_ns=after_ns).replace("µ", "u").replace("none", "no change")
-
-
-def _signed(ns: int) -> str:
-    return f"{'+' if ns > 0 else ''}{duration(ns)}"
+    return change(before_ns=before_ns, after_ns=after_ns).replace("none", "no change")
 
 
 def _table(*columns: str, left: Sequence[int] | None = None) -> Table:

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from traced_threadpool.analysis.diagnosis.diagnose import Cause, Finding
+from traced_threadpool.model.formatting import duration, one_line, percent
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.recording.critical_path import DEPENDENCY, OUTSIDE, QUEUE
-from traced_threadpool.report.quantities import duration, one_line, percent
 
 Tone = Literal["bad", "good", "plain"]
 

@@ -1,19 +1,28 @@
-"""Numbers and names into what people read: every number with its unit, every name on one line.
+"""Numbers and names as people read them: the one way to write a duration, a share, a count or a name.
+
+Here and not in `report`, since the sentences of `analysis` hold numbers too, and a figure must not be written in two
+ways on one screen.
 
 >>> [duration(ns) for ns in (0, 850, 12_340, 1_234_000, 999_960_000, 12_345_000_000, 125_000_000_000)]
 ['0 s', '850 ns', '12.3 µs', '1.23 ms', '1.00 s', '12.3 s', '2 min 5 s']
+>>> share(0), share(0.0004), share(0.25), share(0.9999), share(1)
+('0 %', '<1 %', '25 %', '>99 %', '100 %')
 >>> change(before_ns=4_000_000_000, after_ns=3_000_000_000), change(before_ns=4_000_000_000, after_ns=4_001_000_000)
 ('-1.00 s (-25 %)', '+1.00 ms (<1 %)')
+>>> count(1, "node"), count(12_000, "node")
+('1 node', '12,000 nodes')
+>>> listed(["a", "b", "c", "d", "e", "f"], limit=3)
+'a, b, c and 3 more'
 >>> one_line("a\\x1b[31m\\n</script>")
 'a\\\\x1b[31m\\\\n</script>'
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from traced_threadpool.analysis.diagnosis.words import share
-
+MAX_NAME: Final = 60
 _UNITS: Final = ((1, "ns"), (1_000, "µs"), (1_000_000, "ms"), (1_000_000_000, "s"))
 
 
@@ -40,6 +49,24 @@ def _clock(seconds: int) -> str:
     return f"{minutes} min {seconds} s"
 
 
+def signed(ns: float) -> str:
+    """A difference, with its sign.
+
+    >>> signed(1_500), signed(-1_500), signed(0)
+    ('+1.50 µs', '-1.50 µs', '0 s')
+    """
+    return f"{'+' if ns >= 0.5 else ''}{duration(ns)}"
+
+
+def share(part: float) -> str:
+    """In whole percent; what is there is never shown as none, and what is missing never as all."""
+    if 0 < part < 0.00995:
+        return "<1 %"
+    if 0.99 < part < 1:
+        return ">99 %"
+    return f"{part * 100:,.0f} %"
+
+
 def percent(part: float, whole: float) -> str:
     """A share, where there is something to have one of.
 
@@ -54,11 +81,29 @@ def change(*, before_ns: float, after_ns: float) -> str:
     difference = after_ns - before_ns
     if abs(difference) < 0.5:
         return "none"
-    sign = "-" if difference < 0 else "+"
     if before_ns <= 0:
-        return f"{sign}{duration(abs(difference))}"
+        return signed(difference)
     part = share(abs(difference) / before_ns)
-    return f"{sign}{duration(abs(difference))} ({part if part.startswith('<') else sign + part})"
+    sign = "" if part.startswith("<") else "-" if difference < 0 else "+"
+    return f"{signed(difference)} ({sign}{part})"
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], limit: int = 4) -> str:
+    """The first names, and how many more there are."""
+    shown = [shortened(name) for name in names[:limit]]
+    if len(names) > limit:
+        return f"{', '.join(shown)} and {len(names) - limit:,} more"
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
+def shortened(name: str) -> str:
+    """A name in a sentence, without the middle of an endless one."""
+    return one_line(name, MAX_NAME)
 
 
 def one_line(name: str, limit: int = 0) -> str:
