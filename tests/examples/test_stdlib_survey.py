@@ -552,6 +552,7 @@ TRACE = [
                 "hamilton.node.tag.stage": "read",
                 "hamilton.node.cpu.duration": 0.25,
                 "hamilton.node.wait.disk.duration": 0.75,
+                "hamilton.node.wait.samples": 40,
             },
         ),
         _span("09", "GET", 10.6, 10.7, {"http.request.method": "GET"}),
@@ -676,9 +677,9 @@ def test_a_run_without_nodes_or_length_divides_by_nothing() -> None:
 def test_the_trace_is_a_tree_in_order_of_starts_with_links_by_name() -> None:
     assert _shown(trace_tree(RUN)) == (
         "my run  4.00 s  error  trace " + "a1" * 16 + "\n"
-        "├── +500.0 ms  load  1.00 s  queued 500.0 ms  success\n"
-        "├── +1.50 s  work  2.00 s  queued 0 us  error  <- load, ff\n"
-        "└── +3.50 s  after  0 us  queued 0 us  upstream_error  <- work\n"
+        "├── +500 ms  load  1.00 s  queued 500 ms  success\n"
+        "├── +1.50 s  work  2.00 s  queued 0 s  error  <- load, ff\n"
+        "└── +3.50 s  after  0 s  queued 0 s  upstream_error  <- work\n"
     )
 
 
@@ -693,8 +694,8 @@ def test_the_tables_of_a_run_show_its_states_and_slowest_nodes() -> None:
 
     headings = next(line for line in text.splitlines() if "stage" in line and "duration" in line)
     assert re.findall(r"\w+", headings) == ["stage", "nodes", "duration", "cpu", "disk"]
-    assert re.search(r"read\W+1\W+1\.00 s\W+250\.0 ms\W+750\.0 ms", text)
-    assert re.search(r"work\W+2\.00 s\W+0 us\W+50%", text)
+    assert re.search(r"read\W+1\W+1\.00 s\W+250 ms\W+750 ms", text)
+    assert re.search(r"work\W+2\.00 s\W+0 s\W+50%", text)
     assert re.search(r"parallelism.*0\.75", text)
 
 
