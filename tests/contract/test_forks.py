@@ -11,6 +11,10 @@ from tests.dags import run_process
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
+# A child that Python has not seen being forked hangs at its end from 3.13 on, wherever the parent had an executor:
+# the interpreter joins the parent's threads, by handles that only its own fork resets.
+ENDS = ["os._exit(7)", *(["sys.exit(7)", "adapter.close(); sys.exit(7)"] if sys.version_info < (3, 13) else [])]
+
 CHILD = """
 def one() -> int:
     return 1
@@ -254,7 +258,7 @@ in_child(refused)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="calls the C library's fork")
-@pytest.mark.parametrize("ends", ["os._exit(7)", "sys.exit(7)", "adapter.close(); sys.exit(7)"])
+@pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("telemetry", ["", "tracing=False, metrics=False, attribution=False", "record=True"])
 def test_a_fork_that_python_does_not_see(telemetry: str, ends: str) -> None:
     """As uWSGI makes it, without `py-call-osafterfork`: the child runs a driver on workers of its own, and ends."""
@@ -301,7 +305,7 @@ with adapter._pool._lock, adapter._errors._lock:  # as another thread would have
     pid = ctypes.PyDLL(None).fork()
     if pid == 0:
         say("child:", runs.execute(["two"]), adapter.telemetry_errors)
-        sys.exit(7)
+        os._exit(7)
 say("exit", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 release.set()
 say(futures["held"].result(60))
