@@ -1,32 +1,31 @@
 """A file of spans into recorded runs. What kind of file it is, its content tells:
 
-- lines of OTLP/JSON, as our own exporter and a collector's write them: read line by line, whatever the size;
-- one document of OTLP/JSON, as Tempo answers it;
-- one document of Jaeger's JSON, as its page downloads it;
-- any of them compressed by gzip.
+- documents of OTLP/JSON, as our own exporter and a collector write them, one a line, or Tempo answers them;
+- documents of Jaeger's JSON, as its page downloads them;
+- any of them compressed by gzip, in UTF-8, UTF-16 or UTF-32.
 
-A line that a killed process left half written is skipped, and each run's `problems` say so.
+Documents may be laid out in any way: one a line, printed over many lines, several on a line, in arrays. What a killed
+process left half written is skipped, and each run's `problems` say so.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
-import re
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from io import BufferedReader
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from traced_threadpool.analysis.trace_forms.from_spans import Gathered, runs_from
+from traced_threadpool.analysis.trace_forms.byte_streams import GzipDamaged, utf8_stream
+from traced_threadpool.analysis.trace_forms.documents import KNOWN_BEGINNING, Documents, TooLarge
+from traced_threadpool.analysis.trace_forms.from_spans import runs_from
+from traced_threadpool.analysis.trace_forms.grouping import Gathered
 from traced_threadpool.analysis.trace_forms.jaeger_json import jaeger_span, jaeger_spans, jaeger_traces
 from traced_threadpool.analysis.trace_forms.otlp_json import otlp_span, otlp_spans, resource_spans
-from traced_threadpool.analysis.trace_forms.span import Found
+from traced_threadpool.analysis.trace_forms.span import Found, Span, Unreadable
 from traced_threadpool.model.recorded_run import RecordedRun
 
 MAX_DOCUMENT_BYTES: Final = 512 * 2**20
@@ -41,12 +40,7 @@ EXPECTED: Final = (
     "downloaded from Jaeger"
 )
 
-_GZIP: Final = b"\x1f\x8b"
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-_INDENTATION: Final = re.compile(rb"\n\s*")
 _PROGRESS_BYTES: Final = 2**20
-_LINES_OF_A_DOCUMENT: Final = 1_000
-"""So many lines none of which is a document, and they are part of one."""
 _OTHER_SIGNALS: Final = ("resourceMetrics", "resourceLogs", "resourceProfiles")
 
 
@@ -103,50 +97,39 @@ class _Reading:
     raw: BufferedReader
     progress: Callable[[int], None] | None
     limit: int
-    torn_lines: int = 0
-    torn_last: bool = False
-    truncated: bool = False
-    other_documents: int = 0
-    is_empty: bool = True
+    documents: Documents = field(init=False)
+    is_cut_off: bool = False
+    other_signals: int = 0
     told: int = 0
 
     def found(self) -> Iterator[Found]:
         """The spans, document by document."""
-        stream = self._stream()
-        start: list[bytes] = []  # lines that mean nothing alone: a document over several lines, perhaps
-        in_lines = False
-        while line := self._read(stream.readline, self.limit + 1):
-            if len(line) > self.limit:
-                raise TraceFileError(self._too_large())
-            if not line.strip():
-                continue
-            found = self._found_in(line)
-            if found is not None:
-                if not in_lines:
-                    in_lines = True
-                    self.torn_lines += len(start)
-                self.torn_last = False
-                yield found
-            elif in_lines:
-                self.torn_lines += 1
-                self.torn_last = True
-            else:
-                start.append(line)
-                if len(start) == _LINES_OF_A_DOCUMENT:
-                    break
-        if start and not in_lines:
-            yield self._whole_document(start, stream)
+        try:
+            stream = utf8_stream(self.raw, self._cut_off)
+            self.documents = Documents(stream, limit=self.limit, object_hook=_reduced, progress=self.tell)
+            yield from self.documents.read(self._spans_of)
+        except GzipDamaged as error:
+            raise TraceFileError(f"{self.shown} is compressed and damaged ({error}); {EXPECTED}") from error
+        except TooLarge as error:
+            raise TraceFileError(
+                f"{self.shown} is a single JSON document, or has a line, of more than {self.limit:,} bytes, which "
+                "would be held in memory as a whole; download fewer traces at a time, or write lines of OTLP/JSON, or "
+                "give max_document_bytes"
+            ) from error
+        if not self.documents.known and (self.documents.unread_lines or self.documents.first_brackets):
+            raise TraceFileError(self._no_document())
 
     def problems(self) -> list[str]:
         problems: list[str] = []
-        if self.truncated:
+        if self.is_cut_off:
             problems.append("The compressed file is cut off; what comes before was read.")
-        if self.torn_last:
+        if cut := self.documents.cut_lines:
             problems.append(
-                "The last line is not whole, as a killed process leaves it: spans of the last moments are missing."
+                f"The last {'line' if cut == 1 else 'document'} is not whole, as a killed process leaves it: spans of "
+                "the last moments are missing."
             )
-        if torn := self.torn_lines - self.torn_last:
-            problems.append(f"{torn} of the file's lines could not be read: spans may be missing.")
+        if unread := self.documents.unread_lines - cut:
+            problems.append(f"{unread} of the file's lines could not be read: spans may be missing.")
         return problems
 
     def tell(self, *, at_end: bool = False) -> None:
@@ -157,39 +140,10 @@ class _Reading:
             self.told = position
             self.progress(position)
 
-    def _stream(self) -> BufferedReader | gzip.GzipFile:
-        is_compressed = self.raw.peek(len(_GZIP)).startswith(_GZIP)
-        return gzip.GzipFile(fileobj=self.raw) if is_compressed else self.raw
-
-    def _read(self, read: Callable[[int], bytes], size: int) -> bytes:
-        """A piece of the file, which may be compressed; nothing at its end, or where it is cut off."""
-        try:
-            piece = read(size)
-        except (EOFError, zlib.error):
-            self.truncated = True
-            return b""
-        except gzip.BadGzipFile as error:
-            raise TraceFileError(f"{self.shown} is compressed and damaged ({error}); {EXPECTED}") from error
-        self.is_empty = self.is_empty and not piece
-        self.tell()
-        return piece
-
-    def _found_in(self, line: bytes) -> Found | None:
-        """The spans of a line that is a document, be it without spans; None where it is none."""
-        line = line.strip()
-        if not line.startswith((b"{", b"[", _BYTE_ORDER_MARK)) or not line.endswith((b"}", b"]")) or len(line) == 2:
-            return None
-        try:
-            document = _parse(line)
-        except ValueError:
-            return None
-        return self._spans_of(document)
+    def _cut_off(self) -> None:
+        self.is_cut_off = True
 
     def _spans_of(self, document: Any) -> Found | None:
-        if isinstance(document, list):
-            parts = [self._spans_of(part) for part in document if isinstance(part, dict)]
-            found = [part for part in parts if part is not None]
-            return chain.from_iterable(found) if found else None
         if not isinstance(document, dict):
             return None
         if (resources := resource_spans(document)) is not None:
@@ -197,61 +151,33 @@ class _Reading:
         if (traces := jaeger_traces(document)) is not None:
             return jaeger_spans(traces)
         if any(signal in document for signal in _OTHER_SIGNALS):
-            self.other_documents += 1
+            self.other_signals += 1
             return iter(())
         return None
 
-    def _whole_document(self, start: list[bytes], stream: BufferedReader | gzip.GzipFile) -> Found:
-        """One document over several lines, or what is none."""
-        lines = len(start)
-        pieces = bytearray(b"".join(start))
-        start.clear()
-        is_ascii_like = b"\0" not in pieces[:4]  # not UTF-16
-        while piece := self._read(stream.read, _PROGRESS_BYTES):
-            # Line breaks and indentation mean nothing, and make up half of a document written for people.
-            pieces += _INDENTATION.sub(b"", piece) if is_ascii_like else piece
-            if len(pieces) > self.limit:
-                raise TraceFileError(self._too_large())
-        text = bytes(pieces)
-        del pieces
-        try:
-            document = _parse(text)
-        except ValueError as error:
-            raise TraceFileError(self._not_json(text, lines, error)) from error
-        del text
-        found = self._spans_of(document)
-        if found is None:
-            raise TraceFileError(f"{self.shown} holds {_what(document)}; {EXPECTED}")
-        return found
-
-    def _not_json(self, text: bytes, lines: int, error: ValueError) -> str:
-        if self.truncated:
+    def _no_document(self) -> str:
+        documents = self.documents
+        text = documents.first_unread or documents.first_brackets
+        if self.is_cut_off:
             return f"{self.shown} is compressed and cut off before its first document ends; download or copy it again"
-        if b"\0" in text[:4096]:
+        if "\0" in text[:4096]:
             return f"{self.shown} is binary; {EXPECTED}"
-        if lines == 1 and text.lstrip().startswith(b'{"resourceSpans"'):
+        if documents.others:
+            several = "lines of JSON, the first of them " if documents.others > 1 else ""
+            return f"{self.shown} holds {several}{_what(documents.first_other)}; {EXPECTED}"
+        if documents.cut_lines == 1 and text.startswith('{"resourceSpans"'):
             return (
                 f"{self.shown} holds half a line of spans and no whole one: the process that wrote it was killed, or "
                 "is writing; run it to its end, or until the next batch of spans is written"
             )
-        first = text.split(b"\n", 1)[0]
-        with suppress(ValueError):
-            return f"{self.shown} holds lines of JSON, the first of them {_what(_parse(first))}; {EXPECTED}"
-        return f"{self.shown} is not JSON ({error}); {EXPECTED}"
-
-    def _too_large(self) -> str:
-        return (
-            f"{self.shown} is a single JSON document, or has a line, of more than {self.limit:,} bytes, which would be "
-            "held in memory as a whole; download fewer traces at a time, or write lines of OTLP/JSON, or give "
-            "max_document_bytes"
-        )
-
-
-def _parse(text: bytes) -> Any:
-    try:
-        return json.loads(text, object_hook=_reduced)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+        if documents.cut_lines and KNOWN_BEGINNING.match(text):
+            return f"{self.shown} holds the beginning of a trace, and is cut off; download or copy it again"
+        try:
+            return f"{self.shown} holds {_what(json.loads(text))}; {EXPECTED}"
+        except ValueError as error:
+            return f"{self.shown} is not JSON ({error}); {EXPECTED}"
+        except RecursionError:
+            return f"{self.shown} is not JSON (nested too deeply); {EXPECTED}"
 
 
 def _reduced(found: dict[str, Any]) -> Any:
@@ -270,6 +196,8 @@ def _what(document: Any) -> str:
     if isinstance(document, dict):
         keys = ", ".join(repr(key) for key in list(document)[:5])
         return f"a JSON object with the keys {keys}" if keys else "an empty JSON object"
+    if isinstance(document, (Span, Unreadable, tuple)):
+        return "a single span, without the document that it was part of"
     return f"JSON that is not an object but a {type(document).__name__}"
 
 
@@ -282,11 +210,11 @@ def _nothing_found(shown: str, gathered: Gathered, reading: _Reading) -> str:
         )
     if gathered.unreadable:
         return f"{shown} holds spans, but none with usable ids and times; {EXPECTED}"
-    if reading.other_documents:
+    if reading.other_signals:
         return f"{shown} holds metrics or logs, and no spans; {EXPECTED}"
-    if reading.truncated:
+    if reading.is_cut_off:
         return f"{shown} is compressed and cut off before its first line ends; download or copy it again"
-    if reading.is_empty:
+    if reading.documents.is_empty:
         return f"{shown} is empty; {EXPECTED}. A running program's spans are written in batches: wait, or let it end"
     return f"{shown} holds a trace without a span; {EXPECTED}"
 

@@ -1,7 +1,7 @@
 """Jaeger's JSON into spans: what its page downloads, and what `/api/traces/<id>` answers.
 
 Times are whole microseconds. A link has become a reference of the type FOLLOWS_FROM and has lost its attributes; an
-attribute that was a list has become a string of JSON; how many links were dropped is not said.
+attribute that was a list has become a string of JSON; what the SDK dropped is said by tags, if at all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def jaeger_span(span: Json) -> tuple[str, Span | Unreadable]:
     started_ns, duration_us = unix_ns(span.get("startTime"), MICROSECOND_NS), whole(span.get("duration"))
     if own_id is None or started_ns is None or duration_us is None or not abs(duration_us) < 2**53:
         return process, Unreadable()
-    references = span.get("references")
+    references, tags = span.get("references"), span.get("tags")
     parent_id, links = _references(references if isinstance(references, list) else [])
     return process, Span(
         id=own_id,
@@ -40,8 +40,10 @@ def jaeger_span(span: Json) -> tuple[str, Span | Unreadable]:
         name=str(span.get("operationName", "")),
         started_ns=started_ns,
         ended_ns=started_ns + duration_us * MICROSECOND_NS,
-        attributes=attributes_of(span.get("tags"), _value),
+        attributes=attributes_of(tags, _value),
         links=links,
+        dropped_links=_dropped(tags, "otel.dropped_links_count"),
+        dropped_attributes=_dropped(tags, "otel.dropped_attributes_count"),
         resolution_ns=MICROSECOND_NS,
     )
 
@@ -72,6 +74,14 @@ def _references(references: list[Any]) -> tuple[str | None, tuple[str, ...]]:
         else:
             links[referred] = None
     return parent_id, tuple(links)
+
+
+def _dropped(tags: object, key: str) -> int:
+    """How many of something the SDK dropped, by the tag that OpenTelemetry's mapping has for it."""
+    for tag in tags if isinstance(tags, list) else ():
+        if isinstance(tag, dict) and tag.get("key") == key:
+            return whole(tag.get("value")) or 0
+    return 0
 
 
 def _value(pair: Mapping[str, Any]) -> Any:

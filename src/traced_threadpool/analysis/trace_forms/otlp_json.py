@@ -10,7 +10,16 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from traced_threadpool.analysis.trace_forms.span import Found, Span, Unreadable, attributes_of, span_id, unix_ns, whole
+from traced_threadpool.analysis.trace_forms.span import (
+    Found,
+    Span,
+    Unreadable,
+    attributes_of,
+    rounded_to_ns,
+    span_id,
+    unix_ns,
+    whole,
+)
 from traced_threadpool.telemetry import names
 
 _RESOURCE_SPANS: Final = ("resourceSpans", "batches")
@@ -56,7 +65,8 @@ def any_value(value: object) -> Any:
 def otlp_span(span: Json) -> Span | Unreadable:
     """One span."""
     own_id = span_id(trace := span.get("traceId"), span.get("spanId"))
-    started_ns, ended_ns = unix_ns(span.get("startTimeUnixNano")), unix_ns(span.get("endTimeUnixNano"))
+    start, end = span.get("startTimeUnixNano"), span.get("endTimeUnixNano")
+    started_ns, ended_ns = unix_ns(start), unix_ns(end)
     if own_id is None or started_ns is None or ended_ns is None:
         return Unreadable()
     links = span.get("links")
@@ -71,6 +81,8 @@ def otlp_span(span: Json) -> Span | Unreadable:
         attributes=attributes_of(span.get("attributes"), _value),
         links=_links(links) if isinstance(links, list) else (),
         dropped_links=whole(span.get("droppedLinksCount")) or 0,
+        dropped_attributes=whole(span.get("droppedAttributesCount")) or 0,
+        resolution_ns=rounded_to_ns(start, end),
     )
 
 

@@ -6,7 +6,9 @@ import json
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
+from math import ulp
 from sys import intern
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -15,8 +17,12 @@ from traced_threadpool.telemetry import names
 
 Attributes = Mapping[str, Any]
 
+_EXACT_DOUBLES: Final = 2**53
+_HALF: Final = 2**32 - 1
 _INFINITY: Final = float("inf")
 _OF_OURS: Final = "hamilton."
+_OF_RUNS: Final = "hamilton.run."
+_OF_NODES: Final = "hamilton.node."
 _OF_OTHERS: Final = frozenset({names.THREAD_NAME, names.THREAD_ID, names.ERROR_TYPE})
 
 
@@ -36,16 +42,25 @@ class Span(NamedTuple):
     parent_is_remote: bool = False
     links: tuple[str, ...] = ()
     dropped_links: int = 0
+    dropped_attributes: int = 0
     attributes: Attributes = MappingProxyType({})
     resolution_ns: int = 1
 
     @property
     def is_run(self) -> bool:
-        return names.RUN_OUTCOME in self.attributes or names.RUN_NODE_COUNT in self.attributes
+        attributes = self.attributes
+        if names.RUN_OUTCOME in attributes or names.RUN_NODE_COUNT in attributes:
+            return True
+        return self.dropped_attributes > 0 and any(
+            key.startswith(_OF_RUNS) for key in attributes if key != names.RUN_ID
+        )
 
     @property
     def is_node(self) -> bool:
-        return names.NODE_NAME in self.attributes or names.NODE_OUTCOME in self.attributes
+        attributes = self.attributes
+        if names.NODE_NAME in attributes or names.NODE_OUTCOME in attributes:
+            return True
+        return self.dropped_attributes > 0 and any(key.startswith(_OF_NODES) for key in attributes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,17 +110,45 @@ def unix_ns(value: object, unit_ns: int = 1) -> int | None:
     return None if number is None or not 0 < number < 2**63 // unit_ns else number * unit_ns
 
 
-def whole(value: object) -> int | None:
-    """A whole number, also one written as a string, as JSON has it for 64 bits.
+def rounded_to_ns(*times: object) -> int:
+    """To how many nanoseconds the times of a span are exact, from the way in which they are written.
 
-    >>> whole("12"), whole(3.0), whole("later"), whole(None)
-    (12, 3, None, None)
+    JSON has them as strings, since the numbers of JavaScript are doubles: what a page writes as numbers, such as a
+    download from Grafana, is rounded to 256 ns in these years. It writes 17 digits, and zeros.
+
+    >>> rounded_to_ns(1777555053780274700), rounded_to_ns("1.7775550537802747e18"), rounded_to_ns("1777555053780274611")
+    (256, 256, 1)
+    """
+    for time in times:
+        if not _is_a_double(time):
+            return 1
+    return max(1, *[int(ulp(float(whole(time) or 0))) for time in times])
+
+
+def _is_a_double(time: object) -> bool:
+    if type(time) is str:
+        if not time.endswith("00"):  # as most that are exact
+            return "e" in time or "E" in time or "." in time
+        time = whole(time)
+    if type(time) is int:
+        return time % 100 == 0 and time > _EXACT_DOUBLES and int(Decimal(repr(float(time)))) == time
+    return type(time) is float
+
+
+def whole(value: object) -> int | None:
+    """A whole number, also one written as a string, as JSON has it for 64 bits, or in two halves, as JavaScript may.
+
+    >>> whole("12"), whole(3.0), whole("1.5e3"), whole({"low": -1, "high": 1}), whole("later"), whole(None)
+    (12, 3, 1500, 8589934591, None, None)
     """
     if isinstance(value, (int, str, float)):
         try:
             return int(value)
         except (ValueError, OverflowError):
-            pass
+            number = number_of(value) if isinstance(value, str) else None
+            return None if number is None else int(number)
+    if type(value) is dict and type(low := value.get("low")) is type(high := value.get("high")) is int:
+        return (high & _HALF) << 32 | low & _HALF
     return None
 
 
@@ -153,6 +196,12 @@ def number_of(value: object) -> float | None:
         if abs(number) < _INFINITY:
             return number
     return None
+
+
+def text_of(attributes: Attributes, name: str) -> str | None:
+    """An attribute as text; None where it is missing or empty."""
+    value = attributes.get(name)
+    return None if value is None or value == "" else str(value)
 
 
 def _items(value: object) -> Sequence[Any]:
