@@ -4,7 +4,7 @@
 #   JOBS=2              how many test files run at once; 0: one after the other, in pytest's own process (for -s, --pdb)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-measures test-all test-core doctest bench guard lint format lock clean venv dashboards grafana-schema
+.PHONY: help demo test test-measures test-all test-core doctest bench guard lint format lock clean venv docs dashboards grafana-schema
 
 export PYTHON
 export HAMILTON_TELEMETRY_ENABLED ?= false
@@ -57,6 +57,9 @@ bench: venv ## run the benchmarks, and write the tables of docs/performance.md u
 
 guard: venv ## count what a node costs against what was last accepted; ARGS=--accept accepts
 	@$(python) -m benchmarks.guard $(ARGS)
+
+docs: venv ## write what documents generate: the module map
+	@$(python) -m scripts.module_map
 
 dashboards: venv ## write dashboards, rules and reference pages from dashboards/generate
 	@$(python) -m dashboards.generate

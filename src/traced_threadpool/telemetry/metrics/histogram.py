@@ -1,7 +1,7 @@
 """Observations into sums and bucket counts: what a scrape shows, kept as plain numbers.
 
 All in nanoseconds, so that sums are exact. Updating five `prometheus_client` instruments for each node would cost
-several times as much as this (docs/design.md has the figures); that library renders the numbers when it is scraped.
+several times as much as this (figures: docs/architecture.md); that library renders the numbers when it is scraped.
 """
 
 from __future__ import annotations
