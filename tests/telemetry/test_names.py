@@ -78,6 +78,7 @@ RUN_ATTRIBUTES = {
     "hamilton.attribution.reason",
     "hamilton.processors.limit",
     "hamilton.run.critical_path",
+    "hamilton.attributes.cut",
 }
 
 NODE_ATTRIBUTES = {
@@ -103,6 +104,7 @@ NODE_ATTRIBUTES = {
 
 
 NOT_IN_EVERY_RUN = {
+    "hamilton.attributes.cut",  # with a limit of the SDK
     "hamilton.run.node.spans.left_out",  # large runs
     "hamilton.task.id",  # dynamic execution
     "hamilton.node.wait.samples",

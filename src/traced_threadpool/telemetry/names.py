@@ -49,6 +49,7 @@ NODE_CPU: Final = "hamilton.node.cpu.duration"
 NODE_SAMPLES: Final = "hamilton.node.wait.samples"
 NODE_TAG_PREFIX: Final = "hamilton.node.tag."
 TASK_ID: Final = "hamilton.task.id"
+ATTRIBUTES_CUT: Final = "hamilton.attributes.cut"
 LINK_PARAMETER: Final = "hamilton.link.parameter"
 
 # OpenTelemetry's semantic conventions (https://opentelemetry.io/docs/specs/semconv/registry/attributes/)
@@ -87,6 +88,12 @@ class Attribute:
 ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute(key=RUN_ID, of="both", type="string", description="Hamilton's run id"),
     Attribute(key=POOL_NAME, of="both", type="string", description="The adapter's `name=`"),
+    Attribute(
+        key=ATTRIBUTES_CUT,
+        of="both",
+        type="int",
+        description="Values of this span that are not whole, since a limit of the SDK cuts them (none: not there)",
+    ),
     Attribute(key=RUN_OUTPUTS, of="run", type="string[]", description="Names that were asked for"),
     Attribute(key=RUN_INPUTS, of="run", type="string[]", description="Names of the inputs, never their values"),
     Attribute(key=RUN_OVERRIDES, of="run", type="string[]", description="Names of the overrides, never their values"),

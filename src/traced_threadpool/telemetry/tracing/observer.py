@@ -154,39 +154,41 @@ class Tracing(Observer):
             return
         try:
             if run_trace.recording:
+                left_out = None
                 if run_trace.large is not None and run_trace.large.on:
-                    span.set_attribute(
-                        names.RUN_SPANS_LEFT_OUT, run.node_count - self._add_notable(run, run_trace.large)
-                    )
-                self._describe_run(span, run)
+                    left_out = run.node_count - self._add_notable(run, run_trace.large)
+                self._describe_run(span, run, left_out)
         finally:
             span.end(run.ended_ns + run.unix_offset_ns)
 
-    def _describe_run(self, span: Span, run: RunRecord) -> None:
-        attributes: Attributes = {
-            names.RUN_ID: run.id,
-            names.RUN_OUTPUTS: run.output_names,
-            names.RUN_INPUTS: run.input_names,
-            names.RUN_OVERRIDES: run.override_names,
-            names.RUN_OUTCOME: run.outcome or "success",
-            names.RUN_NODE_COUNT: run.node_count,
-            names.RUN_PRIORITY: run.priority,
-            names.POOL_NAME: self._pool_name,
-            names.POOL_LIMIT: self._max_workers,
-            names.PROCESSORS_LIMIT: processors(),
-        }
-        if run.outcome == "error" and run.error is not None:
-            attributes[names.ERROR_TYPE] = error_type(run.error)
-            span.set_status(Status(StatusCode.ERROR, error_type(run.error)))
+    def _describe_run(self, span: Span, run: RunRecord, left_out: int | None) -> None:
+        """What matters most comes last: where the SDK keeps only so many attributes, it is the first that go."""
+        attributes: Attributes = {}
         if run.wait_facts is not None:
+            attributes.update(_fact_attributes(run.wait_facts()))
             if run.telemetry.state_ns is not None:
                 attributes[names.RUN_CPU] = run.telemetry.state_ns[0] / 1e9
                 _add_waits(attributes, run.telemetry.state_ns, _RUN_WAITS)
-            attributes.update(_fact_attributes(run.wait_facts()))
-        if run.critical_path is not None:
-            attributes[names.CRITICAL_PATH] = run.critical_path().names
         if run.telemetry.graph_version is not None:
             attributes[names.GRAPH_VERSION] = run.telemetry.graph_version
+        attributes[names.RUN_INPUTS] = run.input_names
+        attributes[names.RUN_OVERRIDES] = run.override_names
+        attributes[names.RUN_OUTPUTS] = run.output_names
+        if run.critical_path is not None:
+            attributes[names.CRITICAL_PATH] = run.critical_path().names
+        attributes[names.PROCESSORS_LIMIT] = processors()
+        attributes[names.RUN_PRIORITY] = run.priority
+        if left_out is not None:
+            attributes[names.RUN_SPANS_LEFT_OUT] = left_out
+        if run.outcome == "error" and run.error is not None:
+            attributes[names.ERROR_TYPE] = error_type(run.error)
+            span.set_status(Status(StatusCode.ERROR, error_type(run.error)))
+        attributes[names.POOL_LIMIT] = self._max_workers
+        attributes[names.POOL_NAME] = self._pool_name
+        attributes[names.RUN_NODE_COUNT] = run.node_count
+        attributes[names.RUN_OUTCOME] = run.outcome or "success"
+        attributes[names.RUN_ID] = run.id
+        _tell_cut(attributes, span)
         span.set_attributes(attributes)
 
     # Nodes
@@ -213,24 +215,26 @@ class Tracing(Observer):
             if large is not None and not large.takes_every_node():
                 self._start_on_demand(node, parent, large)
                 return
-        span = self._start_span(node, parent, offset_ns, recording=recording)
+        attributes = self._known_at_start(node) if recording else None
+        span = self._start_span(node, parent, offset_ns, attributes)
         span_context = span.get_span_context()
         if not span_context.is_valid:
             return  # no SDK
-        if not recording and span.is_recording():  # a sampler that takes the node of a run that it left out
-            span.set_attributes(self._known_at_start(node))
+        if attributes is None and span.is_recording():  # a sampler that takes the node of a run that it left out
+            attributes = self._known_at_start(node)
+            span.set_attributes(attributes)
             for link in _links(node):
                 span.add_link(link.context, link.attributes)
         node.span_context = span_context
-        node.span = (span, offset_ns)
+        node.span = (span, offset_ns, attributes)
         node.token = otel_context.attach(trace.set_span_in_context(span, parent))
 
-    def _start_span(self, node: NodeRecord, parent: Context, offset_ns: int, *, recording: bool) -> Span:
+    def _start_span(self, node: NodeRecord, parent: Context, offset_ns: int, attributes: Attributes | None) -> Span:
         return self._tracer.start_span(
             node.name,
             parent,
-            attributes=self._known_at_start(node) if recording else None,
-            links=_links(node) if recording else None,
+            attributes=attributes,
+            links=None if attributes is None else _links(node),
             start_time=node.started_ns + offset_ns,
         )
 
@@ -240,15 +244,17 @@ class Tracing(Observer):
         assert run is not None
         offset_ns = run.unix_offset_ns
         large.definitions[node.name] = node.definition
+        attributes: Attributes = {}
 
         def make() -> Span:
-            span = self._start_span(node, parent, offset_ns, recording=True)
+            attributes.update(self._known_at_start(node))
+            span = self._start_span(node, parent, offset_ns, attributes)
             node.span_context = span.get_span_context()
             return span
 
         span = SpanOnDemand(make, large)
         node.span_context = large.instead
-        node.span = (span, offset_ns)
+        node.span = (span, offset_ns, attributes)
         node.token = otel_context.attach(trace.set_span_in_context(span, parent))
 
     def _has_no_sdk(self) -> bool:
@@ -262,10 +268,10 @@ class Tracing(Observer):
         if node.span is not None:
             otel_context.detach(node.token)
             node.token = None
-            span, offset_ns = node.span
+            span, offset_ns, attributes = node.span
             if type(span) is SpanOnDemand:
                 made = span.settle(failed=node.error is not None)
-                node.span = None if made is None else (made, offset_ns)
+                node.span = None if made is None else (made, offset_ns, attributes)
                 if made is None:
                     return
             self._background.put(node)
@@ -297,7 +303,7 @@ class Tracing(Observer):
             item.run_trace.graph_version = self._graph_version(item.graph)
 
     def _end_node(self, node: NodeRecord) -> None:
-        span, offset_ns = node.span
+        span, offset_ns, known_at_start = node.span
         node.span = None
         if node.state_ns is not None and node.run is not None and node.run.telemetry is not None:
             # The sums are a list as long as the run's span has not ended.
@@ -310,12 +316,20 @@ class Tracing(Observer):
         ended_unix_ns = node.ended_ns + offset_ns
         try:
             if span.is_recording():
-                self._describe_end(span, node, ended_unix_ns)
+                self._describe_end(span, node, ended_unix_ns, known_at_start)
         finally:  # whatever an exception's own text does
             span.end(ended_unix_ns)
 
-    def _describe_end(self, span: Span, node: NodeRecord, ended_unix_ns: int) -> None:
-        attributes: Attributes = {names.NODE_OUTCOME: node.outcome or "success", names.NODE_CPU: node.cpu_ns / 1e9}
+    def _describe_end(
+        self, span: Span, node: NodeRecord, ended_unix_ns: int, known_at_start: Attributes | None
+    ) -> None:
+        attributes: Attributes = {names.NODE_CPU: node.cpu_ns / 1e9}
+        dropped = getattr(span, "dropped_attributes", 0)
+        if known_at_start and dropped:
+            # The node has set more than the SDK keeps, which drops the oldest, ours. Set again, they are the newest.
+            again = (each for each in known_at_start.items() if not each[0].startswith(names.NODE_TAG_PREFIX))
+            attributes.update(again)
+            attributes[names.NODE_NAME] = attributes.pop(names.NODE_NAME, node.name)
         if node.state_ns is not None:
             _add_waits(attributes, node.state_ns, _NODE_WAITS)
             if node.state_ns is not node.counted_ns:  # there was something to divide
@@ -324,6 +338,8 @@ class Tracing(Observer):
         if error is not None:
             attributes[names.ERROR_TYPE] = error_type(error)
             span.set_status(Status(StatusCode.ERROR, error_type(error)))
+        attributes[names.NODE_OUTCOME] = node.outcome or "success"
+        _tell_cut(attributes, span, known_at_start)
         span.set_attributes(attributes)
         if error is not None and self._record_exceptions:
             span.record_exception(error, timestamp=ended_unix_ns)
@@ -389,7 +405,7 @@ class Tracing(Observer):
         )
         try:
             if span.is_recording():
-                self._describe_end(span, node, ended_unix_ns)
+                self._describe_end(span, node, ended_unix_ns, attributes)
         finally:
             span.end(ended_unix_ns)
         return span.get_span_context()
@@ -415,6 +431,9 @@ class Tracing(Observer):
         span = self._tracer.start_span(
             node.name, unrun.parent, attributes=attributes, links=links, start_time=ended_unix_ns
         )
+        cut: Attributes = {}
+        _tell_cut(cut, span, attributes)
+        span.set_attributes(cut)
         node.span_context = span.get_span_context()
         span.end(ended_unix_ns)
 
@@ -424,34 +443,52 @@ class Tracing(Observer):
             attributes = known[1].copy()
         else:
             attributes = self._static(node).copy()
-        if node.run_id is not None:
-            attributes[names.RUN_ID] = node.run_id
         if node.task_id is not None:
             attributes[names.TASK_ID] = node.task_id
-        ready_ns = node.ready_ns
-        attributes[names.NODE_DEPENDENCY] = (ready_ns - node.submitted_ns) / 1e9
-        attributes[names.NODE_QUEUE] = (node.started_ns - ready_ns) / 1e9
-        attributes[names.NODE_UPSTREAM] = _upstream_names(node)
         thread = node.thread
         if thread is not None:
             attributes[names.THREAD_ID] = thread.ident or 0
             attributes[names.THREAD_NAME] = thread.name
+        ready_ns = node.ready_ns
+        attributes[names.NODE_DEPENDENCY] = (ready_ns - node.submitted_ns) / 1e9
+        attributes[names.NODE_QUEUE] = (node.started_ns - ready_ns) / 1e9
+        attributes[names.NODE_UPSTREAM] = _upstream_names(node)
+        if node.run_id is not None:
+            attributes[names.RUN_ID] = node.run_id
         return attributes
 
     def _static(self, node: NodeRecord) -> Attributes:
         """What is the same in each run of a node. Worked out once for each of the framework's node objects."""
         definition = node.definition
-        attributes: Attributes = {names.NODE_NAME: node.name, names.POOL_NAME: self._pool_name}
+        own: Attributes = {names.NODE_NAME: node.name, names.POOL_NAME: self._pool_name}
         if definition is None:
-            return attributes
+            return own
         described = self._describe(definition)
-        for key, value in described.tags.items():
-            attributes[names.NODE_TAG_PREFIX + key] = _attribute_value(value)
+        # The tags first: where there are more attributes than the SDK keeps, it drops the first.
+        attributes: Attributes = {
+            names.NODE_TAG_PREFIX + key: _attribute_value(value) for key, value in described.tags.items()
+        }
         attributes.update(_code_attributes(described.function))
+        attributes.update(own)
         if len(self._statics) >= MAX_STATICS:
             self._statics.clear()
         self._statics[id(definition)] = (weakref.ref(definition), attributes)
         return attributes
+
+
+def _tell_cut(attributes: Attributes, span: Span, earlier: Attributes | None = None) -> None:
+    """Adds how many values, of these and of those given earlier, are longer than the SDK's limit, which cuts them."""
+    limit = getattr(getattr(span, "_limits", None), "max_span_attribute_length", None)
+    if limit is not None:
+        values = [*(earlier or {}).values(), *attributes.values()]
+        if count := sum(_longest_text(value) > limit for value in values):
+            attributes[names.ATTRIBUTES_CUT] = count
+
+
+def _longest_text(value: AttributeValue) -> int:
+    if isinstance(value, str):
+        return len(value)
+    return max((len(each) for each in value if isinstance(each, str)), default=0) if isinstance(value, Sequence) else 0
 
 
 def _add_waits(attributes: Attributes, state_ns: Sequence[int], keys: Sequence[str]) -> None:
