@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, NoOpMeter, Observation
 
 from traced_threadpool._version import __version__
 from traced_threadpool.model.observers import ErrorLog, Observer
@@ -37,6 +37,8 @@ from traced_threadpool.telemetry.metrics.store import (
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
+_SHUT_DOWN: Final = "the meter provider has been shut down and exports no metrics; give one that has not"
+
 _logger = logging.getLogger("traced_threadpool")
 
 FLUSH_SECONDS: Final = 1.0
@@ -48,8 +50,9 @@ class Instruments:
 
     def __init__(self, meter_provider: MeterProvider, buckets: Buckets) -> None:
         self.ledger = Ledger({**DEFAULT_BUCKETS, **buckets})
+        self._provider = weakref.ref(meter_provider)
         self._histograms: dict[names.Metric, Histogram] = {}
-        meter = meter_provider.get_meter(names.SCOPE, __version__)
+        meter = _meter(meter_provider)
         for metric in names.METRICS:
             if metric.kind == "histogram":
                 self._histograms[metric] = _histogram(meter, metric, self.ledger.buckets[metric.prometheus])
@@ -57,8 +60,21 @@ class Instruments:
             create = meter.create_observable_gauge if metric.kind == "gauge" else meter.create_observable_counter
             create(metric.otel, [_observe(self.ledger, metric)], metric.unit, metric.description)
 
+    def check_open(self) -> None:
+        """Raises RuntimeError where the provider has been shut down since."""
+        if getattr(self._provider(), "_shutdown", False):
+            raise RuntimeError(_SHUT_DOWN)
+
     def record(self, metric: names.Metric, labels: Labels, value_ns: int) -> None:
         self._histograms[metric].record(value_ns / 1e9, dict(zip(metric.labels, labels, strict=True)))
+
+
+def _meter(meter_provider: MeterProvider) -> Meter:
+    """Raises RuntimeError where the provider has been shut down, and drops what it is given."""
+    meter = meter_provider.get_meter(names.SCOPE, __version__)
+    if isinstance(meter, NoOpMeter) and getattr(meter_provider, "_shutdown", False):
+        raise RuntimeError(_SHUT_DOWN)
+    return meter
 
 
 def _observe(ledger: Ledger, metric: names.Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
@@ -107,6 +123,7 @@ def instruments_of(meter_provider: MeterProvider, buckets: Buckets) -> Instrumen
             known = _instruments[meter_provider] = Instruments(meter_provider, buckets)
             return known
     known.ledger.check_bounds(buckets, "meter provider")
+    known.check_open()
     return known
 
 
@@ -138,6 +155,9 @@ class OtelMetrics(Observer):
     def flush(self, timeout_seconds: float = FLUSH_SECONDS) -> bool:
         """Waits until all nodes and runs that have ended are counted."""
         return self._background.flush(timeout_seconds)
+
+    def run_started(self, run: RunRecord) -> None:
+        self._instruments.check_open()
 
     # What is let go of meanwhile is looked at here: the run's span by tracing, the node's thread by the pool.
     def run_ended(self, run: RunRecord) -> None:

@@ -36,6 +36,24 @@ class Collector:
         self.ledger = ledger
         self._wanted = wanted
 
+    def show_in(self, registry: CollectorRegistry) -> None:
+        """Registers this collector, also anew: test suites empty a registry between tests.
+
+        Raises:
+            ValueError: The registry has other metrics of these names.
+        """
+        if self in getattr(registry, "_collector_to_names", ()):
+            return
+        registry.register(self)
+        own, to = weakref.ref(self), weakref.ref(registry)
+
+        def show_again() -> None:
+            collector, registry = own(), to()
+            if collector is not None and registry is not None:
+                collector.show_in(registry)
+
+        self.ledger.show = show_again
+
     def describe(self) -> Iterable[Metric]:
         """The names, so that the registry refuses a second collector of the same."""
         return [_family(metric) for metric in self._wanted]
@@ -89,10 +107,11 @@ def ledger_of(registry: CollectorRegistry, buckets: Buckets) -> Ledger:
         collector = _collectors.get(registry)
         if collector is None:
             collector = Collector(Ledger({**DEFAULT_BUCKETS, **buckets}))
-            registry.register(collector)
+            collector.show_in(registry)
             _collectors[registry] = collector
             return collector.ledger
     collector.ledger.check_bounds(buckets, "registry")
+    collector.show_in(registry)
     return collector.ledger
 
 

@@ -96,6 +96,8 @@ class Ledger:
         self._tallies: dict[str, PoolTally] = {}
         self._errors: Counter[str] = Counter()
         self._waits: Waits | None = None
+        self.show: Callable[[], None] = lambda: None
+        """Sees to it that whoever shows these metrics still does. Called at the start of each run."""
 
     def show_waits(self, waits: Waits) -> None:
         """Shows what is known of waits in the whole process."""
@@ -215,6 +217,7 @@ class Counting(Observer):
     component = "metrics"
 
     def __init__(self, ledger: Ledger, *, pool_name: str, run_name: str, max_node_labels: int) -> None:
+        self._ledger = ledger
         self._tally = ledger.tally(pool_name)
         self._run_name = run_name
         self._max_node_labels = max_node_labels
@@ -223,6 +226,9 @@ class Counting(Observer):
         with self._tally.lock:
             for outcome in RUN_OUTCOMES:
                 self._tally.run_cell(run_name, outcome)
+
+    def run_started(self, run: RunRecord) -> None:
+        self._ledger.show()
 
     def run_ended(self, run: RunRecord) -> None:
         self.count_run(run, span_context_of(run))
