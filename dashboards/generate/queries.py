@@ -198,7 +198,7 @@ SPANS_LOST = Query(
     unit="ops",
 )
 
-# Pools: the GIL
+# Pools: the interpreter lock
 
 GIL_WAIT = Query(
     name="gil_wait",

@@ -6,6 +6,7 @@ that sends its figures every minute (`OTEL_METRIC_EXPORT_INTERVAL`).
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
     from traced_threadpool.telemetry.export.span_batches import SpanBatches
+
+_logger = logging.getLogger(__name__)
 
 # A graph of quick nodes ends its spans in bursts, of which the SDK's queue of 2,048 would drop most. A span
 # is some 4 kB, so an endpoint that does not answer costs 130 MB at most. A file does not hang like that.
@@ -48,6 +51,7 @@ class SpanExport:
         try:
             from opentelemetry.sdk.trace import TracerProvider
 
+            from traced_threadpool.telemetry.export.delivery import Delivery
             from traced_threadpool.telemetry.export.otlp_file import OtlpFileSpanExporter
             from traced_threadpool.telemetry.export.span_batches import Limits, SpanBatches
         except ImportError as error:
@@ -65,7 +69,7 @@ class SpanExport:
             limits = Limits.from_variables(os.environ, max_waiting=_FILE_QUEUE, delay_seconds=_FILE_DELAY_SECONDS)
             self._batches.append(
                 SpanBatches(
-                    to_file,
+                    Delivery(to_file),
                     stage="file",
                     destination=to_file.path,
                     limits=limits,
@@ -73,16 +77,16 @@ class SpanExport:
                 )
             )
         if target is not None:
-            to_endpoint = span_exporter(target)
+            to_endpoint, answers = span_exporter(target, os.environ)
             undo.callback(to_endpoint.shutdown)
             limits = Limits.from_variables(
                 os.environ, max_waiting=_ENDPOINT_QUEUE, delay_seconds=_ENDPOINT_DELAY_SECONDS
             )
             self._batches.append(
                 SpanBatches(
-                    to_endpoint,
+                    Delivery(to_endpoint, answers),
                     stage="endpoint",
-                    destination=target.shown_url,
+                    destination=target.url,
                     limits=limits,
                     silent_seconds=_SILENT_ENDPOINT_SECONDS,
                 )
@@ -110,7 +114,7 @@ class SpanExport:
     def description(self) -> list[str]:
         parts = [f"service_name={self._service_name!r}"]
         if self._target is not None:
-            parts.append(f"endpoint={self._target.shown_url!r}")
+            parts.append(f"endpoint={self._target.url!r}")
             parts.append(f"protocol={self._target.protocol!r}")
         if self._file is not None:
             parts.append(f"file={self._file!r}")
@@ -124,21 +128,25 @@ class MetricExport:
         try:
             from opentelemetry.sdk.metrics import MeterProvider
             from opentelemetry.sdk.metrics.export import MetricExportResult, PeriodicExportingMetricReader
+
+            from traced_threadpool.telemetry.export.delivery import Delivery
         except ImportError as error:
             raise missing_extra(error) from error
         self._target = target
         self._accepted = True  # whether the last export was
         own_process = os.getpid()
-        exporter = metric_exporter(target, os.environ)
-        export = exporter.export
+        exporter, answers = metric_exporter(target, os.environ)
+        delivery = Delivery(exporter, answers)
 
         def telling(*args: Any, **kwargs: Any) -> MetricExportResult:
             if os.getpid() != own_process:  # a forked child's would look like the parent's
                 return MetricExportResult.SUCCESS
-            self._accepted = False
-            result = export(*args, **kwargs)
-            self._accepted = result is MetricExportResult.SUCCESS
-            return result
+            was_accepted, self._accepted = self._accepted, False
+            lost, why = delivery.deliver(*args, count=sys.maxsize, **kwargs)
+            if lost and was_accepted:
+                _logger.warning("metrics did not get to %s: %s; the next failure in a row is not told", target.url, why)
+            self._accepted = not lost
+            return MetricExportResult.FAILURE if lost else MetricExportResult.SUCCESS
 
         exporter.export = telling  # type: ignore[method-assign]  # the reader tells nobody of a failure
         self.provider: MeterProvider = MeterProvider(
@@ -155,7 +163,7 @@ class MetricExport:
         self.provider.shutdown(_METRICS_CLOSE_SECONDS * 1e3)
 
     def description(self) -> list[str]:
-        return [f"metrics_endpoint={self._target.shown_url!r}"]
+        return [f"metrics_endpoint={self._target.url!r}"]
 
 
 def _resource(service_name: str | None) -> Resource:

@@ -16,19 +16,28 @@ OtlpTarget(url='http://collector:4318/v1/metrics', protocol='http/protobuf', ins
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
-from urllib.parse import SplitResult, urlsplit
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import unquote
+
+from traced_threadpool.telemetry.urls import Base, checked, shown
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from traced_threadpool.telemetry.export.answers import Answers
+
 Signal = Literal["traces", "metrics"]
 
 _GRPC: Final = "grpc"
 _HTTP: Final = "http/protobuf"
+_PATHS: Final[dict[Signal, str]] = {"traces": "/v1/traces", "metrics": "/v1/metrics"}
+_GRPC_ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+_HEADER_NAME: Final = re.compile(r"[0-9a-z!#$%&'*+.^_`|~-]+")
+_HEADER_TEXT: Final = re.compile(r"[ !#-+\--:<-\[\]-~]+")  # what the SDK takes, and logs the rest of
 # The names that OTEL_TRACES_EXPORTER has for OTLP, and the protocol that some of them imply.
 _OTLP_EXPORTERS: Final = {"otlp": None, "otlp_proto_grpc": _GRPC, "otlp_proto_http": _HTTP}
 
@@ -43,12 +52,7 @@ class OtlpTarget:
     url: str
     protocol: str
     insecure: bool | None  # None: as the exporter's own variables say
-
-    @property
-    def shown_url(self) -> str:
-        """The address without a password in it."""
-        credentials, at, _ = urlsplit(self.url).netloc.rpartition("@")
-        return self.url.replace(credentials + at, "***@", 1) if at else self.url
+    authorization: str | None = field(default=None, repr=False)  # the header, of credentials in the URL
 
 
 def otlp_target(endpoint: object, *, or_else: bool, variables: Mapping[str, str]) -> OtlpTarget | None:
@@ -61,8 +65,8 @@ def otlp_target(endpoint: object, *, or_else: bool, variables: Mapping[str, str]
     """
     if endpoint is not None:
         protocol = _protocol(variables, "traces")
-        parts = _checked_url("endpoint", endpoint)
-        return _target(parts, protocol, "traces", insecure=parts.scheme == "http")
+        base = _checked_url("endpoint", endpoint)
+        return _target(base, protocol, "traces", source="endpoint", insecure=base.parts.scheme == "http")
 
     found = variable(variables, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
     if not _variables_ask(variables, or_else, an_endpoint=found is not None):
@@ -71,16 +75,18 @@ def otlp_target(endpoint: object, *, or_else: bool, variables: Mapping[str, str]
     if found is None:
         found = ("", "http://localhost:4317" if protocol == _GRPC else "http://localhost:4318")
     name, url = found
-    if protocol == _GRPC and "://" not in url:
+    if protocol == _GRPC and _GRPC_ADDRESS.fullmatch(url):
         return OtlpTarget(url, _GRPC, insecure=None)  # the standard allows what gRPC does: host:port
-    parts = _checked_url(name, url)
-    return _target(parts, protocol, "traces", insecure=None, is_whole=name == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    base = _checked_url(name, url)
+    is_whole = name == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    return _target(base, protocol, "traces", source=name, insecure=None, is_whole=is_whole)
 
 
 def metrics_target(endpoint: object, *, variables: Mapping[str, str]) -> OtlpTarget:
     """Decide where metrics go, from the argument of ``setup_telemetry``."""
-    parts = _checked_url("metrics_endpoint", endpoint)
-    return _target(parts, _protocol(variables, "metrics"), "metrics", insecure=parts.scheme == "http")
+    base = _checked_url("metrics_endpoint", endpoint)
+    protocol = _protocol(variables, "metrics")
+    return _target(base, protocol, "metrics", source="metrics_endpoint", insecure=base.parts.scheme == "http")
 
 
 def _variables_ask(variables: Mapping[str, str], or_else: bool, an_endpoint: bool) -> bool:
@@ -109,43 +115,101 @@ def _protocol(variables: Mapping[str, str], signal: Signal) -> str | None:
 
 
 def _target(
-    parts: SplitResult, protocol: str | None, signal: Signal, *, insecure: bool | None, is_whole: bool = False
+    base: Base,
+    protocol: str | None,
+    signal: Signal,
+    *,
+    source: str,
+    insecure: bool | None,
+    is_whole: bool = False,
 ) -> OtlpTarget:
+    port, path = base.parts.port, base.parts.path
     if protocol is None:
-        protocol = _GRPC if parts.port == 4317 else _HTTP
-    if protocol == _HTTP and not is_whole and not parts.path.endswith(f"/v1/{signal}"):
-        parts = parts._replace(path=parts.path.rstrip("/") + f"/v1/{signal}")
-    return OtlpTarget(parts.geturl(), protocol, insecure)
+        protocol = _GRPC if port == 4317 and not path else _HTTP
+    url = base.joined("")
+    if protocol == _GRPC:
+        if path:
+            raise ValueError(f"{source}={shown(url)!r} has a path, which gRPC does not have; leave the path out")
+        return OtlpTarget(url, protocol, insecure, base.authorization)
+    wrong = next((each for each in _PATHS.values() if each != _PATHS[signal] and path.endswith(each)), None)
+    if wrong is not None:
+        raise ValueError(f"{source}={shown(url)!r} ends in {wrong!r}, and {signal} are sent to it; leave that out")
+    if not is_whole and not path.endswith(_PATHS[signal]):
+        url = base.joined(_PATHS[signal])
+    return OtlpTarget(url, protocol, insecure, base.authorization)
 
 
-def span_exporter(target: OtlpTarget) -> SpanExporter:
-    """The exporter of spans to a target."""
+def headers(target: OtlpTarget, signal: Signal, variables: Mapping[str, str]) -> dict[str, str]:
+    """The headers of each export: credentials of the URL, and what variables add. No error shows a value.
+
+    >>> target = OtlpTarget("http://collector:4318/v1/traces", "http/protobuf", None, authorization="Basic Ym9iOg==")
+    >>> headers(target, "traces", {"OTEL_EXPORTER_OTLP_HEADERS": "Tenant = a%20b"})
+    {'authorization': 'Basic Ym9iOg==', 'tenant': 'a b'}
+
+    Raises:
+        ValueError: One cannot be sent.
+    """
+    name, text = variable(variables, f"OTEL_EXPORTER_OTLP_{signal.upper()}_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS") or (
+        "",
+        "",
+    )
+    found = {} if target.authorization is None else {"authorization": target.authorization}
+    for number, entry in enumerate(text.split(","), 1):
+        key, equals, value = entry.partition("=")
+        key, value = unquote(key).strip().lower(), unquote(value).strip()
+        if not entry.strip():
+            continue
+        can_be_sent = _HEADER_TEXT.fullmatch(entry.strip()) and value.isascii() and value.isprintable()
+        is_name = _HEADER_NAME.fullmatch(key) and not key.startswith("grpc-") and not key.endswith("-bin")
+        if not equals or not is_name or not can_be_sent:
+            raise ValueError(
+                f"{name}: entry {number} (not shown here) cannot be sent; expected header=value in printable ASCII, "
+                "percent-encoded, such as authorization=Bearer%20..."
+            )
+        found[key] = value
+    return found
+
+
+def span_exporter(target: OtlpTarget, variables: Mapping[str, str]) -> tuple[SpanExporter, Answers]:
+    """The exporter of spans to a target, and what notes the answers that it gets."""
+    options: dict[str, Any] = {"endpoint": target.url, "headers": headers(target, "traces", variables)}
     try:
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+        from traced_threadpool.telemetry.export.answers import Answers
+
+        answers = Answers(ExportTraceServiceResponse)
         if target.protocol == _GRPC:
             from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OverGrpc
 
-            return OverGrpc(endpoint=target.url, insecure=target.insecure)
+            return answers.over_grpc(OverGrpc)(insecure=target.insecure, **options), answers
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OverHttp
 
-        return OverHttp(endpoint=target.url)
+        return OverHttp(session=answers.session(), **options), answers
     except ImportError as error:
         raise missing_extra(error) from error
     except ValueError as error:
         raise _failing_variable(error) from error
 
 
-def metric_exporter(target: OtlpTarget, variables: Mapping[str, str]) -> MetricExporter:
-    """The exporter of metrics to a target."""
+def metric_exporter(target: OtlpTarget, variables: Mapping[str, str]) -> tuple[MetricExporter, Answers]:
+    """The exporter of metrics to a target, and what notes the answers that it gets."""
     set_by = variable(variables, "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
-    timeout = None if set_by else _METRICS_SECONDS
+    options: dict[str, Any] = {"endpoint": target.url, "headers": headers(target, "metrics", variables)}
+    options["timeout"] = None if set_by else _METRICS_SECONDS
     try:
+        from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+
+        from traced_threadpool.telemetry.export.answers import Answers
+
+        answers = Answers(ExportMetricsServiceResponse)
         if target.protocol == _GRPC:
             from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as OverGrpc
 
-            return OverGrpc(endpoint=target.url, insecure=target.insecure, timeout=timeout)
+            return answers.over_grpc(OverGrpc)(insecure=target.insecure, **options), answers
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as OverHttp
 
-        return OverHttp(endpoint=target.url, timeout=timeout)
+        return OverHttp(session=answers.session(), **options), answers
     except ImportError as error:
         raise missing_extra(error) from error
     except ValueError as error:
@@ -169,18 +233,5 @@ def variable(variables: Mapping[str, str], *names: str) -> tuple[str, str] | Non
     return next(((name, value) for name in names if (value := variables.get(name, "").strip())), None)
 
 
-def _checked_url(source: str, url: object) -> SplitResult:
-    expected = "expected a base URL such as 'http://localhost:4318'"
-    if not isinstance(url, str):
-        raise TypeError(f"{source}={url!r} is of type {type(url).__name__}; {expected}")
-    if "://" not in url:
-        write = f"; write {'http://' + url.strip()!r}" if url.strip() else ""
-        raise ValueError(f"{source}={url!r} has no scheme; {expected}{write}")
-    try:
-        parts = urlsplit(url)
-        can_work = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError as error:  # a port that is none, a bracket that is not closed
-        raise ValueError(f"{source}={url!r} is not a URL ({error}); {expected}") from error
-    if not can_work or any(character.isspace() for character in url):
-        raise ValueError(f"{source}={url!r} is not an http:// or https:// URL with a host; {expected}")
-    return parts
+def _checked_url(source: str, url: object) -> Base:
+    return checked(source, url, example="http://localhost:4318")

@@ -22,14 +22,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import SpanProcessor
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from traced_threadpool.telemetry.lost_spans import lose_spans
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
+
+    from traced_threadpool.telemetry.export.delivery import Delivery
 
 _logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class SpanBatches(SpanProcessor):
     """Hands ended spans to an exporter in batches.
 
     Args:
-        exporter: Where to. One batch at a time.
+        delivery: Where to. One batch at a time.
         stage: What a failed export is counted as, in `losses`.
         destination: What a message calls the exporter's end.
         limits: See there.
@@ -86,9 +86,9 @@ class SpanBatches(SpanProcessor):
     """
 
     def __init__(
-        self, exporter: SpanExporter, *, stage: str, destination: str, limits: Limits, silent_seconds: float
+        self, delivery: Delivery, *, stage: str, destination: str, limits: Limits, silent_seconds: float
     ) -> None:
-        self._exporter = exporter
+        self._delivery = delivery
         self._stage = stage
         self._destination = destination
         self._limits = limits
@@ -115,6 +115,7 @@ class SpanBatches(SpanProcessor):
         self._hurry_to = 0  # a flush waits for that many to be exported
         self._answers = False  # whether the last export was accepted
         self._told = False  # that the queue is full
+        self._told_of = 0  # spans that a message has said are lost
 
     # Called by the SDK, on the threads that end spans
 
@@ -181,19 +182,20 @@ class SpanBatches(SpanProcessor):
         return batch
 
     def _export(self, batch: Sequence[ReadableSpan]) -> None:
-        # What the exporter itself does, over HTTP say, is not to be traced.
-        token = otel_context.attach(otel_context.set_value(otel_context._SUPPRESS_INSTRUMENTATION_KEY, True))
-        try:
-            accepted = self._exporter.export(batch) is SpanExportResult.SUCCESS
-        except Exception:
-            accepted = False
-            _logger.exception("exporting %d spans to %s failed", len(batch), self._destination)
-        finally:
-            otel_context.detach(token)
+        lost, why = self._delivery.deliver(batch, count=len(batch))
         with self._changed:
-            self._answers = accepted
-            if self._exporting and not accepted:  # else it was given up meanwhile, and counted
-                self._lose(self._stage, len(batch))
+            self._answers = lost < len(batch)
+            if self._exporting and lost:  # else it was given up meanwhile, and counted
+                self._lose(self._stage, lost)
+                if why and not self._told_of:
+                    self._told_of = lost
+                    _logger.warning(
+                        "%d spans did not get to %s: %s; further ones are counted in "
+                        "hamilton_telemetry_spans_lost_total",
+                        lost,
+                        self._destination,
+                        why,
+                    )
             self._exporting = 0
             self._exported += len(batch)
             self._changed.notify_all()
@@ -253,7 +255,7 @@ class SpanBatches(SpanProcessor):
         self._shut_exporter_down()
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
-        if self._lost:
+        if self._lost > self._told_of:
             _logger.warning("%d of %d spans did not get to %s", self._lost, self._ended, self._destination)
 
     def shutdown(self) -> None:
@@ -262,7 +264,7 @@ class SpanBatches(SpanProcessor):
 
     def _shut_exporter_down(self) -> None:
         """It breaks off an export under way, where it can, and is told not to wait for it."""
-        shutdown: Any = self._exporter.shutdown
+        shutdown: Any = self._delivery.exporter.shutdown
         if "timeout_millis" in inspect.signature(shutdown).parameters:
             shutdown(timeout_millis=STOP_SECONDS * 1e3)
         else:

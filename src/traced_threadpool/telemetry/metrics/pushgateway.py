@@ -8,8 +8,8 @@ leaves the `hamilton_run_last_success_timestamp_seconds` of the time when it las
 
 A label's value of any kind can be part of the address, since the Pushgateway takes it in base64:
 
->>> _address("http://localhost:9091", {"job": "nightly", "instance": "a/b c"})
-'http://localhost:9091/metrics/job/nightly/instance@base64/YS9iIGM'
+>>> _path({"job": "nightly", "instance": "a/b c"})
+'/metrics/job/nightly/instance@base64/YS9iIGM'
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from __future__ import annotations
 import base64
 import logging
 import re
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.exposition import default_handler
 
 from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry.failures import failure
 from traced_threadpool.telemetry.metrics.prometheus import Collector, known_ledger
 from traced_threadpool.telemetry.metrics.store import GAUGES
+from traced_threadpool.telemetry.urls import checked
 
 _logger = logging.getLogger("traced_threadpool")
 
@@ -38,6 +41,7 @@ COMPONENT: Final = "push"
 PUSHED: Final = tuple(metric for metric in names.METRICS if metric not in GAUGES)
 
 _CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_MAX_BODY: Final = 1 << 16
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _LABEL_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -59,7 +63,8 @@ def push_metrics(
     in `hamilton_telemetry_errors_total{component="push"}`, and is otherwise no matter.
 
     Args:
-        gateway: Base URL of the Pushgateway, such as `http://localhost:9091`.
+        gateway: Base URL of the Pushgateway, such as `http://localhost:9091`. Credentials in it are sent as a header,
+            and are in no message.
         job: Label `job` of all that is pushed. Two jobs that push under one name replace each other's metrics.
         grouping: Further labels, and with `job` the key of what is replaced. No run's id: each would stay for ever.
         registry: The adapters' registry. Default: `prometheus_client.REGISTRY`.
@@ -76,7 +81,8 @@ def push_metrics(
         ValueError: An argument has a value that cannot work, or no adapter has metrics in `registry`.
         OSError: The push failed, and `raise_on_failure` is set.
     """
-    address = _address(_checked_gateway(gateway), _checked_key(job, grouping))
+    base = checked("gateway", gateway, example="http://localhost:9091")
+    address = base.joined(_path(_checked_key(job, grouping)))
     if isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, (int, float)):
         raise TypeError(f"timeout_seconds must be a number of seconds, such as 5, not {timeout_seconds!r}")
     if not 0 < timeout_seconds < float("inf"):
@@ -90,55 +96,83 @@ def push_metrics(
             "both the same registry="
         )
     shown: Any = Collector(ledger, PUSHED)  # a registry of this one collector: all that is asked of it is to collect
-    try:
-        _send(handler, address, generate_latest(shown), timeout_seconds)
-    except Exception as error:
-        ledger.count_error(COMPONENT)
-        _logger.warning("the metrics were not pushed to %s: %s", _without_credentials(address), error)
-        if raise_on_failure:
-            raise OSError(f"the metrics were not pushed to {_without_credentials(address)}: {error}") from error
-        return False
-    return True
+    headers = [("Content-Type", _CONTENT_TYPE)]
+    if base.authorization is not None:
+        headers.append(("Authorization", base.authorization))
+    error = _send(handler, address, headers, generate_latest(shown), timeout_seconds)
+    if error is None:
+        return True
+    ledger.count_error(COMPONENT)
+    message = f"the metrics were not pushed to {address}: {error}"
+    _logger.warning("%s", message)
+    if raise_on_failure:
+        raise OSError(message)  # not chained: the text of the libraries' own may hold a proxy's password, say
+    return False
 
 
-def _send(handler: Handler, address: str, data: bytes, timeout_seconds: float) -> None:
-    """On a thread: a socket's time limit is for each of its steps, and looking a name up has none."""
-    result: list[Exception | None] = []
+def _send(
+    handler: Handler, address: str, headers: list[tuple[str, str]], data: bytes, timeout_seconds: float
+) -> str | None:
+    """Why the push failed, if it did.
 
-    def send() -> None:
+    On a thread: a socket's time limit is for each of its steps, and looking a name up has none.
+    """
+    result: list[str | None] = []
+    send = _post if handler is default_handler else handler
+
+    def try_to() -> None:
         try:
-            headers = [("Content-Type", _CONTENT_TYPE)]
-            handler(url=address, method="POST", timeout=timeout_seconds, headers=headers, data=data)()
+            send(url=address, method=_Post("POST"), timeout=timeout_seconds, headers=headers, data=data)()
         except Exception as error:
-            result.append(error)
+            result.append(str(error) if isinstance(error, _NoAnswer) else failure(error))
         else:
             result.append(None)
 
-    sending = threading.Thread(target=send, name="telemetry-push", daemon=True)
+    sending = threading.Thread(target=try_to, name="telemetry-push", daemon=True)
     try:
         sending.start()
     except RuntimeError:  # in an exit handler, where some versions of Python start no threads
-        send()
+        try_to()
     else:
         sending.join(timeout_seconds)
-    if not result:
-        raise TimeoutError(f"no answer in {timeout_seconds:g} s")
-    if result[0] is not None:
-        raise result[0]
+    return result[0] if result else f"no answer in {timeout_seconds:g} s"
 
 
-def _checked_gateway(gateway: object) -> str:
-    expected = "expected a base URL such as 'http://localhost:9091'"
-    if not isinstance(gateway, str):
-        raise TypeError(f"gateway={gateway!r} is of type {type(gateway).__name__}; {expected}")
-    try:
-        parts = urlsplit(gateway)
-        can_work = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError as error:
-        raise ValueError(f"gateway={gateway!r} is not a URL ({error}); {expected}") from error
-    if not can_work or any(character.isspace() for character in gateway):
-        raise ValueError(f"gateway={gateway!r} is not an http:// or https:// URL with a host; {expected}")
-    return gateway.rstrip("/")
+class _NoAnswer(Exception):
+    """The gateway has not answered what a gateway does."""
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """A redirect is an error: followed, a POST becomes a GET, which pushes nothing."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+class _Post(str):
+    """`POST`, for handlers of `prometheus_client`'s: theirs follow redirects, except of methods that are not to be."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other) and sys._getframe(1).f_code.co_name != "redirect_request"
+
+    def __ne__(self, other: object) -> bool:
+        return str.__ne__(self, other)
+
+
+def _post(url: str, method: str, timeout: float, headers: Sequence[tuple[str, str]], data: bytes) -> Callable[[], None]:
+    """The handler that sends where none is given. A proxy's login page, with 200, is no answer of a gateway."""
+
+    def send() -> None:
+        request = Request(url, data=data, headers=dict(headers), method=str(method))
+        with build_opener(_NoRedirects()).open(request, timeout=timeout) as answer:
+            body = answer.read(_MAX_BODY)
+            if body and answer.headers.get_content_type() == "text/html":
+                raise _NoAnswer(f"HTTP {answer.status} with a web page, which no Pushgateway answers with")
+
+    return send
 
 
 def _checked_key(job: object, grouping: object) -> dict[str, str]:
@@ -160,10 +194,10 @@ def _checked_key(job: object, grouping: object) -> dict[str, str]:
     return key
 
 
-def _address(gateway: str, key: Mapping[str, str]) -> str:
+def _path(key: Mapping[str, str]) -> str:
     """Where to push: not by `prometheus_client`, which writes some values as a form would, and not as a path."""
     first, *others = key.items()
-    return gateway + "/metrics" + "".join(_part(*each) for each in (first, *sorted(others)))
+    return "/metrics" + "".join(_part(*each) for each in (first, *sorted(others)))
 
 
 def _part(name: str, value: str) -> str:
@@ -171,8 +205,3 @@ def _part(name: str, value: str) -> str:
         return f"/{name}/{value}"
     encoded = base64.urlsafe_b64encode(value.encode()).decode().rstrip("=")
     return f"/{name}@base64/{encoded or '='}"
-
-
-def _without_credentials(url: str) -> str:
-    credentials, at, _ = urlsplit(url).netloc.rpartition("@")
-    return url.replace(credentials + at, "***@", 1) if at else url
