@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from traced_threadpool._version import __version__
+from traced_threadpool.model.recorded_run import present_with
 
 if TYPE_CHECKING:
     from traced_threadpool.adapter import FutureAdapter
@@ -31,6 +32,8 @@ _HOMES: Final = {
     "push_metrics": "telemetry.metrics.pushgateway",
     "setup_telemetry": "telemetry.export.setup",
 }
+
+present_with(lambda: import_module("traced_threadpool.report.notebook"))
 
 
 def __getattr__(name: str) -> Any:

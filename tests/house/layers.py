@@ -51,7 +51,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": {"adapter", "telemetry/export"},
     "cli": MODEL | ANALYSIS | {"_version", "demo", "engine", "report", "slo", "telemetry"},
     "__main__": {"cli"},
-    "__init__": {"_version", "adapter", "engine", "live", "options", "telemetry/export", "telemetry/metrics"},
+    # The package says who shows a recorded run in a notebook, since `model` may not know.
+    "__init__": MODEL
+    | {"_version", "adapter", "engine", "live", "options", "report", "telemetry/export", "telemetry/metrics"},
 }
 
 

@@ -123,6 +123,10 @@ class Task(NodeRecord):
         self.remaining = 0
         self.dependents: list[Task] | None = None
 
+    @property
+    def parent(self) -> Task | None:
+        return self.queue.parent
+
 
 class Scheduler:
     """Which task may run now. See the module's text for the rules."""

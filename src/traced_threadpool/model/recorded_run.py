@@ -6,9 +6,10 @@ All `*_ns` are nanoseconds of one clock; only their differences mean anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 from traced_threadpool.model.records import Outcome, RunOutcome, State
 
@@ -78,7 +79,7 @@ class RecordedRun:
     """One run: its nodes in the order of their submission.
 
     `max_workers` is None where the record does not say. `priority` is the order of ready nodes, by the words of
-    `hamilton.run.priority`. `gil_holders` maps what held the interpreter lock while nodes
+    `hamilton.run.priority`. `gil_holders` maps what held the GIL while nodes
     of this run waited for it (a node's name, or `thread:<name>` outside of the pool) to the nanoseconds of waiting it
     caused. `attribution` is how states were found out (`process`, or `none`). `problems` are sentences for people.
     """
@@ -125,8 +126,21 @@ class RecordedRun:
         """Those that ran, without nodes of runs that one of them executed: they are part of what that one does."""
         return [node for node in self.nodes if node.ran and (node.parent is None or node.parent not in self.by_key)]
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         """What a notebook shows of a run."""
-        from traced_threadpool.report.notebook import notebook_html  # reports import records, so not at the top
+        return None if _presenter is None else _presenter().notebook_html(self)
 
-        return notebook_html(self)
+
+class Presenter(Protocol):
+    """Shows runs. Reports are above records, so the package says at its top which one it is: see `present_with`."""
+
+    def notebook_html(self, run: RecordedRun, /) -> str: ...
+
+
+_presenter: Callable[[], Presenter] | None = None
+
+
+def present_with(load: Callable[[], Presenter]) -> None:
+    """Says who shows runs. `load` is called each time that one is shown, and not before."""
+    global _presenter  # noqa: PLW0603 - one for the program, set when the package is imported
+    _presenter = load

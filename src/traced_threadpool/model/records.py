@@ -265,6 +265,11 @@ class NodeRecord:
         self.timing: Timing | None = None
 
     @property
+    def parent(self) -> NodeRecord | None:
+        """The node that executes the run of this one, where one does."""
+        return None
+
+    @property
     def dependency_ns(self) -> int:
         return self.ready_ns - self.submitted_ns
 

@@ -15,7 +15,6 @@ from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from traced_threadpool.engine.scheduler import Task
 from traced_threadpool.model import forks
 from traced_threadpool.model.observers import Observer
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun, is_split
@@ -106,7 +105,7 @@ class Recorder(Observer):
 
     def _place(self, part: _Part, node: NodeRecord) -> Recording:
         """Finds out, by its first node to end, what a run is nested in."""
-        parent = node.queue.parent if isinstance(node, Task) else None
+        parent = node.parent
         outer = None if parent is None or parent.run is None else self._parts.get(parent.run.id)
         if parent is None or outer is None:
             return self._record_of(part)
