@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.analysis.diagnosed_runs import EXAMPLES
+from tests.analysis.played_runs import dags, played
 from tests.analysis.synthetic_runs import layered_run
-from tests.analysis.test_what_if import dags, played
 from traced_threadpool.analysis.diagnosis import analyzed_run as looking
 from traced_threadpool.analysis.diagnosis.diagnose import diagnose
 from traced_threadpool.analysis.replay.estimate import CLOSE, MOST_SCHEDULED, Estimate

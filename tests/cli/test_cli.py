@@ -212,7 +212,7 @@ def test_what_if_as_json(command: Command, trace: Path, tmp_path: Path) -> None:
         "processors": 9,
     }
     unknown = write_trace(tmp_path / "unknown.jsonl", layered_run(states=False))
-    assert "note: of 60 nodes it is not known what they did" in command("what-if", unknown)
+    assert "note: no states recorded of 60 nodes" in command("what-if", unknown)
 
 
 @pytest.mark.parametrize(

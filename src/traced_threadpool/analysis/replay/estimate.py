@@ -34,8 +34,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from traced_threadpool.analysis.replay.machine import Demand
+from traced_threadpool.analysis.replay.plan import Plan
+from traced_threadpool.analysis.replay.replayed import Replayed, ReplayedNode
+from traced_threadpool.analysis.replay.settings import ReplaySettings
 from traced_threadpool.analysis.replay.virtual_pool import most_at_once
-from traced_threadpool.analysis.replay.what_if import HELPS, Plan, Replayed, ReplayedNode, ReplaySettings
+from traced_threadpool.analysis.replay.what_if import HELPS
 from traced_threadpool.model.records import State
 
 WHOLE: Final = 10_000
@@ -165,7 +168,7 @@ class Estimate(Plan):
             busy_share=share(sum(lasting_ns), makespan_ns * workers),
             gil_share=share(computed_ns[0], makespan_ns),
             processor_share=share(computed_ns[1], makespan_ns * (settings.processors or 0)),
-            assumptions=self.assumptions(settings),
+            assumptions=self.assumptions.of(settings),
             at_once=at_once,
         )
 

@@ -1,0 +1,69 @@
+"""What a replay takes for granted of a record and may be wrong about, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from traced_threadpool.analysis.replay.settings import ReplaySettings
+from traced_threadpool.model.formatting import count
+from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+
+TELLING_LOCK_SHARE: Final = 0.05
+"""Waiting for locks is worth a word from this part of the nodes' time on."""
+
+
+class Assumptions:
+    """Those of one record, `nodes` being what of it is replayed; `helped` ran within others."""
+
+    def __init__(
+        self, run: RecordedRun, nodes: Sequence[NodeExecution], *, workers: int, helped: int, unknown: Sequence[str]
+    ) -> None:
+        self._attribution = run.attribution
+        self._unknown = unknown
+        self._computes = any(node.states.get("cpu") for node in nodes)
+        lock_ns = sum([node.states.get("lock", 0) for node in nodes])
+        self._waits_for_locks = lock_ns > TELLING_LOCK_SHARE * sum([node.duration_ns for node in nodes])
+        self._always = tuple(_always(run, nodes, workers, helped))
+
+    def of(self, settings: ReplaySettings) -> tuple[str, ...]:
+        """Those that matter to these settings."""
+        said = list(self._always)
+        if self._computes:
+            if self._attribution == "none":
+                said.append(
+                    "waiting for the GIL was not measured; computing that overlapped is judged by its duration alone"
+                )
+            elif settings.gil and self._unknown:
+                said.append(
+                    f"{_names(self._unknown)} met nothing that would tell whether computing holds the GIL; it is taken "
+                    "to hold it, as plain Python does"
+                )
+            if settings.processors is None:
+                said.append("the record does not say how many CPUs there were; there are taken to be enough")
+        if self._waits_for_locks:
+            said.append("waiting for locks stays as it was, though it may come of other nodes of the run")
+        return tuple(said)
+
+
+def _always(run: RecordedRun, nodes: Sequence[NodeExecution], workers: int, helped: int) -> list[str]:
+    said = []
+    if run.max_workers is None:
+        said.append(f"the record does not say how many workers there were; at most {workers} had a node at once")
+    nested = sum(node.ran for node in run.nodes) - len(nodes) - helped
+    if nested:
+        said.append(f"{count(nested, 'node')} of nested runs counted as part of the nodes that ran them")
+    if helped:
+        said.append(f"{count(helped, 'node')} ran on a worker whose own node waited, and counted as part of that node")
+    missing = (run.expected_nodes or 0) - len(run.nodes)
+    if missing > 0:
+        said.append(f"{count(missing, 'node')} missing in the record, and in the replay")
+    unknown = sum(not node.states for node in nodes)
+    if unknown:
+        said.append(f"no states recorded of {count(unknown, 'node')}: taken as waiting, which overlaps freely")
+    return said
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -1,0 +1,188 @@
+"""What of a record stays the same in all its replays, worked out once; and one replay."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from statistics import fmean
+
+from traced_threadpool.analysis.replay.assumptions import Assumptions
+from traced_threadpool.analysis.replay.demand import demands
+from traced_threadpool.analysis.replay.machine import Demand
+from traced_threadpool.analysis.replay.replayed import Replayed, ReplayedNode
+from traced_threadpool.analysis.replay.settings import ReplaySettings, settings_of
+from traced_threadpool.analysis.replay.virtual_pool import VirtualPool, most_at_once
+from traced_threadpool.engine.priorities import CRITICAL_PATH, CUSTOM, HOPS, RunPlan, critical_path, ranks_of
+from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+
+
+class Plan:
+    """What of a record stays the same in all its replays."""
+
+    def __init__(self, run: RecordedRun) -> None:
+        if run.left_out:
+            raise ValueError(
+                f"run {run.name!r} has no spans for {run.left_out:,} of its nodes, since it is large, and nothing can "
+                "be replayed without them; record it with FutureAdapter(large_run=None), or replay it in the process, "
+                "with record=True"
+            )
+        helped = _helped(run.outermost)
+        self.nodes = tuple(node for node in run.outermost if node.key not in helped)
+        self.helped = len(helped)
+        if not self.nodes:
+            raise ValueError(f"run {run.name!r} has no node that ran, of {len(run.nodes)}; there is nothing to replay")
+        self.run = run
+        self.workers = run.max_workers or max(
+            1, most_at_once([(node.started_ns, node.ended_ns) for node in self.nodes])
+        )
+        self.pool = VirtualPool(self.nodes, run.started_ns, self.workers)
+        self.demands = demands(self.nodes)
+        self.assumptions = Assumptions(
+            run, self.nodes, workers=self.workers, helped=self.helped, unknown=self.demands.unknown
+        )
+        self.quiet = self.pool.hand_overs.at_most_usual()
+        self.tail_ns = max(0, run.ended_ns - max(node.ended_ns for node in self.nodes))
+        self.unchanged = settings_of(run, None, {}, (), None, True, None)
+        self._play_record()
+
+    def _play_record(self) -> None:
+        """What the virtual machine makes of the record, for what it makes of other settings to be compared with."""
+        self.contention_ns, self.machine_ns = self._contention(
+            self.demands.each, (), self.workers, self.run.processors, self.ranks(self.unchanged)
+        )
+        # What it does not account for of each node's duration.
+        self.missed_ns = [
+            node.duration_ns - sum(demand) - contended_ns
+            for node, demand, contended_ns in zip(self.nodes, self.demands.each, self.contention_ns, strict=True)
+        ]
+
+    def replay(self, settings: ReplaySettings) -> Replayed:
+        workers = settings.workers or self.workers
+        wanted: Sequence[Demand] = self.demands.each
+        if settings.less_wait_ns:
+            less_ns = settings.less_wait_ns.get
+            wanted = [
+                demand._replace(wait_ns=max(0.0, demand.wait_ns - less)) if (less := less_ns(node.key)) else demand
+                for demand, node in zip(wanted, self.nodes, strict=True)
+            ]
+        factors = [1.0] * len(self.nodes)
+        if settings.faster or settings.faster_executions:
+            factors = [settings.factor(node) for node in self.nodes]
+            wanted = [demand.times(factor) for demand, factor in zip(wanted, factors, strict=True)]
+        if not settings.gil:
+            wanted = [demand.without_lock() for demand in wanted]
+        ranks = self.ranks(settings)
+        contention_ns, machine_ns = self._contention(wanted, settings.without, workers, settings.processors, ranks)
+        # What the virtual machine misses of the recorded contention goes with all of it. Where it sees none in the
+        # record, that came from outside of the run, and stays.
+        before_ns = sum(self.contention_ns)
+        kept = min(1.0, sum(contention_ns) / before_ns) if before_ns else 1.0
+        lasting = []
+        missed_by_nodes_ns = left_of_it_ns = 0.0
+        less_contention_ns = settings.less_contention_ns
+        for node, demand, factor, contended_ns, recorded_ns in zip(
+            self.nodes, wanted, factors, contention_ns, self.missed_ns, strict=True
+        ):
+            missed_ns = recorded_ns
+            if missed_ns > 0:
+                missed_by_nodes_ns += missed_ns
+                if less_contention_ns:
+                    missed_ns = max(0.0, missed_ns - less_contention_ns.get(node.key, 0.0))
+                left_of_it_ns += missed_ns
+            waits_ns = max(0.0, contended_ns + missed_ns * kept * min(1.0, factor))
+            lasting.append(Demand(round(sum(demand) + waits_ns)))
+        # So does what a hand-over takes beyond the usual: a worker just woken up must get the lock first.
+        hand_overs = self.pool.hand_overs.between(self.quiet, kept)
+        times = self.pool.play(
+            lasting, hand_overs, workers=workers, processors=None, without=settings.without, ranks=ranks
+        )
+        started_ns, stretch = self.run.started_ns, 1.0
+        if before_ns:
+            last_ns = max((when.ended_ns for when in times if when is not None), default=0.0)
+            missed_ns = self.run.duration_ns - self.tail_ns - self.machine_ns
+            if missed_ns > 0 and missed_by_nodes_ns:
+                missed_ns *= left_of_it_ns / missed_by_nodes_ns
+            length_ns = max(0.0, machine_ns + missed_ns * kept)
+            if last_ns and abs(length_ns - last_ns) > 1:
+                stretch = length_ns / last_ns
+        nodes = tuple(
+            ReplayedNode(
+                node.key,
+                node.name,
+                started_ns + round(when.started_ns * stretch),
+                started_ns + round(when.ended_ns * stretch),
+            )
+            for node, when in zip(self.nodes, times, strict=True)
+            if when is not None
+        )
+        makespan_ns = max((node.ended_ns for node in nodes), default=started_ns) - started_ns + self.tail_ns
+        served = [demand for demand, when in zip(wanted, times, strict=True) if when is not None]
+        held_ns = sum(demand.held_ns for demand in served)
+        return Replayed(
+            makespan_ns=makespan_ns,
+            workers=workers,
+            nodes=nodes,
+            busy_share=_share(sum(node.ended_ns - node.started_ns for node in nodes), makespan_ns * workers),
+            gil_share=_share(held_ns, makespan_ns),
+            processor_share=_share(
+                held_ns + sum(demand.free_ns for demand in served), makespan_ns * (settings.processors or 0)
+            ),
+            assumptions=self.assumptions.of(settings),
+        )
+
+    def ranks(self, settings: ReplaySettings) -> Mapping[str, float] | None:
+        """What the scheduler goes by, by keys of nodes. Executions of one name count as their mean, as in a pool."""
+        priority, nodes, without = settings.priority or self.run.priority, self.nodes, settings.without
+        if priority == CUSTOM:  # nobody knows the policy, but in what order nodes started
+            return {node.key: node.started_ns for node in nodes}
+        if priority not in (CRITICAL_PATH, HOPS):
+            return None
+        of_name: dict[str, list[int]] = defaultdict(list)
+        for node in nodes:
+            of_name[node.name].append(node.duration_ns)
+        cost = {
+            name: 0.0 if name in without else 1.0 if priority == HOPS else fmean(each) / settings.faster.get(name, 1)
+            for name, each in of_name.items()
+        }
+        plan = RunPlan(
+            upstream={node.key: node.upstream for node in nodes},
+            seconds={node.key: cost[node.name] for node in nodes},
+        )
+        return ranks_of(critical_path(plan))
+
+    def _contention(
+        self,
+        wanted: Sequence[Demand],
+        without: Collection[str],
+        workers: int,
+        processors: int | None,
+        ranks: Mapping[str, float] | None,
+    ) -> tuple[list[float], float]:
+        """For each node, how long others keep it from computing on the virtual machine; and when the last one ends.
+
+        Where nothing is computed there is nothing to play, and the end is 0.
+        """
+        if not any(demand.held_ns or demand.free_ns for demand in wanted):
+            return [0.0] * len(wanted), 0.0
+        times = self.pool.play(wanted, self.quiet, workers=workers, processors=processors, without=without, ranks=ranks)
+        waits_ns = [
+            0.0 if when is None else max(0.0, when.ended_ns - when.started_ns - sum(demand))
+            for when, demand in zip(times, wanted, strict=True)
+        ]
+        return waits_ns, max((when.ended_ns for when in times if when is not None), default=0.0)
+
+
+def _helped(nodes: Sequence[NodeExecution]) -> set[str]:
+    """Keys of nodes that a worker ran in the middle of another one, which waited for its nested run."""
+    found = set()
+    until_ns: dict[str, int] = {}  # by worker, the end of what it began with
+    for node in sorted(nodes, key=lambda node: (node.started_ns, -node.ended_ns)):
+        if node.worker and node.ended_ns <= until_ns.get(node.worker, node.started_ns) and node.duration_ns:
+            found.add(node.key)
+        else:
+            until_ns[node.worker] = node.ended_ns
+    return found
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0

@@ -1,0 +1,45 @@
+"""What a replay gives: when each node would run, and how long the run would take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from traced_threadpool.analysis.replay.virtual_pool import most_at_once
+
+
+class ReplayedNode(NamedTuple):
+    """When an execution starts and ends, on the record's clock."""
+
+    key: str
+    name: str
+    started_ns: int
+    ended_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """The run to expect.
+
+    `nodes` are those that ran, in the order of the record, without those taken out. The shares are of the makespan:
+    of all workers' time, how much they have a node; how long the interpreter lock is held; of all processors' time,
+    how much nodes compute (0 when nobody knows how many there are). `assumptions` are sentences for people.
+    """
+
+    makespan_ns: int
+    workers: int
+    nodes: tuple[ReplayedNode, ...]
+    busy_share: float
+    gil_share: float
+    processor_share: float
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def makespan_seconds(self) -> float:
+        return self.makespan_ns / 1e9
+
+    @cached_property
+    def most_busy(self) -> int:
+        """The most workers that have a node at once."""
+        return most_at_once([(node.started_ns, node.ended_ns) for node in self.nodes])

@@ -1,0 +1,81 @@
+"""What is asked of a replay, checked: an error says what was found and what to give instead."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from traced_threadpool.engine.priorities import CRITICAL_PATH, FIFO, PriorityName
+from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+
+SLOWEST: Final = 1e-6
+"""The least factor that a node may be made faster by; times far beyond would be no numbers any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaySettings:
+    """What is asked of a replay, checked."""
+
+    workers: int | None
+    faster: Mapping[str, float]
+    without: frozenset[str]
+    processors: int | None
+    gil: bool
+    priority: PriorityName | None
+    less_wait_ns: Mapping[str, float] = field(default_factory=dict)
+    less_contention_ns: Mapping[str, float] = field(default_factory=dict)
+    faster_executions: Mapping[str, float] = field(default_factory=dict)
+
+    def factor(self, node: NodeExecution) -> float:
+        """What a node's time is multiplied by."""
+        return 1 / (self.faster_executions.get(node.key) or self.faster.get(node.name, 1))
+
+
+def settings_of(
+    run: RecordedRun,
+    workers: int | None,
+    faster: Mapping[str, float],
+    without: Collection[str],
+    processors: int | None,
+    gil: bool,
+    priority: PriorityName | None,
+) -> ReplaySettings:
+    """The settings, if they make sense for this run."""
+    for what, count in (("workers", workers), ("processors", processors)):
+        if count is not None and (type(count) is not int or count < 1):
+            raise ValueError(f"{what} is {count!r}; it must be a whole number from 1 on, or None for what was recorded")
+    if priority not in (None, FIFO, CRITICAL_PATH):
+        raise ValueError(f"priority is {priority!r}; it must be 'fifo', 'critical_path', or None for what was recorded")
+    if isinstance(without, str):
+        raise ValueError(f"without is the string {without!r}; give a collection of names, such as ({without!r},)")
+    for name, factor in faster.items():
+        if type(factor) not in (int, float) or not 0 < factor < math.inf:
+            raise ValueError(
+                f"faster[{name!r}] is {factor!r}; it must be a number above 0, such as 2 for twice as fast"
+            )
+        if factor < SLOWEST:
+            raise ValueError(f"faster[{name!r}] is {factor!r}; it must be {SLOWEST} at least, a million times slower")
+    names = {node.name for node in run.nodes} if faster or without else set()
+    for name in (*faster, *without):
+        if name not in names:
+            raise ValueError(_unknown(name, names))
+    return ReplaySettings(
+        workers=workers,
+        faster=faster,
+        without=frozenset(without),
+        processors=processors or run.processors,
+        gil=gil,
+        priority=priority,
+    )
+
+
+def _unknown(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=3)
+    if near:
+        return f"no node {name!r} in the record; did you mean {' or '.join(repr(each) for each in near)}?"
+    shown = sorted(names)[:10]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return f"no node {name!r} in the record; it has {', '.join(repr(each) for each in shown)}{more}"
