@@ -18,6 +18,7 @@ import pytest
 
 RUNS = 5
 MOST = RUNS // 2 + 1
+ROOT = Path(__file__).parent.parent
 
 
 class Outcomes:
@@ -43,7 +44,7 @@ def run_round(arguments: list[str]) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as directory:
         outcomes = Path(directory) / "outcomes.json"
         command = [sys.executable, __file__, "--round", str(outcomes), "-m", "measures", *arguments]
-        status = subprocess.run(command, check=False).returncode
+        status = subprocess.run(command, cwd=ROOT, check=False).returncode
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not outcomes.exists():
             sys.exit(status or 1)
         found: dict[str, str] = json.loads(outcomes.read_text())
@@ -72,6 +73,6 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--round"]:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.insert(0, str(ROOT))
         sys.exit(pytest.main(sys.argv[3:], plugins=[Outcomes(sys.argv[2])]))
     sys.exit(main(sys.argv[1:]))

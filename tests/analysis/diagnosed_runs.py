@@ -1,4 +1,4 @@
-"""A small recorded run for each leaf of the diagnosis. `docs/diagnosis.md` shows what is said of them.
+"""A small recorded run for each cause of the diagnosis. `docs/diagnosis.md` shows what is said of them.
 
 `python -m tests.analysis.diagnosed_runs docs/diagnosis.md` writes that into the page again.
 """
@@ -38,7 +38,7 @@ def node(name: str, start: int, end: int, states: Mapping[State, int] | None = N
 
 
 def run(*nodes: NodeExecution, end: int, **facts: Any) -> RecordedRun:
-    """A run of so many milliseconds, on four workers and two processors, with attribution."""
+    """A run of so many milliseconds, on four workers and two CPUs, with attribution."""
     defaults = {"max_workers": 4, "processors": 2, "attribution": "process", "expected_nodes": len(nodes)}
     return RecordedRun(
         id="1", name="etl", pool="etl", started_ns=0, ended_ns=end * MS, nodes=nodes, **{**defaults, **facts}
@@ -191,7 +191,7 @@ def _nodes(run: RecordedRun) -> Iterator[str]:
     lacking = (run.expected_nodes or 0) - len(run.nodes)
     yield (
         f"run: {run.duration_ns // MS} ms, {run.max_workers} workers, {run.processors} "
-        f"processor{'s' if run.processors != 1 else ''}{f', {lacking} more nodes expected' if lacking else ''}"
+        f"CPU{'s' if run.processors != 1 else ''}{f', {lacking} more nodes expected' if lacking else ''}"
     )
     for node in run.nodes:
         states = ", ".join(f"{state} {part_ns // MS}" for state, part_ns in node.states.items())

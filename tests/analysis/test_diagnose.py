@@ -1,6 +1,6 @@
-"""A recorded run into findings: each leaf of the tree, in which order they come, and what holds of all of them.
+"""A recorded run into findings: each detector of the tree, in which order they come, and what holds of all of them.
 
-The runs that show the leaves are those of `docs/diagnosis.md`, which is checked against them here.
+The runs that show the detectors are those of `docs/diagnosis.md`, which is checked against them here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from tests.analysis import diagnosed_runs
 from tests.analysis.diagnosed_runs import EXAMPLES, MS, UNATTRIBUTED, in_turns, node, run, side_by_side
 from tests.analysis.synthetic_runs import NASTY_NAMES, layered_run
-from traced_threadpool.analysis.diagnosis import detectors as leaves
-from traced_threadpool.analysis.diagnosis.causes import CAUSES, MEANINGS, Cause, Finding
+from traced_threadpool.analysis.diagnosis import advice, detect_outcome, detect_waiting, ranking
+from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS
+from traced_threadpool.analysis.diagnosis.causes import CAUSES, Cause, Finding
 from traced_threadpool.analysis.diagnosis.diagnose import ALIKE, MOST_FINDINGS, diagnose
 from traced_threadpool.analysis.replay.what_if import HELPS, Replayed, replay
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
@@ -51,23 +52,25 @@ def test_the_page_shows_what_is_said_of_each_example() -> None:
 
 
 def test_the_page_says_the_numbers_of_the_tree() -> None:
-    """As the leaves have them, and each cause with its meaning."""
+    """As the detectors have them, and each cause with its meaning."""
     page = PAGE.read_text(encoding="utf-8")
 
-    assert [f"### `{cause}`: {meaning}" for cause, meaning in MEANINGS.items()] == re.findall(r"^### .*", page, re.M)
+    assert [
+        f"### `{cause}`: {meaning}" for cause, meaning in ((cause, CAUSES_IN_WORDS[cause].meaning) for cause in CAUSES)
+    ] == re.findall(r"^### .*", page, re.M)
     for share_, words in (
-        (leaves.LOST, "are {} of the nodes missing"),
-        (leaves.FULL, "if nodes use {} of those that there are"),
-        (leaves.FULL, "less than {} of the processors"),
+        (detect_outcome.LOST, "are {} of the nodes missing"),
+        (ranking.FULL, "if nodes use {} of those that there are"),
+        (ranking.FULL, "less than {} of the CPUs"),
         (ALIKE, "less than {} of the\nrun"),
         (HELPS, "shorter by {}"),
     ):
         assert words.format(f"{share_:.0%}".replace("%", " %")) in page
     told = {
-        leaves.MATTERS: "a tenth",
-        leaves.DOMINATES: "two thirds",
-        leaves.CONTRIBUTES: "a third",
-        leaves.GOVERNS: "a fifth",
+        ranking.MATTERS: "a tenth",
+        detect_waiting.DOMINATES: "two thirds",
+        ranking.CONTRIBUTES: "a third",
+        ranking.GOVERNS: "a fifth",
     }
     assert {round(number, 3): words for number, words in told.items()} == {
         0.1: "a tenth",
@@ -77,14 +80,14 @@ def test_the_page_says_the_numbers_of_the_tree() -> None:
     }
 
 
-# Each leaf
+# Each detector
 
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_each_cause_is_found_first_in_its_example(cause: Cause) -> None:
     """There is an example of each, and a meaning in words."""
     assert diagnose(EXAMPLES[cause]).cause == cause
-    assert cause in MEANINGS
+    assert CAUSES_IN_WORDS[cause].meaning
 
 
 FINDINGS: dict[Cause, Finding] = {
@@ -93,22 +96,22 @@ FINDINGS: dict[Cause, Finding] = {
         nodes=("parse",),
         evidence=(
             "parse raised ValueError after 200 ms",
-            "2 of 4 nodes never ran, for what they need had failed",
+            "2 of 4 nodes never ran, since a node upstream of them failed",
         ),
-        advice="Mend parse first. What the run would take without the failure, the record cannot tell.",
+        advice="Fix `parse` first. How long the run would take without the failure, the record cannot tell.",
         gain_seconds=None,
     ),
     "gil_bound": Finding(
         cause="gil_bound",
         nodes=("parse_2", "parse_0"),
         evidence=(
-            "waiting for the interpreter lock: 3.00 s, 75 % of the nodes' time; most of it parse_0 750 ms, "
+            "waiting for the GIL: 3.00 s, 75 % of the nodes' time; most of it parse_0 750 ms, "
             "parse_1 750 ms, parse_2 750 ms and 1 more",
-            "waiting caused by who held it: parse_2 1.40 s, parse_0 1.00 s, parse_1 300 ms and 1 more",
+            "who held the GIL meanwhile: parse_2 1.40 s, parse_0 1.00 s, parse_1 300 ms and 1 more",
             "replay: if nobody waited for it, 500 ms instead of 1.00 s",
         ),
-        advice="Let parse_2 and parse_0 compute in processes, or with a library that lets go of the lock "
-        "(NumPy, Polars, Arrow). More threads cannot help.",
+        advice="Run `parse_2` and `parse_0` in processes, or use a library that releases the GIL (NumPy, Polars, "
+        "Arrow). More threads cannot help.",
         gain_seconds=0.5,
     ),
     "sleeping_node": Finding(
@@ -119,8 +122,8 @@ FINDINGS: dict[Cause, Finding] = {
             "on the critical path: 900 ms, 90 % of the run",
             "replay: if nobody slept, 100 ms instead of 1.00 s",
         ),
-        advice="Look for a sleep in what export and prices call: a pause before another attempt, a polling loop, a "
-        "rate limit. Wait for the event itself, or pause for less.",
+        advice="Find the sleep in `export` and `prices`: the pause between retries, a polling loop, a rate limit. Wait "
+        "for the event itself, or sleep less.",
         gain_seconds=0.9,
     ),
     "critical_path": Finding(
@@ -128,12 +131,12 @@ FINDINGS: dict[Cause, Finding] = {
         nodes=("extract", "clean", "rank"),
         evidence=(
             "3 nodes in a row: 900 ms, 100 % of the run; most of it extract 400 ms, clean 300 ms, rank 200 ms",
-            "what these do: cpu 900 ms",
-            "nodes that ran at once: 1.1 on average",
+            "what they do: cpu 900 ms",
+            "1.1 nodes ran at once on average",
             "replay: if these nodes were twice as fast, 450 ms instead of 900 ms",
         ),
-        advice="Make extract, clean and rank faster, split what can be done side by side, or start the chain earlier. "
-        "More workers cannot help.",
+        advice="Make `extract`, `clean` and `rank` faster, run independent parts in parallel, or start the chain "
+        "earlier. More workers cannot help.",
         gain_seconds=0.45,
     ),
     "healthy": Finding(
@@ -141,12 +144,11 @@ FINDINGS: dict[Cause, Finding] = {
         nodes=(),
         evidence=(
             "4 nodes in 1.60 s, 2.0 at once on average",
-            "of the nodes' time is waiting: 0 % for the interpreter lock, 0 % for a processor, 0 % for a lock, "
-            "0 % asleep",
+            "of the nodes' time, 0 % is waiting for the GIL, 0 % for a CPU, 0 % for a lock, and 0 % is sleep",
             "replay: with more than 4 workers, 1.60 s instead of 1.60 s",
         ),
-        advice="Leave it as it is: no setting makes it shorter by 10 %. More workers would not help: no more than 2 "
-        "nodes have something to do at once.",
+        advice="Leave it as it is: no setting makes it 10 % shorter. More workers would not help: no more than 2 nodes "
+        "can run at once.",
         gain_seconds=None,
     ),
 }
@@ -184,6 +186,18 @@ def test_a_run_of_nothing_says_so(empty: RecordedRun) -> None:
         assert found.gain_seconds is None
 
 
+def test_the_words_of_a_finding_are_in_one_table() -> None:
+    """Each sentence of the table is asked for by a detector, and no detector has a sentence of its own."""
+    detectors = "".join(path.read_text(encoding="utf-8") for path in Path(advice.__file__).parent.glob("detect_*.py"))
+
+    assert CAUSES_IN_WORDS.keys() == set(CAUSES)
+    for words in CAUSES_IN_WORDS.values():
+        for key in (*words.evidence, *words.advice):
+            assert f'"{key}"' in detectors, (words.title, key)
+    sentences = re.findall(r'(?<!"")"[A-Za-z][a-z]+(?: [a-z]+){3,}[^"]*"(?!"")', detectors)
+    assert sentences == []
+
+
 # How runs end
 
 
@@ -203,8 +217,8 @@ def test_all_who_raised_are_named_and_three_are_told_of() -> None:
         "read_0 raised an exception after 100 ms",
         "read_1 raised an exception after 101 ms",
         "read_2 raised an exception after 102 ms",
-        "4 nodes raised in all",
-        "1 of 6 nodes never ran, for what they need had failed",
+        "4 nodes raised in total",
+        "1 of 6 nodes never ran, since a node upstream of them failed",
         "1 more had not started and were cancelled",
     )
 
@@ -246,7 +260,7 @@ def test_repairs_of_the_record_are_told_last() -> None:
     repaired = replace(EXAMPLES["sleeping_node"], problems=("one.", "two.", "three.", "four."))
 
     assert causes(repaired) == ["sleeping_node", "telemetry_loss"]
-    assert diagnose(repaired).findings[-1].evidence == ("one.", "two.", "three.", "4 problems of the record in all")
+    assert diagnose(repaired).findings[-1].evidence == ("one.", "two.", "three.", "4 problems of the record in total")
 
 
 # Contention
@@ -263,7 +277,7 @@ def test_a_thread_outside_of_the_pool_that_holds_the_lock_is_named() -> None:
     )
 
     assert (found.cause, found.nodes) == ("gil_bound", ("parse_0", "parse_1", "parse_2", "parse_3"))
-    assert found.advice == "Keep the thread reindex from computing in this process while nodes run."
+    assert found.advice == "Keep thread `reindex` from computing in this process while nodes run."
     assert found.gain_seconds == pytest.approx(0.6)  # what nodes do to each other stays: 0.4 s of computing, in turns
 
 
@@ -272,8 +286,8 @@ def test_processors_that_others_use() -> None:
     found = first(run(*side_by_side({"cpu": 100, "runqueue": 700}), end=800, processors=8))
 
     assert found.cause == "processor_starved"
-    assert "nodes compute for 6 % of the time of 8 processors" in found.evidence
-    assert found.advice.startswith("Look at what else runs on the machine")
+    assert "nodes use 6 % of 8 CPUs" in found.evidence
+    assert found.advice.startswith("Check what else runs on the machine")
     assert found.gain_seconds == pytest.approx(0.7)
 
 

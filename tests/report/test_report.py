@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.analysis.synthetic_runs import NASTY_NAMES, layered_run
-from traced_threadpool.analysis.diagnosis.analyzed_run import Look
+from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.model.formatting import change, duration, one_line, percent
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.report.as_json import explanation_json
@@ -185,7 +185,7 @@ def test_an_explanation_adds_up(run: RecordedRun) -> None:
 def test_the_curve_begins_at_one_worker_and_goes_past_the_recorded_number() -> None:
     """More workers never make the prediction much worse, and the recorded number gives the recorded run."""
     run = layered_run(states=False)
-    found = curve(Look(run))
+    found = curve(AnalyzedRun(run))
     assert found is not None
     lengths = {point.workers: point.makespan_ns for point in found.points}
     assert list(lengths) == list(range(1, 65))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from traced_threadpool.analysis.diagnosis.analyzed_run import Look
+from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.analysis.replay.what_if import MOST_WORKERS, Limit, Scaling, scale
 from traced_threadpool.model.formatting import change, count, duration
 from traced_threadpool.model.recorded_run import RecordedRun
@@ -44,15 +44,15 @@ class Curve:
     summary: str
 
 
-def curve(look: Look) -> Curve | None:
+def curve(analyzed: AnalyzedRun) -> Curve | None:
     """None where there is nothing to replay: no node ran, or the links form a circle.
 
     Of a very large run it has what the diagnosis asked about.
     """
-    run = look.run
-    if look.as_recorded is None:
+    run = analyzed.run
+    if analyzed.as_recorded is None:
         return None
-    scaling = look.more_workers if look.is_large else scale(run, workers_to_try(run), plan=look.plan)
+    scaling = analyzed.more_workers if analyzed.is_large else scale(run, workers_to_try(run), plan=analyzed.plan)
     assert scaling is not None
     return Curve(
         now=scaling.recorded_workers,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from traced_threadpool.analysis.diagnosis.analyzed_run import Look
+from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.analysis.diagnosis.diagnose import Finding, diagnose
 from traced_threadpool.analysis.replay.virtual_pool import most_at_once
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
@@ -112,14 +112,14 @@ class Explanation:
 
 def explain(run: RecordedRun, *, with_curve: bool = True) -> Explanation:
     """Everything about one run. Without the curve of makespan by workers it takes less time."""
-    look = Look(run)
-    diagnosis = diagnose(run, look=look)
+    analyzed = AnalyzedRun(run)
+    diagnosis = diagnose(run, analyzed=analyzed)
     return Explanation(
         run=run,
         findings=diagnosis.findings,
-        path=look.path,
-        critical_ns=look.path.ns_by_name,
-        curve=curve(look) if with_curve else None,
+        path=analyzed.path,
+        critical_ns=analyzed.path.ns_by_name,
+        curve=curve(analyzed) if with_curve else None,
         estimated=diagnosis.estimated,
     )
 

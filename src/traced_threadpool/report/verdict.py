@@ -9,33 +9,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final
 
-from traced_threadpool.analysis.diagnosis.diagnose import Cause, Finding
+from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS, Tone
+from traced_threadpool.analysis.diagnosis.causes import Finding
 from traced_threadpool.model.formatting import duration, one_line, percent
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.recording.critical_path import DEPENDENCY, OUTSIDE, QUEUE
-
-Tone = Literal["bad", "good", "plain"]
-
-TITLES: Final[Mapping[Cause, str]] = {
-    "failing_upstream": "A node failed",
-    "cancelled": "The run was stopped",
-    "telemetry_loss": "The record is incomplete",
-    "gil_bound": "Bound by the interpreter lock",
-    "processor_starved": "Too few processors",
-    "lock_contention": "Waiting for a lock",
-    "sleeping_node": "Sleeping",
-    "pool_too_small": "The pool is too small",
-    "straggler": "One straggler",
-    "slow_network": "Slow network",
-    "slow_disk": "Slow disk",
-    "critical_path": "A chain of nodes fills the run",
-    "outside_nodes": "The time passes outside of nodes",
-    "pool_too_large": "The pool is too large",
-    "healthy": "Healthy: nothing stands out",
-}
 
 NODES_IN_TITLE: Final = 3
 MAX_NAME: Final = 60
@@ -43,7 +23,7 @@ MAX_NAME: Final = 60
 
 def title(finding: Finding) -> str:
     """The cause, and the nodes that it is about."""
-    words = TITLES[finding.cause]
+    words = CAUSES_IN_WORDS[finding.cause].title
     if not finding.nodes or finding.cause == "healthy":
         return words
     names = ", ".join(one_line(name, MAX_NAME) for name in finding.nodes[:NODES_IN_TITLE])
@@ -53,9 +33,7 @@ def title(finding: Finding) -> str:
 
 def tone(finding: Finding) -> Tone:
     """Whether something is broken, all is well, or something could be faster."""
-    if finding.cause in ("failing_upstream", "cancelled", "telemetry_loss"):
-        return "bad"
-    return "good" if finding.cause == "healthy" else "plain"
+    return CAUSES_IN_WORDS[finding.cause].tone
 
 
 def expected_gain(finding: Finding, run: RecordedRun) -> str | None:

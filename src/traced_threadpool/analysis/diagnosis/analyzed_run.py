@@ -1,4 +1,4 @@
-"""What the leaves of the diagnosis ask of a record more than once."""
+"""What the detectors of the diagnosis ask of a record more than once."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from functools import cached_property
 from operator import itemgetter
 from typing import Any, Final
 
+from traced_threadpool.analysis.diagnosis.advice import ESTIMATED
 from traced_threadpool.analysis.diagnosis.path_states import BETWEEN_NODES, PathState, path_states, states_of
-from traced_threadpool.analysis.diagnosis.words import count, seconds, share
 from traced_threadpool.analysis.replay.estimate import WHOLE, Estimate
-from traced_threadpool.analysis.replay.what_if import MOST_WORKERS, Plan, Replayed, Scaling, replay, scale
+from traced_threadpool.analysis.replay.plan import Plan
+from traced_threadpool.analysis.replay.replayed import Replayed
+from traced_threadpool.analysis.replay.what_if import MOST_WORKERS, Scaling, replay, scale
+from traced_threadpool.model.formatting import count, duration, share
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.records import State
 from traced_threadpool.recording.critical_path import CriticalPath, critical_path
@@ -21,14 +24,14 @@ CONTENTION: Final[frozenset[PathState]] = frozenset({"gil", "runqueue", "lock"})
 MANY_NODES: Final = 2_000
 """Of larger runs not every number of workers is replayed."""
 
-WORTH_A_LOOK: Final = 0.1
+WORTH_SCALING: Final = 0.1
 """If the most workers take less than this off a very large run, no number in between is asked about."""
 
 _BOUNDLESS: Final = 1e6
 """How many times faster a node becomes that did nothing but what it does no more."""
 
 
-class Look:
+class AnalyzedRun:
     """A record, with what follows from it at hand."""
 
     def __init__(self, run: RecordedRun) -> None:
@@ -76,15 +79,14 @@ class Look:
         if not self.is_large or self.as_recorded is None:
             return None
         assert isinstance(self.plan, Estimate)
-        scheduled = count(self.plan.scheduled, "simpler replay")
-        return (
-            f"A run of {count(len(self.nodes), 'node')} is not replayed whole: {count(self.plan.asked, 'answer')} "
-            f"rest on bounds and {scheduled}, with waiting for the interpreter lock and for processors as recorded, "
-            "and whether fewer workers would do was not asked. what-if replays it whole."
+        return ESTIMATED.format(
+            nodes=count(len(self.nodes), "node"),
+            asked=count(self.plan.asked, "answer"),
+            scheduled=count(self.plan.scheduled, "simpler replay"),
         )
 
     @property
-    def foretold_by(self) -> str:
+    def source(self) -> str:
         """What gains rest on."""
         return "estimate" if self.is_large else "replay"
 
@@ -111,7 +113,7 @@ class Look:
         most = max(MOST_WORKERS, 2 * now)
         if len(self.nodes) <= MANY_NODES:
             return scale(self.run, range(now, most + 1), plan=self.plan)
-        if self.is_large and self.gain_ns(self.replayed(workers=most)) < WORTH_A_LOOK * self.duration_ns:
+        if self.is_large and self.gain_ns(self.replayed(workers=most)) < WORTH_SCALING * self.duration_ns:
             return scale(self.run, {now, most}, plan=self.plan)
         return scale(self.run, {now, 2 * now, 4 * now, most}, plan=self.plan)
 
@@ -135,13 +137,13 @@ class Look:
 
     @property
     def processors_used(self) -> float | None:
-        """Which part of all processors' time the nodes computed."""
+        """Which part of all CPUs' time the nodes computed."""
         processors = self.run.processors
         return min(1.0, self.total_ns("cpu") / (self.duration_ns * processors)) if processors else None
 
     @property
     def is_held_from_outside(self) -> bool:
-        """Whether it is mostly not nodes that held the interpreter lock while nodes waited for it."""
+        """Whether it is mostly not nodes that held the GIL while nodes waited for it."""
         outside_ns = sum(ns for name, ns in self.run.gil_holders.items() if name.startswith(OUTSIDE_OF_NODES))
         return outside_ns > sum(self.run.gil_holders.values()) / 2
 
@@ -191,19 +193,19 @@ class Look:
 
     def of_run(self, part_ns: float) -> str:
         """A length of time, and which part of the run that is."""
-        return f"{seconds(part_ns)}, {share(part_ns / self.duration_ns)} of the run"
+        return f"{duration(part_ns)}, {share(part_ns / self.duration_ns)} of the run"
 
     def of_nodes(self, part_ns: float) -> str:
         """The same of all nodes' time."""
-        return f"{seconds(part_ns)}, {share(part_ns / self.busy_ns)} of the nodes' time"
+        return f"{duration(part_ns)}, {share(part_ns / self.busy_ns)} of the nodes' time"
 
     def instead(self, other: Replayed | Scaling) -> str:
         """What the run would take and what it did."""
-        return f"{seconds(_makespan_ns(other))} instead of {seconds(self.duration_ns)}"
+        return f"{duration(_makespan_ns(other))} instead of {duration(self.duration_ns)}"
 
 
 OUTSIDE_OF_NODES: Final = "thread:"
-"""How those begin who hold the interpreter lock and are no nodes."""
+"""How those begin who hold the GIL and are no nodes."""
 
 
 def faster_by(before_ns: float, after_ns: float) -> float:

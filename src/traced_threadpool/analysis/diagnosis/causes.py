@@ -1,8 +1,7 @@
-"""What a diagnosis is made of: causes from a fixed list, and findings that name one each."""
+"""What a diagnosis is made of: causes from a fixed list, and findings that name one each. Their words: `advice`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -27,24 +26,6 @@ Cause = Literal[
 
 CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
 
-MEANINGS: Final[Mapping[Cause, str]] = {
-    "failing_upstream": "a node raised, and what depends on it never ran",
-    "cancelled": "the run was stopped before its nodes were done",
-    "telemetry_loss": "the record lacks nodes, or what their time went to",
-    "gil_bound": "nodes wait for the interpreter lock while others compute with it",
-    "processor_starved": "nodes could compute, and have no processor",
-    "lock_contention": "nodes wait for a lock that one of them holds",
-    "sleeping_node": "a node sleeps",
-    "pool_too_small": "nodes that could run have no worker",
-    "straggler": "one node takes much longer than its siblings, and all wait for it",
-    "slow_network": "nodes wait for the network most of the time",
-    "slow_disk": "nodes wait for the disk most of the time",
-    "critical_path": "a chain of nodes fills the run, whatever else there is",
-    "outside_nodes": "the run's time passes outside of its nodes",
-    "pool_too_large": "many nodes run at once and only get in each other's way",
-    "healthy": "nothing stands out, and no setting would help",
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -59,6 +40,14 @@ class Finding:
     evidence: tuple[str, ...]
     advice: str
     gain_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedFinding:
+    """A finding, and what findings are ordered by: the part of the run that it would save, or is about."""
+
+    finding: Finding
+    weight: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

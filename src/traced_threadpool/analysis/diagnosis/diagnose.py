@@ -6,7 +6,7 @@ The tree, in the order in which it is gone through:
 2. Does the record tell enough? So much is missing that the rest may mislead: `telemetry_loss`.
 3. What would the run take if one thing were different? The replay is asked:
 
-   - if nobody waited for the interpreter lock: `gil_bound`; for a processor: `processor_starved`; for a lock:
+   - if nobody waited for the GIL: `gil_bound`; for a CPU: `processor_starved`; for a lock:
      `lock_contention`; if nobody slept: `sleeping_node`;
    - with more workers: `pool_too_small`;
    - if the longest of nodes that are alike took as long as the others: `straggler`;
@@ -15,7 +15,7 @@ The tree, in the order in which it is gone through:
    - if the nodes of the critical path were twice as fast: `critical_path`, unless one of the above explains the chain.
 
    What takes less than a tenth off the run is no finding. So what a node does beside the critical path never is one.
-   But where nothing of these is found, and nodes wait for the interpreter lock and for others alternately, and without
+   But where nothing of these is found, and nodes wait for the GIL and for other locks alternately, and without
    any of this waiting the run would be shorter by a fifth, the lock that is waited for more is one: to do away with
    either alone would just have them meet at the other.
    Where something is found and waiting for the network or the disk is less than most, but a third, it is told after.
@@ -42,10 +42,27 @@ from __future__ import annotations
 
 from typing import Final
 
-from traced_threadpool.analysis.diagnosis import detectors as leaves
-from traced_threadpool.analysis.diagnosis.analyzed_run import Look
-from traced_threadpool.analysis.diagnosis.causes import CAUSES, Cause, Diagnosis, Finding
-from traced_threadpool.analysis.diagnosis.detectors import Leaf
+from traced_threadpool.analysis.diagnosis import (
+    detect_contention as contention,
+)
+from traced_threadpool.analysis.diagnosis import (
+    detect_nothing as nothing_found,
+)
+from traced_threadpool.analysis.diagnosis import (
+    detect_outcome as outcome,
+)
+from traced_threadpool.analysis.diagnosis import (
+    detect_shape as shape,
+)
+from traced_threadpool.analysis.diagnosis import (
+    detect_waiting as waiting,
+)
+from traced_threadpool.analysis.diagnosis import (
+    detect_workers as workers,
+)
+from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
+from traced_threadpool.analysis.diagnosis.causes import CAUSES, Cause, Diagnosis, Finding, RankedFinding
+from traced_threadpool.analysis.diagnosis.ranking import CONTRIBUTES
 from traced_threadpool.model.recorded_run import RecordedRun
 
 __all__ = ["CAUSES", "Cause", "Diagnosis", "Finding", "diagnose"]
@@ -68,63 +85,64 @@ _EXPLAIN_A_CHAIN: Final[frozenset[Cause]] = frozenset(
 )
 
 
-def diagnose(run: RecordedRun, *, look: Look | None = None) -> Diagnosis:
-    """Why a run took as long as it did. `look` is for whoever goes on to ask the same record more."""
-    look = look or Look(run)
-    first = [found for found in (leaves.failing_upstream(look), leaves.cancelled(look)) if found is not None]
-    loss = leaves.telemetry_loss(look)
+def diagnose(run: RecordedRun, *, analyzed: AnalyzedRun | None = None) -> Diagnosis:
+    """Why a run took as long as it did. `analyzed` is for whoever goes on to ask the same record more."""
+    analyzed = analyzed or AnalyzedRun(run)
+    first = [found for found in (outcome.failing_upstream(analyzed), outcome.cancelled(analyzed)) if found is not None]
+    loss = outcome.telemetry_loss(analyzed)
     if loss is not None and loss[1]:
         first.append(loss[0])
-    slow = [leaf.finding for leaf in (*_by_gain(look), *_by_share(look))]
-    findings = [*first, *slow] or [leaves.not_known(look) or leaves.healthy(look)]
+    slow = [ranked.finding for ranked in (*_by_gain(analyzed), *_by_share(analyzed))]
+    findings = [*first, *slow] or [nothing_found.not_known(analyzed) or nothing_found.healthy(analyzed)]
     if loss is not None and not loss[1]:
         told = [found for found in findings if found.cause != "telemetry_loss"]
         findings = [*told[: MOST_FINDINGS - 1], loss[0]]
-    return Diagnosis(findings=tuple(findings[:MOST_FINDINGS]), estimated=look.estimated)
+    return Diagnosis(findings=tuple(findings[:MOST_FINDINGS]), estimated=analyzed.estimated)
 
 
-def _by_gain(look: Look) -> list[Leaf]:
+def _by_gain(analyzed: AnalyzedRun) -> list[RankedFinding]:
     """What the replay says would make the run shorter, the most first."""
-    if look.as_recorded is None:
+    if analyzed.as_recorded is None:
         return []
     asked = [
-        leaves.gil_bound(look),
-        leaves.processor_starved(look),
-        leaves.lock_contention(look),
-        leaves.sleeping_node(look),
-        leaves.pool_too_small(look),
-        leaves.straggler(look),
+        contention.gil_bound(analyzed),
+        contention.processor_starved(analyzed),
+        contention.lock_contention(analyzed),
+        waiting.sleeping_node(analyzed),
+        workers.pool_too_small(analyzed),
+        shape.straggler(analyzed),
     ]
-    found = [leaf for leaf in asked if leaf is not None]
-    if not found and (mixture := leaves.contention(look)) is not None:
+    found = [ranked for ranked in asked if ranked is not None]
+    if not found and (mixture := contention.gil_and_lock(analyzed)) is not None:
         found.append(mixture)
-    slow = [leaves.slow_network(look, least=leaves.DOMINATES), leaves.slow_disk(look, least=leaves.DOMINATES)]
-    beside: list[Leaf | None] = []
-    if found:
-        beside = [leaves.slow_network(look, least=leaves.CONTRIBUTES), leaves.slow_disk(look, least=leaves.CONTRIBUTES)]
-        beside = [None if one is not None else other for one, other in zip(slow, beside, strict=True)]
-    found += [leaf for leaf in slow if leaf is not None]
-    chain = leaves.governing_chain(look)
-    explained = max((leaf.weight for leaf in found if leaf.finding.cause in _EXPLAIN_A_CHAIN), default=0.0)
+    is_wrong = bool(found)
+    beside: list[RankedFinding] = []
+    for slow in (waiting.slow_network, waiting.slow_disk):
+        if (ranked := slow(analyzed, least=waiting.DOMINATES)) is not None:
+            found.append(ranked)
+        elif is_wrong and (ranked := slow(analyzed, least=CONTRIBUTES)) is not None:
+            beside.append(ranked)
+    chain = shape.critical_chain(analyzed)
+    explained = max((ranked.weight for ranked in found if ranked.finding.cause in _EXPLAIN_A_CHAIN), default=0.0)
     if chain is not None and explained < chain.weight / 2:
         found.append(chain)
-    return [*_ordered(found), *_ordered([leaf for leaf in beside if leaf is not None])]
+    return [*_ordered(found), *_ordered(beside)]
 
 
-def _by_share(look: Look) -> list[Leaf]:
+def _by_share(analyzed: AnalyzedRun) -> list[RankedFinding]:
     """What cannot be replayed, that which is about most of the run first."""
-    if look.duration_ns <= 0 or look.run.left_out:
+    if analyzed.duration_ns <= 0 or analyzed.run.left_out:
         return []
-    asked = (leaves.outside_nodes(look), leaves.pool_too_large(look))
-    return sorted((leaf for leaf in asked if leaf is not None), key=lambda leaf: -leaf.weight)
+    asked = (shape.outside_nodes(analyzed), workers.pool_too_large(analyzed))
+    return sorted((ranked for ranked in asked if ranked is not None), key=lambda ranked: -ranked.weight)
 
 
-def _ordered(found: list[Leaf]) -> list[Leaf]:
+def _ordered(found: list[RankedFinding]) -> list[RankedFinding]:
     """The most gain first; of those that are alike in that, the one that comes first in the tree."""
     left, ordered = list(found), []
     while left:
-        most = max(leaf.weight for leaf in left)
-        following = next(leaf for leaf in left if leaf.weight > most - ALIKE)
+        most = max(ranked.weight for ranked in left)
+        following = next(ranked for ranked in left if ranked.weight > most - ALIKE)
         ordered.append(following)
         left.remove(following)
     return ordered

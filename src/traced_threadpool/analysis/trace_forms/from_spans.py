@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from traced_threadpool.analysis.diagnosis.words import count
 from traced_threadpool.analysis.trace_forms.executions import (
     ROUNDING,
     disagreeing,
@@ -20,6 +19,7 @@ from traced_threadpool.analysis.trace_forms.executions import (
 from traced_threadpool.analysis.trace_forms.grouping import Gathered, Group, grouped
 from traced_threadpool.analysis.trace_forms.limits import one_of, problems_of
 from traced_threadpool.analysis.trace_forms.span import Attributes, number_of, numbers, text_of, texts, whole
+from traced_threadpool.model.formatting import count
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.records import RUN_OUTCOMES, Outcome, RunOutcome
 from traced_threadpool.telemetry import names

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
-from traced_threadpool.analysis.diagnosis.words import count
 from traced_threadpool.analysis.trace_forms.grouping import Group
 from traced_threadpool.analysis.trace_forms.span import Span, text_of
+from traced_threadpool.model.formatting import count
 from traced_threadpool.model.records import OUTCOMES, Outcome
 from traced_threadpool.telemetry import names
 

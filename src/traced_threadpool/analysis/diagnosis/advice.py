@@ -1,0 +1,281 @@
+"""All words of a diagnosis, by cause: title, meaning, the sentences of evidence, and the advice. Nowhere else are any.
+
+A sentence has places for what a detector fills in; durations, shares and names come as people read them.
+
+>>> CAUSES_IN_WORDS["gil_bound"].title
+'GIL-bound'
+>>> CAUSES_IN_WORDS["sleeping_node"].says("replay", source="replay", instead="100 ms instead of 1.00 s")
+'replay: if nobody slept, 100 ms instead of 1.00 s'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from traced_threadpool.analysis.diagnosis.causes import Cause
+from traced_threadpool.model.formatting import MAX_NAME, listed, one_line
+
+Tone = Literal["bad", "good", "plain"]
+"""Whether something is broken, all is well, or something could be faster."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CauseInWords:
+    """What is said of one cause. `evidence` and `advice` have a sentence under each key that its detector uses."""
+
+    title: str
+    meaning: str
+    tone: Tone = "plain"
+    evidence: Mapping[str, str]
+    advice: Mapping[str, str]
+
+    def says(self, key: str, **filled_in: object) -> str:
+        """A sentence of evidence."""
+        return self.evidence[key].format(**filled_in)
+
+    def advises(self, key: str, **filled_in: object) -> str:
+        """The advice."""
+        return self.advice[key].format(**filled_in)
+
+
+_MOST: Final = ": {of_nodes}; most of it {most}"
+_ON_PATH: Final = "on the critical path: {of_run}"
+
+CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
+    "failing_upstream": CauseInWords(
+        title="A node failed",
+        meaning="a node raised an exception, and what depends on it never ran",
+        tone="bad",
+        evidence={
+            "raised": "{node} raised {error} after {duration}",
+            "many": "{many} nodes raised in total",
+            "run": "the run ended with {error} after {duration}",
+            "never_ran": "{stopped} of {nodes} never ran, since a node upstream of them failed",
+            "cancelled": "{cancelled} more had not started and were cancelled",
+        },
+        advice={
+            "nodes": "Fix {nodes} first. How long the run would take without the failure, the record cannot tell.",
+            "elsewhere": "No node in the record raised. Check what is done with the results, and whether spans are "
+            "missing.",
+        },
+    ),
+    "cancelled": CauseInWords(
+        title="The run was stopped",
+        meaning="the run was stopped before all its nodes were done",
+        tone="bad",
+        evidence={"stopped": "the run was stopped after {duration}; {never_ran} of {nodes} had not started"},
+        advice={"": "The record shows the beginning of a run only. Explain a run that was not stopped."},
+    ),
+    "telemetry_loss": CauseInWords(
+        title="The record is incomplete",
+        meaning="the record lacks nodes, or where their time went",
+        tone="bad",
+        evidence={
+            "missing": "{missing} of {nodes} ({share}) are not in the record",
+            "waited": "{share} of the run is waiting for what the record does not hold",
+            "many": "{many} problems of the record in total",
+            "path": "the critical path: {most}",
+            "nothing": "{ran} of {nodes} ran, in {duration}",
+            "unknown": "what nodes did is not in the record for {of_run}{reason}",
+            "durations": "by their durations alone nothing stands out; {at_once} nodes ran at once on average",
+        },
+        advice={
+            "missing": "Check that all spans of a run arrive: a longer queue in the span processor "
+            "(OTEL_BSP_MAX_QUEUE_SIZE), a flush before the program ends, a sampler that takes whole traces. All other "
+            "findings rest on the nodes that are there.",
+            "left_out": "Shorten the critical path, which is shown above. What fewer waits or more workers would "
+            "gain, these spans cannot tell: replay the run in the process, FutureAdapter(record=True), or record it "
+            "with large_run=None.",
+            "problems": "All other findings rest on what is in the record.",
+            "nothing": "There is nothing to explain: choose a run that executed nodes.",
+            "unknown": "Whether nodes waited for the GIL, a CPU, the network, the disk or a lock, or slept, cannot be "
+            "said. Record a longer run, on Linux, with attribution on.",
+        },
+    ),
+    "gil_bound": CauseInWords(
+        title="GIL-bound",
+        meaning="nodes wait for the GIL while other threads hold it",
+        evidence={
+            "waited": "waiting for the GIL" + _MOST,
+            "holders": "who held the GIL meanwhile: {most}",
+            "replay": "{source}: if nobody waited for it, {instead}",
+        },
+        advice={
+            "nodes": "Run {nodes} in processes, or use a library that releases the GIL (NumPy, Polars, Arrow). More "
+            "threads cannot help.",
+            "threads": "Keep thread {threads} from computing in this process while nodes run.",
+        },
+    ),
+    "processor_starved": CauseInWords(
+        title="CPU-starved",
+        meaning="nodes are ready to compute, and wait for a CPU",
+        evidence={
+            "waited": "waiting for a CPU" + _MOST,
+            "used": "nodes use {share} of {cpus}",
+            "replay": "{source}: with {cpus} CPUs, {instead}",
+            "replay_others": "{source}: if they had not waited for a CPU, {instead}",
+        },
+        advice={
+            "more": "Give the program more CPUs (check the container's CPU limit first), or let {nodes} compute less. "
+            "More workers cannot help.",
+            "others": "Check what else runs on the machine, and the container's CPU limit: the nodes alone would not "
+            "use up the CPUs.",
+        },
+    ),
+    "lock_contention": CauseInWords(
+        title="Lock contention",
+        meaning="nodes wait for a lock that another thread holds",
+        evidence={
+            "waited": "waiting for a lock" + _MOST,
+            "on_path": _ON_PATH,
+            "replay": "{source}: if nobody waited for a lock, {instead}",
+        },
+        advice={
+            "": "Find the lock that {nodes} wait for. Give each thread its own client or connection, or hold the lock "
+            "briefly, and never while waiting for something else.",
+        },
+    ),
+    "sleeping_node": CauseInWords(
+        title="Sleeping",
+        meaning="a node sleeps",
+        evidence={
+            "waited": "sleeping" + _MOST,
+            "on_path": _ON_PATH,
+            "replay": "{source}: if nobody slept, {instead}",
+        },
+        advice={
+            "": "Find the sleep in {nodes}: the pause between retries, a polling loop, a rate limit. Wait for the "
+            "event itself, or sleep less.",
+        },
+    ),
+    "pool_too_small": CauseInWords(
+        title="The pool is too small",
+        meaning="ready nodes wait for a free worker",
+        evidence={
+            "queued": "{nodes} waited for a worker, {total} in total; at most {most} ran at once{allowed}",
+            "on_path": _ON_PATH,
+            "replay": "{source}: with {workers}, {instead}",
+            "replay_unknown": "{source}: with {workers}, {instead}, if the nodes wait and do not compute, which the "
+            "record does not tell",
+        },
+        advice={
+            "": "Set max_workers={workers}.",
+            "limit": "Set max_workers={workers}. More would not help: {reason}.",
+        },
+    ),
+    "straggler": CauseInWords(
+        title="Straggler",
+        meaning="one node takes much longer than its siblings, and the run waits for it",
+        evidence={
+            "takes": "{node} takes {own}; the median of its {siblings} siblings is {median}",
+            "times": "{node} takes {own}, {times} times as long as its siblings: the median of the other {siblings} is "
+            "{median}",
+            "state": "most of it is {state}, {duration}",
+            "on_path": _ON_PATH,
+            "replay": "{source}: if it took as long as its siblings, {instead}",
+        },
+        advice={
+            "": "Check what {node} does that its siblings do not. Split it into parts of equal size, or start it "
+            "first.",
+        },
+    ),
+    "slow_network": CauseInWords(
+        title="Slow network",
+        meaning="nodes spend most of their time waiting for the network",
+        evidence={
+            "waited": "waiting for the network" + _MOST,
+            "on_path": _ON_PATH,
+            "replay": "{source}: if that took half as long, {instead}",
+        },
+        advice={
+            "": "In {nodes}, request less data, batch requests, prefetch, or cache responses; or make the service "
+            "faster. More workers or CPUs cannot help.",
+        },
+    ),
+    "slow_disk": CauseInWords(
+        title="Slow disk",
+        meaning="nodes spend most of their time waiting for the disk",
+        evidence={
+            "waited": "waiting for the disk" + _MOST,
+            "on_path": _ON_PATH,
+            "replay": "{source}: if that took half as long, {instead}",
+        },
+        advice={
+            "": "In {nodes}, read and write larger blocks, and sync once for many writes; or use a faster disk. More "
+            "workers or CPUs cannot help.",
+        },
+    ),
+    "critical_path": CauseInWords(
+        title="Critical path (dependency-bound)",
+        meaning="a chain of nodes that depend on each other fills the run",
+        evidence={
+            "chain": "{nodes} in a row: {of_run}; most of it {most}",
+            "states": "what they do: {most}",
+            "at_once": "{at_once} nodes ran at once on average",
+            "replay": "{source}: if these nodes were twice as fast, {instead}",
+        },
+        advice={
+            "": "Make {nodes} faster, run independent parts in parallel, or start the chain earlier. More workers "
+            "cannot help.",
+        },
+    ),
+    "outside_nodes": CauseInWords(
+        title="Time outside of nodes",
+        meaning="the run's time passes outside of its nodes",
+        evidence={
+            "outside": "outside of nodes: {of_run}",
+            "inside": "in nodes, and waiting for them: {of_run}",
+        },
+        advice={
+            "": "Check what the caller does within the run: its result builder, the hooks of other adapters, "
+            "Hamilton's own work for each node. Merge nodes that take next to no time.",
+        },
+    ),
+    "pool_too_large": CauseInWords(
+        title="The pool is too large",
+        meaning="many nodes run at once, and only contend with each other",
+        evidence={
+            "at_once": "at most {most} nodes ran at once, {at_once} on average",
+            "waited": "waiting for the GIL or a CPU: {of_nodes}",
+            "replay": "{source}: with {workers}, {instead}",
+        },
+        advice={
+            "": "Set max_workers={workers}. Nodes then compute one after the other instead of taking turns, and fewer "
+            "results and arguments are in memory at once.",
+        },
+    ),
+    "healthy": CauseInWords(
+        title="Healthy: nothing stands out",
+        meaning="nothing stands out, and no setting would help",
+        tone="good",
+        evidence={
+            "nodes": "{nodes} in {duration}, {at_once} at once on average",
+            "waits": "of the nodes' time, {gil} is waiting for the GIL, {runqueue} for a CPU, {lock} for a lock, and "
+            "{sleep} is sleep",
+            "replay": "{source}: with more than {workers}, {instead}",
+        },
+        advice={
+            "": "Leave it as it is: no setting makes it {share} shorter. More workers would not help: {reason}.",
+        },
+    ),
+}
+
+NEITHER_LOCK: Final = "{source}: if nobody waited for either, {instead}"
+BOTH_LOCKS: Final = "{first} Then the other: by itself, neither gains much. {second}"
+"""Where nodes wait for the GIL and for another lock by turns."""
+
+ESTIMATED: Final = (
+    "A run of {nodes} is not replayed whole: {asked} rest on bounds and {scheduled}, with waiting for the GIL and for "
+    "CPUs as recorded, and whether fewer workers would do was not asked. what-if replays it whole."
+)
+
+
+def quoted(names: Sequence[str], limit: int = 4) -> str:
+    """Names of nodes in a sentence.
+
+    >>> quoted(["parse"]), quoted(["a", "b", "c"], limit=2)
+    ('`parse`', '`a`, `b` and 1 more')
+    """
+    return listed([f"`{one_line(name, MAX_NAME - 2)}`" for name in names], limit)

@@ -1,0 +1,115 @@
+"""What would the run take if nodes did not wait for each other, or for others in the process and on the machine?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from traced_threadpool.analysis.diagnosis.advice import BOTH_LOCKS, CAUSES_IN_WORDS, NEITHER_LOCK, quoted
+from traced_threadpool.analysis.diagnosis.analyzed_run import OUTSIDE_OF_NODES, AnalyzedRun, most_first
+from traced_threadpool.analysis.diagnosis.causes import RankedFinding
+from traced_threadpool.analysis.diagnosis.detect_waiting import waiting
+from traced_threadpool.analysis.diagnosis.ranking import (
+    CONTRIBUTES,
+    FULL,
+    GOVERNS,
+    MATTERS,
+    by_gain,
+    most_of,
+)
+from traced_threadpool.model.formatting import count, share
+
+STARVED: Final = 1.0
+"""Others take the CPUs away if nodes wait for one longer than they compute."""
+
+CULPRITS: Final = 0.5
+"""Those are named who held the GIL during this part of the waiting, beginning with the one who held it most."""
+
+
+def gil_bound(analyzed: AnalyzedRun, *, matters: float = MATTERS) -> RankedFinding | None:
+    """Nobody waits for the GIL."""
+    waited_ns = analyzed.total_ns("gil")
+    if waited_ns < MATTERS * analyzed.busy_ns or not waited_ns:
+        return None
+    # The replay knows of nodes alone. What others in the process did to them is taken off as it was recorded.
+    other = analyzed.without("gil") if analyzed.is_held_from_outside else analyzed.replayed(gil=False)
+    words, victims, holders = (
+        CAUSES_IN_WORDS["gil_bound"],
+        analyzed.by_name("gil"),
+        most_first(analyzed.run.gil_holders),
+    )
+    evidence = [words.says("waited", of_nodes=analyzed.of_nodes(waited_ns), most=most_of(victims))]
+    if holders:
+        evidence.append(words.says("holders", most=most_of(holders)))
+    evidence.append(words.says("replay", source=analyzed.source, instead=analyzed.instead(other)))
+    culprits = _culprits(holders)
+    nodes = [name for name in culprits if not name.startswith(OUTSIDE_OF_NODES)]
+    threads = [name.removeprefix(OUTSIDE_OF_NODES) for name in culprits if name.startswith(OUTSIDE_OF_NODES)]
+    advice = [words.advises("threads", threads=quoted(threads))] if threads else []
+    if nodes or not threads:
+        advice.append(words.advises("nodes", nodes=quoted(nodes or list(victims))))
+    return by_gain(analyzed, other, "gil_bound", nodes or list(victims), evidence, " ".join(advice), matters=matters)
+
+
+def _culprits(holders: Mapping[str, float]) -> list[str]:
+    """
+    >>> _culprits({"parse": 40, "thread:MainThread": 20, "load": 15, "join": 10})
+    ['parse', 'thread:MainThread']
+    """
+    found: list[str] = []
+    left_ns = CULPRITS * sum(holders.values())
+    for name, held_ns in holders.items():
+        if left_ns <= 0:
+            break
+        found.append(name)
+        left_ns -= held_ns
+    return found
+
+
+def processor_starved(analyzed: AnalyzedRun) -> RankedFinding | None:
+    """Twice the CPUs; where the nodes do not use those that there are, nobody waits for one."""
+    waited_ns = analyzed.total_ns("runqueue")
+    if not waited_ns:
+        return None
+    words, victims = CAUSES_IN_WORDS["processor_starved"], analyzed.by_name("runqueue")
+    cpus, used = analyzed.run.processors, analyzed.processors_used
+    evidence = [words.says("waited", of_nodes=analyzed.of_nodes(waited_ns), most=most_of(victims))]
+    if cpus is not None and used is not None:
+        evidence.append(words.says("used", share=share(used), cpus=count(cpus, "CPU")))
+    if cpus is not None and used is not None and used >= FULL:
+        other = analyzed.replayed(processors=2 * cpus)
+        more = words.says("replay", source=analyzed.source, cpus=f"{2 * cpus:,}", instead=analyzed.instead(other))
+        advice = words.advises("more", nodes=quoted(list(analyzed.by_name("cpu"))))
+    elif waited_ns < STARVED * analyzed.total_ns("cpu"):
+        return None
+    else:
+        other = analyzed.without("runqueue")
+        more = words.says("replay_others", source=analyzed.source, instead=analyzed.instead(other))
+        advice = words.advises("others")
+    return by_gain(analyzed, other, "processor_starved", list(victims), [*evidence, more], advice)
+
+
+def lock_contention(analyzed: AnalyzedRun, *, matters: float = MATTERS) -> RankedFinding | None:
+    """Nobody waits for a lock."""
+    return waiting(analyzed, "lock_contention", "lock", matters=matters)
+
+
+def gil_and_lock(analyzed: AnalyzedRun) -> RankedFinding | None:
+    """Nobody waits for the GIL or for another lock.
+
+    Where it is a mixture of the two, what either takes off by itself may be little: the nodes then meet at the other.
+    The one that is waited for more is the cause; the gain is that of both.
+    """
+    waited_ns = {state: analyzed.total_ns(state) for state in ("gil", "lock")}
+    if min(waited_ns.values()) < MATTERS * analyzed.busy_ns or sum(waited_ns.values()) < CONTRIBUTES * analyzed.busy_ns:
+        return None
+    locks_ns = {node.key: analyzed.states[node.key].get("lock", 0) for node in analyzed.nodes}
+    other = analyzed.replayed(gil=False, less_wait_ns=locks_ns)
+    each = [found.finding for found in (gil_bound(analyzed, matters=0), lock_contention(analyzed, matters=0)) if found]
+    if analyzed.gain_ns(other) < GOVERNS * analyzed.duration_ns or len(each) < 2:
+        return None
+    first, second = each if waited_ns["gil"] >= waited_ns["lock"] else reversed(each)
+    neither = NEITHER_LOCK.format(source=analyzed.source, instead=analyzed.instead(other))
+    evidence = (*first.evidence, second.evidence[0], neither)
+    advice = BOTH_LOCKS.format(first=first.advice, second=second.advice)
+    return by_gain(analyzed, other, first.cause, first.nodes, evidence, advice)

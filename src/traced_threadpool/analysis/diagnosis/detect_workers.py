@@ -1,0 +1,101 @@
+"""What would the run take with more workers, or with fewer?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS
+from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun, names_of
+from traced_threadpool.analysis.diagnosis.causes import Finding, RankedFinding
+from traced_threadpool.analysis.diagnosis.ranking import FULL, UNKNOWN, by_gain
+from traced_threadpool.analysis.replay.replayed import Replayed
+from traced_threadpool.model.formatting import count, duration
+
+CROWDED: Final = 2
+"""A pool is too large if this many times more nodes ran at once than would do as well,"""
+
+IN_THE_WAY: Final = 0.5
+"""and if they spent this part of their time waiting for the GIL or a CPU."""
+
+AS_WELL: Final = 0.02
+"""Fewer workers do as well if the run gets no longer than by this part."""
+
+
+def pool_too_small(analyzed: AnalyzedRun) -> RankedFinding | None:
+    """More workers."""
+    scaling, words = analyzed.more_workers, CAUSES_IN_WORDS["pool_too_small"]
+    if scaling is None or scaling.enough_workers <= scaling.recorded_workers:
+        return None
+    queued = sorted(
+        (node for node in analyzed.nodes if node.queue_ns > 0), key=lambda node: (-node.queue_ns, node.name)
+    )
+    evidence = [
+        words.says(
+            "queued",
+            nodes=count(len(queued), "node"),
+            total=duration(sum(node.queue_ns for node in queued)),
+            most=f"{analyzed.most_at_once:,}",
+            allowed=", the limit" if analyzed.most_at_once == analyzed.run.max_workers else "",
+        )
+    ]
+    if analyzed.on_path.get("queue"):
+        evidence.append(words.says("on_path", of_run=analyzed.of_run(analyzed.on_path["queue"])))
+    is_known = analyzed.total_ns("unknown") <= UNKNOWN * analyzed.busy_ns
+    evidence.append(
+        words.says(
+            "replay" if is_known else "replay_unknown",
+            source=analyzed.source,
+            workers=count(scaling.enough_workers, "worker"),
+            instead=analyzed.instead(scaling),
+        )
+    )
+    advice = words.advises(
+        "" if scaling.limit == "none" else "limit", workers=scaling.enough_workers, reason=scaling.reason
+    )
+    found = by_gain(analyzed, scaling, "pool_too_small", names_of(queued), evidence, advice)
+    if found is None or is_known:
+        return found
+    return replace(found, finding=replace(found.finding, gain_seconds=None))
+
+
+def pool_too_large(analyzed: AnalyzedRun) -> RankedFinding | None:
+    """Nodes that compute stand in each other's way, and half as many at once would be done as early."""
+    recorded = analyzed.as_recorded
+    in_the_way_ns = analyzed.total_ns("gil", "runqueue")
+    if analyzed.is_large:
+        return None  # fewer nodes would wait less for each other, of which an estimate knows nothing
+    if recorded is None or in_the_way_ns < IN_THE_WAY * analyzed.busy_ns:
+        return None
+    if max(recorded.gil_share, recorded.processor_share) < FULL or analyzed.is_held_from_outside:
+        return None  # others are in their way, of which fewer nodes would get even less
+    enough = _fewest(analyzed, recorded, recorded.most_busy // CROWDED)
+    if enough is None:
+        return None
+    words = CAUSES_IN_WORDS["pool_too_large"]
+    evidence = (
+        words.says("at_once", most=f"{recorded.most_busy:,}", at_once=f"{analyzed.at_once:.1f}"),
+        words.says("waited", of_nodes=analyzed.of_nodes(in_the_way_ns)),
+        words.says(
+            "replay",
+            source=analyzed.source,
+            workers=count(enough.workers, "worker"),
+            instead=analyzed.instead(enough),
+        ),
+    )
+    advice = words.advises("", workers=enough.workers)
+    finding = Finding(cause="pool_too_large", nodes=(), evidence=evidence, advice=advice, gain_seconds=None)
+    return RankedFinding(finding=finding, weight=in_the_way_ns / analyzed.busy_ns)
+
+
+def _fewest(analyzed: AnalyzedRun, recorded: Replayed, most: int) -> Replayed | None:
+    """The run with the least number of workers, up to `most`, that is as good as what there was."""
+    low, high, found = 1, most, None
+    while low <= high:
+        middle = (low + high) // 2
+        other = analyzed.replayed(workers=middle)
+        if other.makespan_ns <= recorded.makespan_ns * (1 + AS_WELL):
+            found, high = other, middle - 1
+        else:
+            low = middle + 1
+    return found
