@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 import traced_threadpool
 
@@ -55,6 +58,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": MODEL
     | {"_version", "adapter", "engine", "live", "options", "report", "telemetry/export", "telemetry/metrics"},
 }
+
+
+@cache
+def listed() -> list[str]:
+    """The files of the repository, tracked or about to be. Where there is no repository, a test of them is skipped."""
+    words = ["git", "ls-files", "-co", "--exclude-standard"]
+    try:
+        found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"git tells no files here: {error}", allow_module_level=True)
+    return [path for path in sorted(found) if (ROOT / path).exists()]
 
 
 @cache

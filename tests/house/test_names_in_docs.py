@@ -5,23 +5,19 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.house.layers import FILES, MAY_IMPORT, ROOT
+from tests.house.layers import FILES, MAY_IMPORT, ROOT, listed
 from traced_threadpool.telemetry import names
 
-LISTED = subprocess.run(
-    ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-).stdout.split()
-PATHS = [path for path in LISTED if (ROOT / path).exists()]
+PATHS = listed()
 DOCUMENTS = [
     ROOT / path
-    for path in sorted(PATHS)
+    for path in PATHS
     if path.endswith(".md") and not re.search(r"^(CHANGELOG|docs/internals/)|/assets/", path)
 ]
 """All but what tells of times past."""

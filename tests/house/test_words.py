@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from functools import cache
 from typing import NamedTuple
 
 import pytest
 
-from tests.house.layers import ROOT
+from tests.house.layers import ROOT, listed
 
 
 class Retired(NamedTuple):
@@ -98,11 +97,8 @@ NOT_YET = {
 @cache
 def texts() -> dict[str, str]:
     """Each text file of the repository, as one line without the marks of comments: a phrase may go over two lines."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     found = {}
-    for path in sorted(listed.stdout.split()):
+    for path in listed():
         if re.search(
             r"\.(py|md|yaml|toml|js|css|html|ts|c|sh)$|^\.ci/|^Makefile$|^scripts/", path
         ) and not NOT_HERE.search(path):
