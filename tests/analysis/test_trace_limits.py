@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("opentelemetry.sdk", reason="needs the extra [otlp]")
+
 from hamilton import ad_hoc_utils, driver
 from opentelemetry import trace
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider

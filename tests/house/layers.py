@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Spans are read by the names in the inventory.
     "analysis/trace_forms": MODEL | {"telemetry"},
     # The replay runs the live scheduler in virtual time.
-    "analysis/replay": MODEL | {"engine", "recording"},
+    "analysis/replay": MODEL | {"engine"},
     "analysis/diagnosis": MODEL | {"recording", "analysis/replay"},
     "analysis": MODEL | {"recording", "analysis/trace_forms", "analysis/replay", "analysis/diagnosis"},
     "report": MODEL | ANALYSIS | {"_version", "engine", "recording"},
