@@ -26,8 +26,7 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.dags import Dag
 from benchmarks.spans import SpanSink
-from traced_threadpool import FutureAdapter
-from traced_threadpool.telemetry.tracing.large_runs import DEFAULT_LARGE_RUN as LARGE_RUN
+from traced_threadpool import FutureAdapter, Tracing
 
 UNTRACED = "ours, untraced"
 DEFAULT = "ours, default"
@@ -349,10 +348,13 @@ class FloorPeer:
         pass
 
 
-def ours(workers: int, *, sink: SpanSink | None = None, **settings: Any) -> HamiltonPeer:
+def ours(
+    workers: int, *, sink: SpanSink | None = None, tracing: bool | Tracing = True, **settings: Any
+) -> HamiltonPeer:
     """Our adapter, counting into a registry of its own."""
-    adapter = FutureAdapter(workers, registry=CollectorRegistry(), **settings)
-    return HamiltonPeer(adapter, sink=sink, large_run=settings.get("large_run"), close=adapter.close)
+    large_run = tracing.large_run if isinstance(tracing, Tracing) else None
+    adapter = FutureAdapter(workers, registry=CollectorRegistry(), tracing=tracing, **settings)
+    return HamiltonPeer(adapter, sink=sink, large_run=large_run, close=adapter.close)
 
 
 def _hamilton(workers: int) -> HamiltonPeer:
@@ -398,8 +400,10 @@ def _meter_provider() -> MeterProvider:
 _MAKERS: Mapping[str, Callable[[int, SpanSink], Peer]] = {
     UNTRACED: lambda workers, sink: ours(workers, tracing=False, metrics=False),
     DEFAULT: lambda workers, sink: ours(workers),
-    TRACED: lambda workers, sink: ours(workers, sink=sink, tracer_provider=sink.provider, large_run=LARGE_RUN),
-    TRACED_WHOLE: lambda workers, sink: ours(workers, sink=sink, tracer_provider=sink.provider, large_run=None),
+    TRACED: lambda workers, sink: ours(workers, sink=sink, tracer_provider=sink.provider, tracing=Tracing()),
+    TRACED_WHOLE: lambda workers, sink: ours(
+        workers, sink=sink, tracer_provider=sink.provider, tracing=Tracing(large_run=None)
+    ),
     HAMILTON: lambda workers, sink: _hamilton(workers),
     HAMILTON_TRACED: lambda workers, sink: _hamilton_traced(workers, sink, hashed_before=False),
     HAMILTON_TRACED_HASHED: lambda workers, sink: _hamilton_traced(workers, sink, hashed_before=True),

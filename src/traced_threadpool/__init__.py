@@ -20,15 +20,29 @@ from traced_threadpool.model.recorded_run import present_with
 if TYPE_CHECKING:
     from traced_threadpool.adapter import FutureAdapter
     from traced_threadpool.engine.pool import PoolSnapshot
+    from traced_threadpool.options import Attribution, Metrics, Tracing
     from traced_threadpool.telemetry.export.setup import TelemetrySetup, setup_telemetry
     from traced_threadpool.telemetry.metrics.pushgateway import push_metrics
 
-__all__ = ["FutureAdapter", "PoolSnapshot", "TelemetrySetup", "__version__", "push_metrics", "setup_telemetry"]
+__all__ = [
+    "Attribution",
+    "FutureAdapter",
+    "Metrics",
+    "PoolSnapshot",
+    "TelemetrySetup",
+    "Tracing",
+    "__version__",
+    "push_metrics",
+    "setup_telemetry",
+]
 
 _HOMES: Final = {
+    "Attribution": "options",
     "FutureAdapter": "adapter",
+    "Metrics": "options",
     "PoolSnapshot": "engine.pool",
     "TelemetrySetup": "telemetry.export.setup",
+    "Tracing": "options",
     "push_metrics": "telemetry.metrics.pushgateway",
     "setup_telemetry": "telemetry.export.setup",
 }

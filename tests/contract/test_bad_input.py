@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import pickle
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.dags import PATIENCE, Stage, driver_of, submit
-from traced_threadpool import FutureAdapter
+from traced_threadpool import Attribution, FutureAdapter, Metrics, Tracing
 
 
 def refusal(error: type[Exception], text: str, **arguments: Any) -> Any:
@@ -30,9 +31,12 @@ def refusal(error: type[Exception], text: str, **arguments: Any) -> Any:
         refusal(TypeError, r"^max_workers must be a whole number.*not 2\.5$", max_workers=2.5),
         refusal(TypeError, r"^max_workers must be a whole number.*not True$", max_workers=True),
         refusal(TypeError, r"^thread_name_prefix must be a string, not 5$", thread_name_prefix=5),
-        refusal(TypeError, r"^result_builder must be a Hamilton ResultBuilder, .*not 'dict'$", result_builder="dict"),
-        refusal(TypeError, r"^result_builder must be .* not <class 'dict'>$", result_builder=dict),
-        refusal(TypeError, r"colour", colour="red"),
+        refusal(TypeError, r"^result_builder must have a method build_result, .*not 'dict'$", result_builder="dict"),
+        refusal(TypeError, r"^result_builder must have .* not <class 'dict'>$", result_builder=dict),
+        refusal(TypeError, r"^FutureAdapter has no option 'colour'; it has max_workers, .*, durations$", colour="red"),
+        refusal(TypeError, r"^FutureAdapter\(workers=4\): did you mean max_workers\?$", workers=4),
+        refusal(TypeError, r"\(tracer_provder=...\): did you mean tracer_provider\?$", tracer_provder="x"),
+        refusal(TypeError, r"\(buckets=...\): did you mean metrics=Metrics\(.*_buckets=...\)\?$", buckets=[]),
         refusal(ValueError, r"^name must be .* such as 'etl', not ''", name=""),
         refusal(ValueError, r"^name must be .* such as 'etl', not ' '", name=" "),
         refusal(ValueError, r"^name must be .* such as 'etl', not 'a\\nb'", name="a\nb"),
@@ -45,20 +49,67 @@ def refusal(error: type[Exception], text: str, **arguments: Any) -> Any:
         refusal(TypeError, r"^run_name must be a string, not 7$", run_name=7),
         refusal(TypeError, r"^fail_fast must be True or False, not 'yes'$", fail_fast="yes"),
         refusal(TypeError, r"^fail_fast must be True or False, not 1$", fail_fast=1),
-        refusal(TypeError, r"^tracing must be True or False, not None$", tracing=None),
-        refusal(TypeError, r"^metrics must be True or False, not 'no'$", metrics="no"),
-        refusal(TypeError, r"^record_exceptions must be True or False, not 0$", record_exceptions=0),
+        refusal(TypeError, r"^tracing must be True, False or .*\.Tracing\(\.\.\.\), not None$", tracing=None),
+        refusal(TypeError, r"^tracing must be .*, not <class .*Tracing'>; write Tracing\(\)$", tracing=Tracing),
+        refusal(TypeError, r"^metrics must be True, False or .*\.Metrics\(\.\.\.\), not 'no'$", metrics="no"),
+        refusal(TypeError, r"^attribution must be .*, not Tracing\(.*\)$", attribution=Tracing()),
         refusal(TypeError, r"^tracer_provider must be an opentelemetry\..*not 'otlp'$", tracer_provider="otlp"),
         refusal(TypeError, r"^registry must be a prometheus_client\..*, not \{\}; .*metrics=False", registry={}),
-        refusal(ValueError, r"^max_node_labels must be 0 or more, not -1$", max_node_labels=-1),
-        refusal(TypeError, r"^max_node_labels must be a whole number, not '9'$", max_node_labels="9"),
-        refusal(TypeError, r"^max_node_labels must be a whole number, not True$", max_node_labels=True),
     ],
 )  # fmt: skip
 def test_refused(error: type[Exception], text: str, arguments: dict[str, Any]) -> None:
     """Type of the error, and a text that holds the argument's name, what it must be, and what was found."""
     with pytest.raises(error, match=text):
         FutureAdapter(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text", "arguments"),
+    [
+        (Tracing, TypeError, r"^record_exceptions must be True or False, not 0$", {"record_exceptions": 0}),
+        (Tracing, ValueError, r"^large_run must be 0 or more, not -1$", {"large_run": -1}),
+        (Tracing, TypeError, r"^Tracing\(large=5\): did you mean large_run\?$", {"large": 5}),
+        (Metrics, ValueError, r"^max_node_labels must be 0 or more, not -1$", {"max_node_labels": -1}),
+        (Metrics, TypeError, r"^max_node_labels must be a whole number, not '9'$", {"max_node_labels": "9"}),
+        (Metrics, TypeError, r"^max_node_labels must be a whole number, not True$", {"max_node_labels": True}),
+        (Metrics, TypeError, r"\(node_buckets=...\): did you mean node_duration_b", {"node_buckets": [1]}),
+        (Attribution, ValueError, r"^budget must be above 0 .* give attribution=False$", {"budget": 0}),
+        (Attribution, TypeError, r"^budget must be a share of one CPU, such as 0.01, not '1 %'$", {"budget": "1 %"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_refused_settings(settings: type[Any], error: type[Exception], text: str, arguments: dict[str, Any]) -> None:
+    """As they are made, before any adapter is."""
+    with pytest.raises(error, match=text):
+        settings(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("record_exceptions", "tracing=Tracing(record_exceptions=...)"),
+        ("large_run", "tracing=Tracing(large_run=...)"),
+        ("max_node_labels", "metrics=Metrics(max_node_labels=...)"),
+        ("node_duration_buckets", "metrics=Metrics(node_duration_buckets=...)"),
+        ("queue_wait_buckets", "metrics=Metrics(queue_wait_buckets=...)"),
+        ("run_duration_buckets", "metrics=Metrics(run_duration_buckets=...)"),
+        ("attribution_budget", "attribution=Attribution(budget=...)"),
+    ],
+)
+def test_a_keyword_that_has_moved(old: str, new: str) -> None:
+    """The error says where it went; what was given may be anything."""
+    with pytest.raises(TypeError) as raised:
+        FutureAdapter(**{old: None})
+    assert str(raised.value) == f"FutureAdapter({old}=...) is now FutureAdapter({new})"
+
+
+@pytest.mark.parametrize("settings", [Tracing(), Metrics(run_duration_buckets=[1, 30]), Attribution()], ids=repr)
+def test_settings_are_values(settings: Any) -> None:
+    """Frozen, without a dict, equal to others of the same fields, usable in a set, copied and pickled."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(settings, dataclasses.fields(settings)[0].name, 1)
+    assert not hasattr(settings, "__dict__")
+    assert {settings, pickle.loads(pickle.dumps(settings)), dataclasses.replace(settings)} == {settings}
 
 
 BAD_BOUNDS: list[tuple[type[Exception], Any, str]] = [
@@ -90,33 +141,33 @@ BAD_BOUNDS: list[tuple[type[Exception], Any, str]] = [
 def test_refused_bounds(argument: str, metric: str, error: type[Exception], bounds: Any, text: str) -> None:
     """The text names the metric as well."""
     with pytest.raises(error, match=f"^bounds for {metric} {text}"):
-        FutureAdapter(registry=CollectorRegistry(), **{argument: bounds})
+        Metrics(**{argument: bounds})
 
 
 def test_what_is_refused_leaves_nothing_behind() -> None:
     """Neither threads nor metrics: the registry is as it was."""
     registry = CollectorRegistry()
-    with pytest.raises(ValueError, match="max_node_labels"):
-        FutureAdapter(registry=registry, max_node_labels=-1)
+    with pytest.raises(ValueError, match="record must be"):
+        FutureAdapter(registry=registry, record=-1)
     assert list(registry.collect()) == []
 
 
 def test_conflicting_bounds_in_one_registry(stage: Stage) -> None:
     """The second adapter is refused, with both bounds in the text, and a way out."""
     registry = CollectorRegistry()
-    stage.adapter(FutureAdapter(registry=registry, run_duration_buckets=[1, 30]))
+    stage.adapter(FutureAdapter(registry=registry, metrics=Metrics(run_duration_buckets=[1, 30])))
     with pytest.raises(
         ValueError,
         match=r"hamilton_run_duration_seconds with the bounds \(1\.0, 30\.0\).*\(1\.0, 60\.0\).*a registry of its own",
     ):
-        FutureAdapter(registry=registry, run_duration_buckets=[1, 60])
+        FutureAdapter(registry=registry, metrics=Metrics(run_duration_buckets=[1, 60]))
 
 
 def test_the_same_bounds_in_one_registry(stage: Stage) -> None:
     """Or none, are no conflict."""
     registry = CollectorRegistry()
-    stage.adapter(FutureAdapter(registry=registry, run_duration_buckets=[1, 30]))
-    stage.adapter(FutureAdapter(registry=registry, run_duration_buckets=(1.0, 30.0)))
+    stage.adapter(FutureAdapter(registry=registry, metrics=Metrics(run_duration_buckets=[1, 30])))
+    stage.adapter(FutureAdapter(registry=registry, metrics=Metrics(run_duration_buckets=(1.0, 30.0))))
     stage.adapter(FutureAdapter(registry=registry))
 
 
@@ -216,9 +267,17 @@ def test_two_adapters_of_one_name_in_one_registry(stage: Stage) -> None:
     assert registry.get_sample_value("hamilton_threadpool_max_workers", {"pool": "etl"}) is None
 
 
-@pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
-@pytest.mark.parametrize("what", ["adapter", "future"])
-def test_pickling_and_copying(stage: Stage, take: Callable[[Any], Any], what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "take"),
+    [
+        pytest.param("adapter", pickle.dumps, id="adapter, pickle"),
+        pytest.param("adapter", copy.deepcopy, id="adapter, deepcopy"),
+        pytest.param("future", pickle.dumps, id="future, pickle"),
+        pytest.param("future", copy.copy, id="future, copy"),
+        pytest.param("future", copy.deepcopy, id="future, deepcopy"),
+    ],
+)
+def test_pickling_and_copying(stage: Stage, what: str, take: Callable[[Any], Any]) -> None:
     """Neither goes to another process: the text says what to use for `Parallelizable`."""
     adapter = stage.adapter(FutureAdapter(1))
     thing = adapter if what == "adapter" else submit(adapter, lambda: 1)

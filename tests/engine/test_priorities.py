@@ -21,21 +21,31 @@ from traced_threadpool.engine.priorities import Planner, Priority, RunPlan, crit
 from traced_threadpool.engine.scheduler import RunQueue, Scheduler, Task
 
 
-def untold(**settings: Any) -> FutureAdapter:
-    return FutureAdapter(1, tracing=False, metrics=False, **settings)
+def untold(workers: int = 2, **settings: Any) -> FutureAdapter:
+    return FutureAdapter(workers, tracing=False, metrics=False, **settings)
+
+
+def hold_all_but_one(stage: Stage, adapter: FutureAdapter) -> None:
+    """Takes the workers away, since with one worker in all nodes go in Hamilton's order."""
+    for _ in range(adapter.snapshot().max_workers - 1):
+        other = Held(stage)
+        adapter.executor.submit(other)
+        wait_for(other.started)
 
 
 class Order:
-    """A DAG of which the only worker is held until all nodes are submitted; keeps the order in which they start.
+    """A DAG of which the only free worker is held until all nodes are submitted; keeps the order in which they start.
 
     Hamilton submits `gate`, `short`, `first`, `second`, `third`, `end`.
     """
 
     def __init__(self, stage: Stage) -> None:
+        self._stage = stage
         self.started: list[str] = []
         self.held = Held(stage)
 
     def run(self, adapter: FutureAdapter) -> list[str]:
+        hold_all_but_one(self._stage, adapter)
         self.started.clear()
         self.held.started.clear()
         self.held.release.clear()
@@ -86,6 +96,12 @@ def test_the_longest_path_ahead_goes_first(stage: Stage, order: Order) -> None:
     assert order.run(stage.adapter(untold())) == LONGEST_FIRST
 
 
+@pytest.mark.parametrize("priority", ["critical_path", "fifo"])
+def test_one_worker_goes_in_hamiltons_order(stage: Stage, order: Order, priority: Any) -> None:
+    """No order is faster there."""
+    assert order.run(stage.adapter(untold(1, priority=priority))) == ["short", "first", "second", "third", "end"]
+
+
 def test_fifo_goes_by_readiness(stage: Stage, order: Order) -> None:
     assert order.run(stage.adapter(untold(priority="fifo"))) == AS_READY
 
@@ -133,6 +149,7 @@ def test_a_broken_policy_costs_the_order_and_no_node(stage: Stage, order: Order,
 def test_runs_take_turns_whatever_their_priorities(stage: Stage) -> None:
     """A run of long paths does not starve one of short paths on the same adapter."""
     adapter = stage.adapter(untold())
+    hold_all_but_one(stage, adapter)
     held = Held(stage)
     started: list[str] = []
 

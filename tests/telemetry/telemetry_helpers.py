@@ -34,6 +34,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import traced_threadpool
 from traced_threadpool import FutureAdapter
+from traced_threadpool.assembly import assemble
+from traced_threadpool.options import checked
+from traced_threadpool.waits.supervisor import Service
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
@@ -47,12 +50,14 @@ LIMIT_SECONDS = 60.0
 # Drivers and adapters
 
 
-def make_adapter(traces: Traces | None = None, **options: Any) -> FutureAdapter:
-    """An adapter whose telemetry nobody else sees, unless `options` say where it goes."""
+def make_adapter(traces: Traces | None = None, *, waits: Service | None = None, **options: Any) -> FutureAdapter:
+    """An adapter whose telemetry nobody else sees, unless `options` say where it goes; `waits` looks at its workers."""
     options.setdefault("registry", CollectorRegistry())
     if traces is not None:
         options.setdefault("tracer_provider", traces.provider)
-    return FutureAdapter(**options)
+    if waits is None:
+        return FutureAdapter(**options)
+    return FutureAdapter.from_assembly(assemble(checked(**options), waits=waits))
 
 
 def make_driver(

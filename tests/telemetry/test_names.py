@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.telemetry.telemetry_helpers import Traces, every_metric_has_a_sample
-from traced_threadpool.adapter import PARSES_SAFELY
+from traced_threadpool.hamilton_graph import PARSES_SAFELY
 from traced_threadpool.telemetry import names
 
 

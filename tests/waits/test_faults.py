@@ -36,7 +36,8 @@ def named(name, function):
 def run(*functions, budget=1.0):
     "Runs these nodes at once, closely looked at. By node and state: seconds, which add up to the node's duration."
     registry = CollectorRegistry()
-    with FutureAdapter(len(functions), tracing=False, registry=registry, attribution_budget=budget) as adapter:
+    closely = Attribution(budget=budget)
+    with FutureAdapter(len(functions), tracing=False, registry=registry, attribution=closely) as adapter:
         driver_of(adapter, *functions).execute([each.__name__ for each in functions])
         assert adapter.telemetry_errors == {}, adapter.telemetry_errors
     states, durations = {}, {}
@@ -465,7 +466,7 @@ def test_multiprocessing(method: str, tmp_path: Path) -> None:
         f"""
 import multiprocessing, os, sys, time
 from hamilton import ad_hoc_utils, driver
-from traced_threadpool import FutureAdapter
+from traced_threadpool import Attribution, FutureAdapter
 from traced_threadpool.waits.supervisor import service
 
 def naps() -> int:

@@ -38,7 +38,7 @@ from tests.telemetry.telemetry_helpers import (
     times,
     until,
 )
-from traced_threadpool import FutureAdapter
+from traced_threadpool import Attribution, FutureAdapter
 from traced_threadpool.model.observers import ErrorLog
 from traced_threadpool.model.records import NodeRecord
 from traced_threadpool.waits import shared_memory as b
@@ -84,7 +84,7 @@ def looking_closely(traces: Traces | None = None, **options: Any) -> FutureAdapt
     On a machine whose processors others want, a look costs more, and what a hundredth of a processor pays for may be
     one or two in a short node.
     """
-    return make_adapter(traces, attribution_budget=1.0, **options)
+    return make_adapter(traces, attribution=Attribution(budget=1.0), **options)
 
 
 def state_ns(span: ReadableSpan) -> dict[str, int]:
@@ -387,7 +387,6 @@ def test_the_run_queue_delay_is_read_once_a_node(registry: CollectorRegistry, mo
     monkeypatch.setattr(RunQueueDelay, "read_ns", counting)
     # One of its own: what other tests have left may be put away at this moment, and workers get new places.
     alone = Service(closed_seconds=0.0)
-    monkeypatch.setattr("traced_threadpool.adapter.waits", alone)
     workers, off_ns = set(), list[int]()
 
     def naps() -> None:
@@ -396,7 +395,7 @@ def test_the_run_queue_delay_is_read_once_a_node(registry: CollectorRegistry, mo
         time.sleep(0.001)
         off_ns.append(time.monotonic_ns() - time.thread_time_ns())  # no more
 
-    with make_adapter(tracing=False, registry=registry, max_workers=1) as adapter:
+    with make_adapter(tracing=False, registry=registry, max_workers=1, waits=alone) as adapter:
         futures = [adapter.do_remote_execute(execute_lifecycle_for_node=naps, node=None) for _ in range(200)]
         futures[-1].result()  # the last: who waits for each of them takes the interpreter lock each time
     (worker,) = workers
@@ -734,14 +733,13 @@ say(threads, children, files > 2)
 @pytest.mark.parametrize("budget", [0, -0.1, 1.5, float("nan")])
 def test_a_budget_that_is_none(budget: float) -> None:
     """Is refused, and the message says what to write."""
-    with pytest.raises(ValueError, match=r"attribution_budget must be above 0 and at most 1, such as 0\.01"):
-        FutureAdapter(attribution_budget=budget)
+    with pytest.raises(ValueError, match=r"budget must be above 0 and at most 1, such as 0\.01"):
+        Attribution(budget=budget)
 
 
-def test_of_several_budgets_the_least_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_budgets_the_least_counts() -> None:
     """For as long as its adapter is open."""
     alone = Service(closed_seconds=0.0)
-    monkeypatch.setattr("traced_threadpool.adapter.waits", alone)
 
     def one() -> int:
         return 1
@@ -750,10 +748,10 @@ def test_of_several_budgets_the_least_counts(monkeypatch: pytest.MonkeyPatch) ->
         assert alone._board is not None
         return alone._board.words[b.BUDGET_PPM]
 
-    with make_adapter(tracing=False, attribution_budget=0.05) as adapter:
+    with make_adapter(tracing=False, waits=alone, attribution=Attribution(budget=0.05)) as adapter:
         make_driver(adapter, one).execute(["one"])
         assert budget_ppm() == 50_000
-        with make_adapter(tracing=False, attribution_budget=0.002):
+        with make_adapter(tracing=False, waits=alone, attribution=Attribution(budget=0.002)):
             assert budget_ppm() == 2_000
         assert budget_ppm() == 50_000
     until(lambda: alone._board is None)
@@ -810,18 +808,17 @@ adapter.close()
     assert (code, said) == (0, ["True 0 0"]), errors
 
 
-def test_workers_that_come_and_go_leave_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_come_and_go_leave_their_places() -> None:
     """Sixty pools of two threads take no more rows on the board, and no more files, than one or two at once."""
     alone = Service(closed_seconds=0.0, idle_seconds=0.0)
-    monkeypatch.setattr("traced_threadpool.adapter.waits", alone)
 
     def one() -> int:
         return 1
 
-    with make_adapter(tracing=False) as kept:
+    with make_adapter(tracing=False, waits=alone) as kept:
         make_driver(kept, one).execute(["one"])
         for _ in range(60):
-            with make_adapter(tracing=False, max_workers=2) as adapter:
+            with make_adapter(tracing=False, waits=alone, max_workers=2) as adapter:
                 make_driver(adapter, one).execute(["one"])
         if (board := alone._board) is not None:
             assert board.words[b.ROWS] < 10

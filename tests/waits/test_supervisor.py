@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 
@@ -18,18 +18,19 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 
 from prometheus_client import CollectorRegistry
 
+from tests.telemetry import telemetry_helpers
 from tests.telemetry.telemetry_helpers import (
     LIMIT_SECONDS,
     Caller,
     Gate,
     Traces,
-    make_adapter,
     make_driver,
     samples,
     spend,
     threads_switched_often,
     until,
 )
+from traced_threadpool import Attribution, FutureAdapter
 from traced_threadpool.waits import calibrate, sampler
 from traced_threadpool.waits import shared_memory as b
 from traced_threadpool.waits import supervisor as module
@@ -41,24 +42,27 @@ STATES = ("gil", "runqueue", "network", "disk", "lock", "sleep", "other")
 
 
 class Using:
-    """Makes adapters with a service of their own; it is gone at the end of the test."""
+    """Has `make_adapter` make adapters with a service of their own; it is gone at the end of the test."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
-        self.services: list[Service] = []
+    services: ClassVar[list[Service]] = []
 
     def __call__(self, **options: Any) -> Service:
         service = Service(**{"closed_seconds": 0.0, **options})
-        self._monkeypatch.setattr("traced_threadpool.adapter.waits", service)
         self.services.append(service)
         return service
 
 
+def make_adapter(traces: Traces | None = None, **options: Any) -> FutureAdapter:
+    """An adapter with the service that the test uses, if it uses one."""
+    return telemetry_helpers.make_adapter(traces, waits=Using.services[-1] if Using.services else None, **options)
+
+
 @pytest.fixture
-def using(monkeypatch: pytest.MonkeyPatch) -> Iterator[Using]:
-    using = Using(monkeypatch)
-    yield using
-    for service in using.services:
+def using() -> Iterator[Using]:
+    yield Using()
+    services = Using.services.copy()
+    Using.services.clear()
+    for service in services:
         service.stop()
         until(lambda: service._keeper is None)  # noqa: B023
 
@@ -270,7 +274,7 @@ def test_what_cannot_be_had_is_said_and_the_rest_is_right(
     traces, registry = Traces(), CollectorRegistry()
     with monkeypatch.context() as patch:
         service = using(**lacking(patch, tmp_path))
-        with make_adapter(traces, registry=registry, max_workers=1, attribution_budget=1.0) as adapter:
+        with make_adapter(traces, registry=registry, max_workers=1, attribution=Attribution(budget=1.0)) as adapter:
             driver = make_driver(adapter, computes, naps)
             # The sampler, or what it lacks, takes its time to come on a busy machine.
             until(lambda: bool(driver.execute(["naps"])) and service.method == Method(method=method, reason=reason))
@@ -357,7 +361,7 @@ def test_an_interpreter_lock_that_cannot_be_found_is_given_up(using: Using, monk
         raise calibrate.NoCalibration("no majority")
 
     monkeypatch.setattr(module, "calibrate", finds_nothing)
-    with held_node(attribution_budget=1.0):
+    with held_node(attribution=Attribution(budget=1.0)):
         until(lambda: len(looks) == module.GIL_TRIES)
         until(lambda: service.method == Method(method="process", reason="gil_not_found"))
         assert service._board is not None
@@ -489,7 +493,7 @@ def test_a_question_is_answered_at_once(using: Using, monkeypatch: pytest.Monkey
         return 1
 
     start(service)
-    with make_adapter(tracing=False, attribution_budget=0.000_01) as adapter:
+    with make_adapter(tracing=False, attribution=Attribution(budget=0.000_01)) as adapter:
         caller = Caller(lambda: make_driver(adapter, held).execute(["held"]))
         gate.wait_for(1)
         assert service._board is not None
@@ -537,7 +541,7 @@ def test_the_sampler_keeps_to_its_budget(using: Using, workers: int) -> None:
         each.__name__ = f"node_{index}"
         functions.append(each)
     start(service)
-    with make_adapter(tracing=False, max_workers=workers, attribution_budget=0.01) as adapter:
+    with make_adapter(tracing=False, max_workers=workers, attribution=Attribution(budget=0.01)) as adapter:
         caller = Caller(lambda: make_driver(adapter, *functions).execute([function.__name__ for function in functions]))
         gate.wait_for(workers)
         assert service._board is not None

@@ -12,23 +12,27 @@ No lock is held across a call into user code: node functions, hooks, done-callba
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from concurrent.futures._base import FINISHED
 from concurrent.futures._base import RUNNING as RUNNING_FUTURE
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
-from traced_threadpool.engine.scheduler import ENDED, RUNNING, RunQueue, Scheduler, Task
+from traced_threadpool.engine.scheduler import AS_ADDED, ENDED, RUNNING, RunQueue, Scheduler, Task
 from traced_threadpool.engine.work import NodeFuture, Run, Work, closed_error, current_work
 from traced_threadpool.model import forks
 from traced_threadpool.model.lock_backoff import let_holder_go_on
 from traced_threadpool.model.observers import Observers
 from traced_threadpool.model.records import NodeRecord
+
+MOST_WORKERS: Final = 1_000_000
+"""Of an executor that says it has more, or no end of them."""
 
 QUIET_SECONDS: Final = 1.0
 """How long `close` waits for the next node of a run that its caller has not left."""
@@ -39,7 +43,7 @@ class _Executor(ThreadPoolExecutor):
 
     def __init__(self, pool: Pool, max_workers: int, thread_name_prefix: str) -> None:
         super().__init__(max_workers, thread_name_prefix)
-        self._pool_reference = weakref.ref(pool)
+        self._pool_reference: Callable[[], Pool | None] = weakref.ref(pool)
         self._refuses = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -59,6 +63,10 @@ class _Executor(ThreadPoolExecutor):
             self.end(wait=wait, cancel_futures=cancel_futures)
         else:
             pool.shut_down(wait=wait, cancel_pending=cancel_futures)
+
+    def leave_pool(self) -> None:
+        """Another executor has taken its place: from now on it is one like any other."""
+        self._pool_reference = lambda: None
 
     def end(self, *, wait: bool, cancel_futures: bool = False) -> None:
         """The threads end, after what they have been given."""
@@ -121,7 +129,7 @@ class Pool:
         self._observers = observers
         self._observed = observers.any
         self._thread_name_prefix = thread_name_prefix
-        self.executor = _Executor(self, max_workers, thread_name_prefix)
+        self.executor: Executor = _Executor(self, max_workers, thread_name_prefix)
         self.max_workers = max_workers
         self.closed = False
         self._reset()
@@ -133,6 +141,8 @@ class Pool:
         self._scheduler = Scheduler(self.max_workers)
         self._runs: set[Run] = set()
         self.unbound = Run(None)  # nodes submitted outside of any run
+        if self.max_workers == 1:
+            self.unbound.ranks = AS_ADDED
         self._runs.add(self.unbound)
         self._parked: dict[Task, list[threading.Event]] = {}
         self._threads: set[threading.Thread] = set()  # as many as `max_workers` at most: they end with the executor
@@ -141,11 +151,21 @@ class Pool:
         self._pending = 0
         self._ends_when_idle = False
 
+    def use_executor(self, executor: Executor) -> None:
+        """What starts from now on runs on threads of somebody else's, as many nodes at once as it has workers."""
+        workers = getattr(executor, "_max_workers", None)
+        with self._lock:
+            replaced, self.executor = self.executor, executor
+            if isinstance(workers, (int, float)) and workers >= 1:
+                self.max_workers = self._scheduler.max_workers = math.ceil(min(workers, MOST_WORKERS))
+        if isinstance(replaced, _Executor):
+            replaced.leave_pool()
+
     def _reset_after_fork(self) -> None:
         """Fresh workers and locks in a forked child: the parent's threads do not exist there."""
         self.executor = _Executor(self, self.max_workers, self._thread_name_prefix)
         if self.closed:
-            self.executor.end(wait=False)
+            self._end_threads(wait=False)
         self._reset()
 
     # Submitting
@@ -272,7 +292,10 @@ class Pool:
         for started in range(count):
             start = _LoopStart()
             try:
-                self.executor.submit_loop(self._loop, start)
+                if isinstance(executor := self.executor, _Executor):
+                    executor.submit_loop(self._loop, start)
+                else:
+                    executor.submit(self._loop, start).add_done_callback(partial(self._loop_refused, start))
             except BaseException as error:
                 with self._lock:
                     start.void = True
@@ -293,6 +316,21 @@ class Pool:
             ready = [task for run in self._runs for task in run.waiting()]
             never_ran = self._scheduler.cancel(ready, now_ns)
         self._end_unrun(never_ran, now_ns, error=error, cancelled=True)
+
+    def _loop_refused(self, start: _LoopStart, future: Future[Any]) -> None:
+        """Another's executor was shut down with `cancel_futures=True` before this loop began."""
+        if not future.cancelled():
+            return
+        with self._lock:
+            if start.void:
+                return
+            start.void = True
+            self._starting -= 1
+            self._loops -= 1
+            left = self._loops
+            ready = [] if left else [task for run in self._runs for task in run.waiting()]
+            never_ran = self._scheduler.cancel(ready, self._clock())
+        self._end_unrun(never_ran, self._clock(), cancelled=True)
 
     def _has_loops(self) -> bool:
         if self._lock.locked():
@@ -476,6 +514,8 @@ class Pool:
         """Under the lock. Returns the tasks that never run: cancelled by `fail_fast`, and doomed."""
         run, scheduler = work.queue, self._scheduler
         cancelled: Sequence[Task] = ()
+        if work.error is not None:
+            run.errors.append(work.error)
         if run.failure is None:
             run.failure = work
         if run.fail_fast and not run.stopped:
@@ -702,7 +742,10 @@ class Pool:
 
     def close(self, *, cancel_pending: bool) -> None:
         """No new work; what is pending is done, or cancelled where it has not started; the threads end."""
-        self.executor.shutdown(wait=True, cancel_futures=cancel_pending)
+        if isinstance(self.executor, _Executor):
+            self.executor.shutdown(wait=True, cancel_futures=cancel_pending)
+        else:
+            self.shut_down(wait=True, cancel_pending=cancel_pending)
 
     def shut_down(self, *, wait: bool, cancel_pending: bool) -> None:
         """What `executor.shutdown` does."""
@@ -715,14 +758,35 @@ class Pool:
             for run in runs:
                 self.cancel_run(run)
         with self._lock:
-            while wait and (self._pending or any(run.record is not None for run in self._runs)):
+            while wait and (self._pending or self.has_runs):
                 # A run with nothing pending is about to bring more nodes, or to be left by its caller. Or that has
-                # happened and nobody told: another adapter's hook raised before ours was called.
+                # happened and nobody told.
                 if not self._idle.wait(None if self._pending else QUIET_SECONDS) and not self._pending:
                     break
             self._ends_when_idle = ends_later = bool(self._pending)
         if not ends_later:
-            self.executor.end(wait=wait, cancel_futures=cancel_pending)
+            self._end_threads(wait=wait, cancel_futures=cancel_pending)
+        if wait:
+            self.end_runs()
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether any run has not ended. Without the lock, a look that may be late."""
+        return len(self._runs) > 1  # one is not a run
+
+    def end_runs(self, *, cancel_pending: bool = False) -> None:
+        """No run gets more nodes, because nobody is left to bring them. Each ends when its last node has."""
+        with self._lock:
+            runs = [run for run in self._runs if run.record is not None]
+        for run in runs:
+            if cancel_pending:
+                self.cancel_run(run)
+            self.close_run(run)
+
+    def _end_threads(self, *, wait: bool, cancel_futures: bool = False) -> None:
+        """Those of its own; an executor that somebody put in their place is theirs to shut down."""
+        if isinstance(self.executor, _Executor):
+            self.executor.end(wait=wait, cancel_futures=cancel_futures)
 
     def _refuse_to_wait_for_oneself(self) -> None:
         within: Task | None = current_work.get()
@@ -742,7 +806,7 @@ class Pool:
         with self._lock:
             if self._pending:
                 return
-        self.executor.end(wait=False)
+        self._end_threads(wait=False)
 
     # Looking
 

@@ -39,6 +39,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
+from types import MappingProxyType
 from typing import Final
 
 from traced_threadpool.model.records import NodeRecord, RunRecord
@@ -54,6 +55,9 @@ OUTSIDE: Final = 5
 
 LAST: Final = math.inf
 """Rank of a task that has none where others do."""
+
+AS_ADDED: Final[Mapping[str, float]] = MappingProxyType({})
+"""Ranks of a run whose ready tasks go in the order in which they were added."""
 
 
 class RunQueue:
@@ -99,9 +103,10 @@ class RunQueue:
 class Task(NodeRecord):
     """A node as the scheduler sees it. Equality is identity."""
 
-    __slots__ = ("dependents", "failed", "queue", "remaining", "state")
+    __slots__ = ("dependents", "failed", "number", "queue", "remaining", "state")
 
     inputs: Sequence[Task]
+    number: int  # of the tasks added, where the run's ranks are `AS_ADDED`
 
     def __init__(
         self,
@@ -148,6 +153,8 @@ class Scheduler:
 
         Returns False for a task that is doomed already: it has ended, and it counts as failed.
         """
+        if task.queue.ranks is AS_ADDED:
+            self._ranked = task.number = self._ranked + 1
         if not inputs:
             self._push(task, now_ns)
             return True
@@ -311,7 +318,10 @@ class Scheduler:
         if ranks is None:
             queue.ready.append(task)
         else:
-            self._ranked = number = self._ranked + 1
+            if ranks is AS_ADDED:
+                number = task.number
+            else:
+                self._ranked = number = self._ranked + 1
             heappush(queue.ranked, (ranks.get(task.name, LAST), number, task))
         if not queue.in_ring:
             queue.in_ring = True

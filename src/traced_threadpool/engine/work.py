@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -50,6 +50,7 @@ class Run(RunQueue):
         "caller_thread_id",
         "cancelled",
         "closed",
+        "errors",
         "expanded",
         "fail_fast",
         "failure",
@@ -81,8 +82,16 @@ class Run(RunQueue):
         self.pending = 0  # nodes submitted whose end has not been told to everyone yet
         self.closed = False  # no more nodes will come
         self.failure: Work | None = None  # the first node that failed
+        self.errors: list[BaseException] = []  # of all that failed
         self.cancelled = False  # some node of it was, or all that was left
         self.stopped = False  # nothing that has not started may start
+
+    def raised(self, error: BaseException) -> bool:
+        """Whether this came from one of the run's nodes: it raised it, was cancelled, or what it waits for was."""
+        if isinstance(error, CancelledError) and self.cancelled:
+            return True
+        failure = None if self.failure is None else self.failure.error
+        return error is failure or any(each is error for each in self.errors)
 
 
 class Work(Task):

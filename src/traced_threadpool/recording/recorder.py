@@ -63,7 +63,7 @@ class Recorder(Observer):
         on_end: Callable[[RunRecord, Recording], None] | None = None,
     ) -> None:
         self._pool_name = pool_name
-        self._max_workers = max_workers
+        self.max_workers = max_workers
         self._max_nodes = max_nodes
         self._on_end = on_end
         self._keep = keep
@@ -98,7 +98,7 @@ class Recorder(Observer):
         run.kept = partial(recording.kept, part, run.started_ns, run.ended_ns)
         if recording.root is not part:
             return
-        recording.end(run, self._pool_name, self._max_workers)
+        recording.end(run, self._pool_name, self.max_workers)
         self._kept.append(recording)
         if self._on_end is not None:
             self._on_end(run, recording)

@@ -42,7 +42,7 @@ from tests.telemetry.telemetry_helpers import (
     times,
     until,
 )
-from traced_threadpool import FutureAdapter
+from traced_threadpool import FutureAdapter, Metrics
 from traced_threadpool.model.records import STATES
 from traced_threadpool.recording.critical_path import critical_seconds
 
@@ -254,7 +254,7 @@ def test_buckets_are_cumulative_and_agree_with_the_sum(registry: CollectorRegist
         return 1
 
     bounds = (0.5, 3600.0)
-    with make_adapter(registry=registry, tracing=False, node_duration_buckets=bounds) as adapter:
+    with make_adapter(registry=registry, tracing=False, metrics=Metrics(node_duration_buckets=bounds)) as adapter:
         make_driver(adapter, short, long).execute(["short", "long"])
     assert buckets(registry, "hamilton_node_duration_seconds") == {
         ("short", "success", "default"): {"0.5": 1.0, "3600.0": 1.0, "+Inf": 1.0},
@@ -765,7 +765,7 @@ def test_nodes_beyond_the_cap_are_counted_as_other(registry: CollectorRegistry) 
             raise ValueError("a message")
         return 1
 
-    with make_adapter(registry=registry, tracing=False, max_workers=1, max_node_labels=2) as adapter:
+    with make_adapter(registry=registry, tracing=False, max_workers=1, metrics=Metrics(max_node_labels=2)) as adapter:
         dr = make_driver(adapter, load, flickers, left, right, joined)
         for name in ("load", "flickers", "joined"):
             dr.execute([name], inputs={"fail": False})
@@ -792,7 +792,7 @@ def test_nodes_beyond_the_cap_are_counted_as_other(registry: CollectorRegistry) 
 
 def test_node_label_can_be_switched_off(registry: CollectorRegistry) -> None:
     """`max_node_labels=0`: all nodes are counted under one value."""
-    with make_adapter(registry=registry, tracing=False, max_node_labels=0) as adapter:
+    with make_adapter(registry=registry, tracing=False, metrics=Metrics(max_node_labels=0)) as adapter:
         make_driver(adapter, load, left).execute(["left"])
     assert samples(registry, "hamilton_nodes_total") == {("_other", "success", "default"): 2.0}
 
@@ -816,7 +816,7 @@ def test_cap_is_a_thousand_by_default(registry: CollectorRegistry) -> None:
 def test_cap_that_is_no_number_is_refused(cap: Any, error: type[Exception]) -> None:
     """A whole number, 0 or more."""
     with pytest.raises(error, match=r"^max_node_labels must be"):
-        make_adapter(max_node_labels=cap)
+        Metrics(max_node_labels=cap)
 
 
 @needs_sdk
@@ -861,9 +861,7 @@ def test_buckets_can_be_set(registry: CollectorRegistry) -> None:
     with make_adapter(
         registry=registry,
         tracing=False,
-        node_duration_buckets=[0.3, 3],
-        queue_wait_buckets=(0.00001, 0.75),
-        run_duration_buckets=[90],
+        metrics=Metrics(node_duration_buckets=[0.3, 3], queue_wait_buckets=(0.00001, 0.75), run_duration_buckets=[90]),
     ) as adapter:
         make_driver(adapter, load).execute(["load"])
     assert {
@@ -882,11 +880,11 @@ def test_buckets_can_be_set(registry: CollectorRegistry) -> None:
 
 def test_later_adapter_takes_the_buckets_that_are_there(registry: CollectorRegistry) -> None:
     """One that asks for none, or for the same, is content; one that asks for others is told of it."""
-    make_adapter(registry=registry, node_duration_buckets=[0.3, 3]).close()
-    make_adapter(registry=registry, node_duration_buckets=[0.3, 3.0]).close()
+    make_adapter(registry=registry, metrics=Metrics(node_duration_buckets=[0.3, 3])).close()
+    make_adapter(registry=registry, metrics=Metrics(node_duration_buckets=[0.3, 3.0])).close()
     make_adapter(registry=registry).close()
     with pytest.raises(ValueError, match=r"hamilton_node_duration_seconds .*\(0\.3, 3\.0\).*\(1\.0,\)"):
-        make_adapter(registry=registry, node_duration_buckets=[1])
+        make_adapter(registry=registry, metrics=Metrics(node_duration_buckets=[1]))
 
 
 @pytest.mark.parametrize(
@@ -914,7 +912,7 @@ def test_buckets_that_are_none_are_refused(option: str, bounds: Any, error: type
         "run_duration_buckets": "hamilton_run_duration_seconds",
     }[option]
     with pytest.raises(error, match=f"bounds for {metric} must be"):
-        make_adapter(**{option: bounds})
+        Metrics(**{option: bounds})
 
 
 # Exemplars

@@ -20,7 +20,7 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = sys.argv[1]
 from hamilton import ad_hoc_utils, driver
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from traced_threadpool import FutureAdapter
+from traced_threadpool import FutureAdapter, Metrics
 
 def load() -> int: return 1
 def left(load: int) -> int: return load + 1
@@ -79,11 +79,11 @@ try:
     driver_of(adapter, load, fails, after).execute(["after"])
 except ValueError:
     pass
-adapter._errors.record("a test", ValueError("a message"))
+adapter._assembly.errors.record("a test", ValueError("a message"))
 outputs = driver_of(adapter, held).raw_execute(["held"])
 entered.wait(60)
-adapter._multiprocess.flush()
-adapter._multiprocess._mirror.write()
+adapter._assembly.pushed[-1].flush()
+adapter._assembly.pushed[-1]._mirror.write()
 scrape()
 go.set()
 outputs["held"].result()
@@ -180,7 +180,7 @@ for number in (1, 2):
     child = os.fork()
     if child == 0:
         def held() -> int:
-            mirror = adapter._multiprocess._mirror
+            mirror = adapter._assembly.pushed[-1]._mirror
             mirror.write()
             print(f'own_age{{n="{number}"}} {mirror._shown[names.OLDEST_ACTIVE, ("shop",)]!r}', flush=True)
             os.kill(os.getpid(), 9)
@@ -231,7 +231,7 @@ dr = driver_of(adapter, load)
 for count in (1, 2):
     dr.execute(["load"])
     assert len(seen) == count, seen
-    adapter._multiprocess.flush()
+    adapter._assembly.pushed[-1].flush()
     # It may have ended, and have been started once more by what was counted after the node.
     for thread in [each for each in threading.enumerate() if each.name == "traced-threadpool-multiprocess"]:
         thread.join(60)
@@ -262,9 +262,9 @@ def test_two_bounds_are_refused(tmp_path: Path) -> None:
     run(
         tmp_path,
         """
-FutureAdapter(registry=CollectorRegistry(), run_duration_buckets=(1, 30))
+FutureAdapter(registry=CollectorRegistry(), metrics=Metrics(run_duration_buckets=(1, 30)))
 try:
-    FutureAdapter(registry=CollectorRegistry(), run_duration_buckets=(2, 30))
+    FutureAdapter(registry=CollectorRegistry(), metrics=Metrics(run_duration_buckets=(2, 30)))
 except ValueError as error:
     assert "in multiprocess mode, has hamilton_run_duration_seconds with the bounds (1.0, 30.0)" in str(error), error
 else:

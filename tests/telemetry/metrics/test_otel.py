@@ -29,7 +29,7 @@ from tests.telemetry.telemetry_helpers import (
     make_driver,
     run_program,
 )
-from traced_threadpool import FutureAdapter
+from traced_threadpool import FutureAdapter, Metrics
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.metrics.otel import OtelMetrics
 
@@ -160,12 +160,12 @@ def test_every_metric_of_the_inventory_is_there(meters: Meters) -> None:
 
 def test_bounds_are_those_asked_for(meters: Meters) -> None:
     """So that an objective's threshold is a bound here too; two adapters of a provider have to agree."""
-    with make_adapter(meter_provider=meters.provider, run_duration_buckets=(1, 30)) as adapter:
+    with make_adapter(meter_provider=meters.provider, metrics=Metrics(run_duration_buckets=(1, 30))) as adapter:
         make_driver(adapter, load).execute(["load"])
         (point,) = meters.points()["hamilton.run.duration"].values()
         assert point.explicit_bounds == (1.0, 30.0)
         with pytest.raises(ValueError, match="this meter provider has hamilton_run_duration_seconds with the bounds"):
-            make_adapter(meter_provider=meters.provider, run_duration_buckets=(2, 30))
+            make_adapter(meter_provider=meters.provider, metrics=Metrics(run_duration_buckets=(2, 30)))
 
 
 def test_exemplars_are_the_spans(meters: Meters) -> None:
@@ -231,7 +231,7 @@ def test_a_provider_is_not_kept() -> None:
 def test_nodes_beyond_the_cap_are_other(meters: Meters) -> None:
     """The label `node` is capped as in Prometheus, in counters and histograms alike."""
     registry = CollectorRegistry()
-    with make_adapter(registry=registry, meter_provider=meters.provider, max_node_labels=1) as adapter:
+    with make_adapter(registry=registry, meter_provider=meters.provider, metrics=Metrics(max_node_labels=1)) as adapter:
         make_driver(adapter, load, left).execute(["left"])
     points = meters.points()
     assert {key[1] for key in points["hamilton.node.duration"]} == {"load", "_other"}

@@ -21,7 +21,7 @@ from opentelemetry import trace
 from prometheus_client import CollectorRegistry
 
 from tests.telemetry.telemetry_helpers import Traces, context_of, make_adapter, make_driver, make_dynamic_driver, times
-from traced_threadpool import FutureAdapter
+from traced_threadpool import FutureAdapter, Tracing
 from traced_threadpool.analysis.diagnosis.diagnose import diagnose
 from traced_threadpool.analysis.replay.what_if import replay
 from traced_threadpool.analysis.trace_file import read_runs
@@ -39,7 +39,7 @@ def traces() -> Traces:
 
 @pytest.fixture
 def adapter(traces: Traces) -> Iterator[FutureAdapter]:
-    with make_adapter(traces, max_workers=4, large_run=LIMIT, record=True) as made:
+    with make_adapter(traces, max_workers=4, tracing=Tracing(large_run=LIMIT), record=True) as made:
         yield made
 
 
@@ -106,7 +106,7 @@ def test_up_to_the_limit_every_node_has_a_span(traces: Traces, adapter: FutureAd
 
 def test_without_a_limit_every_node_has_a_span(traces: Traces) -> None:
     """`large_run=None`."""
-    with make_adapter(traces, max_workers=4, large_run=None) as adapter:
+    with make_adapter(traces, max_workers=4, tracing=Tracing(large_run=None)) as adapter:
         make_driver(adapter, *wide(100)).execute(["end"])
     assert sum(node_names(traces).values()) == 101
 
@@ -210,7 +210,7 @@ def test_a_node_that_raised_has_its_span(traces: Traces, adapter: FutureAdapter)
 def test_metrics_are_of_all_nodes(traces: Traces) -> None:
     """Whatever the trace leaves out."""
     registry = CollectorRegistry()
-    with make_adapter(traces, max_workers=4, large_run=LIMIT, registry=registry) as adapter:
+    with make_adapter(traces, max_workers=4, tracing=Tracing(large_run=LIMIT), registry=registry) as adapter:
         make_driver(adapter, *wide(300)).execute(["end"])
         labels = {"pool": "default", "outcome": "success"}
         assert (
@@ -266,7 +266,10 @@ def test_a_nested_large_run_has_its_own(traces: Traces, adapter: FutureAdapter) 
 
 def test_a_limit_of_0_leaves_the_runs_span_alone(traces: Traces) -> None:
     """For those who want metrics and one span a run."""
-    with make_adapter(traces, max_workers=4, large_run=0) as adapter, contextlib.suppress(ZeroDivisionError):
+    with (
+        make_adapter(traces, max_workers=4, tracing=Tracing(large_run=0)) as adapter,
+        contextlib.suppress(ZeroDivisionError),
+    ):
         make_driver(adapter, *wide(5, {1: "1 / 0"})).execute(["end"])
     assert [span.name for span in traces.spans] == ["hamilton.run"]
     assert traces.attributes("hamilton.run")["hamilton.run.node.spans.left_out"] == 6
@@ -310,12 +313,11 @@ def test_the_first_large_run_is_told_to_the_log(traces: Traces, caplog: pytest.L
         return [record.getMessage() for record in caplog.records if record.name == "traced_threadpool"]
 
     with caplog.at_level(logging.WARNING, logger="traced_threadpool"):
-        with make_adapter(traces, max_workers=2, large_run=100) as adapter:
+        with make_adapter(traces, max_workers=2, tracing=Tracing(large_run=100)) as adapter:
             make_driver(adapter, *functions).execute(["end"])
         assert messages() == []
         with make_adapter(traces, max_workers=2) as adapter:
-            adapter._tracing._large_run = 100  # type: ignore[union-attr]  # 5,001 functions take long to build
-            adapter._large_run = 100
+            adapter._assembly.tracing.large_run = 100  # type: ignore[union-attr]  # 5,001 functions take long to build
             built = make_driver(adapter, *functions)
             built.execute(["end"])
             built.execute(["end"])
@@ -362,4 +364,4 @@ def test_two_threads_that_ask_at_once_get_one_span(traces: Traces, adapter: Futu
 def test_a_limit_that_is_no_number(value: Any) -> None:
     """Is refused, with what was expected."""
     with pytest.raises(TypeError, match="large_run must be a whole number"):
-        make_adapter(large_run=value)
+        Tracing(large_run=value)

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from benchmarks import dags
 from benchmarks.linear_tasks import linear_task_state
 from tests.telemetry.telemetry_helpers import LIMIT_SECONDS, make_dynamic_driver, objects_of_ours
-from traced_threadpool import FutureAdapter
+from traced_threadpool import FutureAdapter, Tracing
 from traced_threadpool.telemetry.tracing.large_runs import DEFAULT_LARGE_RUN
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,7 @@ def registry() -> CollectorRegistry:
 @pytest.fixture
 def whole(spans: Spans, registry: CollectorRegistry) -> Iterator[FutureAdapter]:
     """A span for each node, however many there are."""
-    with FutureAdapter(4, tracer_provider=spans.provider, registry=registry, large_run=None) as made:
+    with FutureAdapter(4, tracer_provider=spans.provider, registry=registry, tracing=Tracing(large_run=None)) as made:
         yield made
 
 

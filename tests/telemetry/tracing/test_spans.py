@@ -58,8 +58,8 @@ from tests.telemetry.telemetry_helpers import (
     until,
     without_waits,
 )
-from traced_threadpool import FutureAdapter, __version__
-from traced_threadpool.adapter import PARSES_SAFELY
+from traced_threadpool import FutureAdapter, Tracing, __version__
+from traced_threadpool.hamilton_graph import PARSES_SAFELY
 
 RUN = View(name="hamilton.run", outcome="success")
 
@@ -254,7 +254,7 @@ def test_no_value_is_in_any_span(traces: Traces) -> None:
     def replaced() -> str:
         return "never called"
 
-    with make_adapter(traces, record_exceptions=False) as adapter:
+    with make_adapter(traces, tracing=Tracing(record_exceptions=False)) as adapter:
         dr = make_driver(adapter, keep, leak, skipped, replaced)
         values: dict[str, Any] = {"inputs": {"given": "SECRET-1"}, "overrides": {"replaced": "SECRET-2"}}
         assert dr.execute(["keep"], **values) == {"keep": "SECRET-1SECRET-2"}
@@ -1408,7 +1408,10 @@ def test_exception_is_recorded_once_where_it_was_raised(traces: Traces, adapter:
 
 def test_exception_is_not_recorded_on_request(traces: Traces) -> None:
     """`record_exceptions=False` keeps the type alone, as attribute and as the status's description."""
-    with make_adapter(traces, record_exceptions=False) as adapter, pytest.raises(ValueError, match="a message"):
+    with (
+        make_adapter(traces, tracing=Tracing(record_exceptions=False)) as adapter,
+        pytest.raises(ValueError, match="a message"),
+    ):
         make_driver(adapter, fails).execute(["fails"])
     assert traces.views() == [
         node_view("fails", **failed("ValueError")),

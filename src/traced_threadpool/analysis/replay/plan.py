@@ -13,6 +13,7 @@ from traced_threadpool.analysis.replay.replayed import Replayed, ReplayedNode
 from traced_threadpool.analysis.replay.settings import ReplaySettings, settings_of
 from traced_threadpool.analysis.replay.virtual_pool import VirtualPool, most_at_once
 from traced_threadpool.engine.priorities import CRITICAL_PATH, CUSTOM, HOPS, RunPlan, critical_path, ranks_of
+from traced_threadpool.engine.scheduler import AS_ADDED
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 
 
@@ -135,6 +136,8 @@ class Plan:
         priority, nodes, without = settings.priority or self.run.priority, self.nodes, settings.without
         if priority == CUSTOM:  # nobody knows the policy, but in what order nodes started
             return {node.key: node.started_ns for node in nodes}
+        if settings.workers == 1 and self.workers > 1:
+            return AS_ADDED
         if priority not in (CRITICAL_PATH, HOPS):
             return None
         of_name: dict[str, list[int]] = defaultdict(list)

@@ -114,9 +114,9 @@ class Tracing(Observer):
     ) -> None:
         self._tracer = trace.get_tracer(names.SCOPE, __version__, tracer_provider)
         self._pool_name = pool_name
-        self._max_workers = max_workers
+        self.max_workers = max_workers
         self._record_exceptions = record_exceptions
-        self._large_run = large_run
+        self.large_run = large_run
         self._warns = warns
         self._describe = describe
         self._graph_version = graph_version
@@ -136,8 +136,8 @@ class Tracing(Observer):
         if not (recording := span.is_recording()) and not span.get_span_context().is_valid:
             return  # no SDK
         large: LargeRun | None = None
-        if recording and self._large_run is not None:
-            large = LargeRun(span.get_span_context(), limit=self._large_run, planned=run.planned)
+        if recording and self.large_run is not None:
+            large = LargeRun(span.get_span_context(), limit=self.large_run, planned=run.planned)
         run.telemetry = _RunTrace(span, caller_context, recording=recording, large=large)
         if recording and run.graph is not None:
             self._background.put(_GraphVersion(run.telemetry, run.graph))
@@ -183,7 +183,7 @@ class Tracing(Observer):
         if run.outcome == "error" and run.error is not None:
             attributes[names.ERROR_TYPE] = error_type(run.error)
             span.set_status(Status(StatusCode.ERROR, error_type(run.error)))
-        attributes[names.POOL_LIMIT] = self._max_workers
+        attributes[names.POOL_LIMIT] = self.max_workers
         attributes[names.POOL_NAME] = self._pool_name
         attributes[names.RUN_NODE_COUNT] = run.node_count
         attributes[names.RUN_OUTCOME] = run.outcome or "success"

@@ -1,0 +1,252 @@
+"""An adapter's options into its working parts. The one place where they are put together.
+
+Parts know each other by what they are given here: a pool its observers and its meter, an observer its ledger.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+from traced_threadpool import hamilton_graph
+from traced_threadpool.engine import durations as durations_file
+from traced_threadpool.engine.durations import Durations
+from traced_threadpool.engine.pool import Pool, PoolSnapshot
+from traced_threadpool.engine.priorities import FIFO, Planner
+from traced_threadpool.engine.work import NO_PICKLE
+from traced_threadpool.model.concurrency import members
+from traced_threadpool.model.observers import ErrorLog, Observer, Observers
+from traced_threadpool.model.records import RunRecord
+from traced_threadpool.options import Metrics, Options
+from traced_threadpool.recording.recorder import Recorder, Recording
+from traced_threadpool.run_registry import RunRegistry
+from traced_threadpool.telemetry.metrics import multiprocess
+from traced_threadpool.telemetry.metrics.multiprocess import MultiprocessMetrics, mirror_with
+from traced_threadpool.telemetry.metrics.otel import OtelMetrics, instruments_of
+from traced_threadpool.telemetry.metrics.prometheus import ledger_of
+from traced_threadpool.telemetry.metrics.store import BoundsConflict, Counting, Ledger
+from traced_threadpool.telemetry.tracing.large_runs import DEFAULT_LARGE_RUN
+from traced_threadpool.telemetry.tracing.observer import Tracing
+from traced_threadpool.waits.meter import CpuMeter, WaitsMeter
+from traced_threadpool.waits.supervisor import Service
+from traced_threadpool.waits.supervisor import service as waits_of_process
+
+_Part = TypeVar("_Part")
+
+
+def assemble(options: Options, *, waits: Service = waits_of_process) -> Assembly:
+    """The working parts of an adapter with these options.
+
+    Args:
+        options: What it was told.
+        waits: What looks at its workers; the process's own.
+
+    Raises:
+        OSError: The file of durations is there and cannot be read.
+        ValueError: It is no such file, or its bounds contradict another adapter's.
+    """
+    return Assembly(options, waits)
+
+
+class Assembly:
+    """The working parts of an adapter, which its copies share. They end what is open when the last of these goes."""
+
+    def __init__(self, options: Options, waits: Service) -> None:
+        self.options = options
+        self.errors = ErrorLog()
+        self.durations, self.durations_path = _durations_from(options.durations)
+        self.planner = Planner(options.priority, self.durations)
+        self.learn = None if options.priority == FIFO and options.durations is None else self.durations.learn
+        self.tracing = None if options.tracing is None else self._tracing()
+        ledgers: list[Ledger] = []
+        counting = self._counting(ledgers)
+        self.recorder = Recorder(
+            pool_name=options.name, max_workers=options.max_workers, keep=options.record, on_end=_tell_path
+        )
+        watching: list[Observer] = [] if self.tracing is None else [self.tracing]
+        watching += counting
+        observed = bool(watching) or options.record > 0
+        self._waits = waits if options.attribution is not None and observed else None
+        meter = CpuMeter()
+        if self._waits is not None and options.attribution is not None:
+            meter = WaitsMeter(waits, self.errors)
+            watching.insert(0, meter)
+            waits.join(self, options.attribution.budget)
+        if observed:
+            watching.append(self.recorder)  # the last hears first of a run's end: the others want its path
+        self.pool = Pool(options.max_workers, options.thread_name_prefix, Observers(watching, self.errors), meter)
+        self.runs = RunRegistry(self.pool)
+        self._source = _GaugeSource(options.name, options.run_name, self.pool)
+        for ledger in ledgers:
+            self.errors.listen(ledger.count_error)
+            ledger.add_source(self._source)
+            if self._waits is not None:
+                ledger.show_waits(waits)
+        weakref.finalize(self, _end_open_runs, self.pool).atexit = False  # `_at_exit` does it, in its turn
+        _assemblies.add(self)
+
+    # Parts
+
+    def _tracing(self) -> Tracing:
+        options, settings = self.options, self.options.tracing
+        assert settings is not None
+        return Tracing(
+            tracer_provider=options.tracer_provider,
+            pool_name=options.name,
+            max_workers=options.max_workers,
+            record_exceptions=settings.record_exceptions,
+            large_run=settings.large_run,
+            warns=settings.large_run == DEFAULT_LARGE_RUN,
+            describe=hamilton_graph.describe,
+            graph_version=hamilton_graph.graph_version,
+            errors=self.errors,
+        )
+
+    def _counting(self, ledgers: list[Ledger]) -> list[Observer]:
+        """What counts, for each reader of metrics; puts what it counts in among the ledgers."""
+        options, settings = self.options, self.options.metrics or Metrics()
+        labels: dict[str, Any] = {
+            "pool_name": options.name,
+            "run_name": options.run_name,
+            "max_node_labels": settings.max_node_labels,
+        }
+        counting: list[Observer] = []
+        if options.metrics is not None:
+            ledger = self._unless_refused("metrics", lambda: ledger_of(options.registry, settings.buckets))
+            if ledger is not None:
+                ledgers.append(ledger)
+                counting.append(Counting(ledger, **labels))
+        self.pushed: list[OtelMetrics | MultiprocessMetrics] = []
+        if (provider := options.meter_provider) is not None:
+            otel = self._unless_refused(
+                OtelMetrics.component,
+                lambda: OtelMetrics(instruments_of(provider, settings.buckets), errors=self.errors, **labels),
+            )
+            self.pushed += [] if otel is None else [otel]
+        if options.metrics is not None and multiprocess.is_on():
+            mirrored = self._unless_refused(
+                MultiprocessMetrics.component,
+                lambda: MultiprocessMetrics(mirror_with(settings.buckets), errors=self.errors, **labels),
+            )
+            self.pushed += [] if mirrored is None else [mirrored]
+        ledgers += [each.ledger for each in self.pushed]
+        return [*counting, *self.pushed]
+
+    def _unless_refused(self, component: str, make: Callable[[], _Part]) -> _Part | None:
+        """A registry, provider or directory that refuses costs its metrics, not the job."""
+        try:
+            return make()
+        except BoundsConflict:
+            raise
+        except Exception as error:
+            self.errors.record(component, error)
+            return None
+
+    # As a whole
+
+    def use_executor(self, executor: Executor) -> None:
+        """Nodes run on its threads from now on."""
+        self.pool.use_executor(executor)
+        self.recorder.max_workers = self.pool.max_workers
+        if self.tracing is not None:
+            self.tracing.max_workers = self.pool.max_workers
+
+    def snapshot(self) -> PoolSnapshot:
+        return self.pool.snapshot()
+
+    def flush(self) -> None:
+        """Waits, for as long as may be, until what is known is where it is read."""
+        if self.tracing is not None:
+            self.tracing.flush()
+        for pushed in self.pushed:
+            pushed.flush()
+
+    def close(self, *, cancel_pending: bool) -> None:
+        """See `FutureAdapter.close`."""
+        self.pool.close(cancel_pending=cancel_pending)
+        self.flush()
+        if self._waits is not None:
+            self._waits.leave(self)
+        self._source.closed = True
+        for pushed in self.pushed:
+            if isinstance(pushed, MultiprocessMetrics):
+                pushed.close()
+
+    def end_runs_at_exit(self) -> None:
+        """No node will run any more."""
+        if self.pool.has_runs:
+            self.pool.end_runs(cancel_pending=True)
+            self.flush()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(NO_PICKLE)
+
+
+class _GaugeSource:
+    """What the gauges read. Belongs to the adapter, and goes with it."""
+
+    def __init__(self, pool_name: str, run_name: str, pool: Pool) -> None:
+        self.pool_name = pool_name
+        self.run_name = run_name
+        self.closed = False
+        self._pool = pool
+
+    def snapshot(self) -> PoolSnapshot:
+        return self._pool.snapshot()
+
+
+def _durations_from(
+    given: str | os.PathLike[str] | Durations | None,
+) -> tuple[Durations, str | os.PathLike[str] | None]:
+    if given is None:
+        return Durations(), None
+    if isinstance(given, Durations):
+        return given, None
+    return (durations_file.load(given) if Path(given).exists() else Durations()), given
+
+
+def _tell_path(run: RunRecord, recording: Recording) -> None:
+    run.critical_path = lambda: recording.path
+
+
+# What is open is ended
+
+
+def _end_open_runs(pool: Pool) -> None:
+    """Nobody has the adapter any more, so no run of its gets another node.
+
+    This may come in the middle of anything, on a thread that holds the pool's lock: so on a thread of its own, and only
+    where there is something to end.
+    """
+    if pool.has_runs:
+        with contextlib.suppress(RuntimeError):  # no thread can be started, or the interpreter is at its end
+            threading.Thread(target=pool.end_runs, name="traced-threadpool-end", daemon=True).start()
+
+
+_assemblies: Final[weakref.WeakSet[Assembly]] = weakref.WeakSet()
+_exit_lock: Final = threading.Lock()
+_registered: list[bool] = []
+
+
+def end_runs_at_exit() -> None:
+    """Runs that are open when the program ends are ended then, before its telemetry is shut down.
+
+    Called when a run starts: what is registered last is called first, and by then the application's provider is there.
+    """
+    if not _registered:
+        with _exit_lock:
+            if not _registered:
+                atexit.register(_at_exit)
+                _registered.append(True)
+
+
+def _at_exit() -> None:
+    for assembly in members(_assemblies):
+        assembly.end_runs_at_exit()
