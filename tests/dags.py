@@ -137,7 +137,7 @@ PRELUDE = """
 import os, signal, sys, threading
 from concurrent.futures import Future
 from hamilton import ad_hoc_utils, driver
-from traced_threadpool import FutureAdapter
+from traced_threadpool import Attribution, FutureAdapter, Metrics, Tracing
 
 def driver_of(adapter, *functions):
     module = ad_hoc_utils.create_temporary_module(*functions)

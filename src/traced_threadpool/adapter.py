@@ -25,7 +25,7 @@ from traced_threadpool.engine import durations as durations_file
 from traced_threadpool.engine.durations import Durations
 from traced_threadpool.engine.pool import Pool, PoolSnapshot
 from traced_threadpool.engine.priorities import CRITICAL_PATH, Priority, PriorityName
-from traced_threadpool.engine.work import NodeFuture, Work, help_until_done
+from traced_threadpool.engine.work import NodeFuture, Run, Work, help_until_done
 from traced_threadpool.hamilton_hooks import RunHooks, listen
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.options import Attribution, Metrics, Tracing
@@ -219,10 +219,11 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
 
         Returns:
             The node's future, at once. For a node that is split into branches (`Parallelizable`), of which
-            Hamilton needs the very list, its result.
+            Hamilton needs the very list, its result. For the last saver of `Driver.materialize`, once all have ended.
 
         Raises:
             RuntimeError: The adapter is closed, or no thread could be started.
+            Exception: That of a saver of `Driver.materialize`.
         """
         keywords = getattr(execute_lifecycle_for_node, "keywords", None) or {}
         run_id = keywords.get("__run_id")
@@ -254,6 +255,9 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         if role is _EXPAND:
             run.expanded[work.name] = work
             return future.result()
+        if run.savers and work.name in run.savers:
+            run.savers[work.name] = future
+            _wait_for_savers(run)
         return future
 
     def build_result(self, **outputs: Any) -> Any:
@@ -356,6 +360,15 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
     def __repr__(self) -> str:
         state = ", closed" if self._pool.closed else ""
         return f"<{type(self).__name__} {self.name!r}, {self._pool.max_workers} workers{state}>"
+
+
+def _wait_for_savers(run: Run) -> None:
+    """Once the last saver is submitted, waits for all: `Driver.materialize` builds no result to tell of failures."""
+    savers = list(run.savers.values())
+    if None not in savers:
+        run.savers = {}
+        for each in savers:
+            each.result()  # type: ignore[union-attr]  # it is none of these
 
 
 def _wait_for_all_or_failure(futures: list[Future[Any]]) -> None:

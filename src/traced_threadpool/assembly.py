@@ -21,6 +21,7 @@ from traced_threadpool.engine.durations import Durations
 from traced_threadpool.engine.pool import Pool, PoolSnapshot
 from traced_threadpool.engine.priorities import FIFO, Planner
 from traced_threadpool.engine.work import NO_PICKLE
+from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
 from traced_threadpool.model.observers import ErrorLog, Observer, Observers
 from traced_threadpool.model.records import RunRecord
@@ -161,9 +162,9 @@ class Assembly:
     def snapshot(self) -> PoolSnapshot:
         return self.pool.snapshot()
 
-    def flush(self) -> None:
+    def flush(self, *, spans: bool = True) -> None:
         """Waits, for as long as may be, until what is known is where it is read."""
-        if self.tracing is not None:
+        if self.tracing is not None and spans:
             self.tracing.flush()
         for pushed in self.pushed:
             pushed.flush()
@@ -248,5 +249,6 @@ def end_runs_at_exit() -> None:
 
 
 def _at_exit() -> None:
+    forks.check()
     for assembly in members(_assemblies):
         assembly.end_runs_at_exit()

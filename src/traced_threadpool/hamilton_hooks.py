@@ -72,6 +72,7 @@ class RunHooks:
         record.telemetry = otel_context.get_current()
         run = Run(record, parent=parent, fail_fast=assembly.options.fail_fast, outer_error=sys.exc_info()[1])
         run.learn = assembly.learn
+        run.savers = dict.fromkeys(hamilton_graph.savers(graph, final_vars, overrides or ()))
         self._set_priorities(run, graph, final_vars, overrides)
         end_runs_at_exit()
         assembly.runs.announce(run)
@@ -94,8 +95,8 @@ class RunHooks:
             assembly.pool.cancel_run(run)
         traced = record.telemetry is not None
         assembly.pool.close_run(run)
-        if run.parent is None and traced:
-            assembly.flush()
+        if run.parent is None:
+            assembly.flush(spans=traced)
 
     def _set_priorities(self, run: Run, graph: Any, final_vars: list[str], overrides: dict[str, Any] | None) -> None:
         assembly = self._assembly

@@ -18,24 +18,10 @@ from hamilton import base, driver, lifecycle
 from hamilton.function_modifiers import config
 from hamilton.io.materialization import to
 from hamilton.lifecycle.default import FunctionInputOutputTypeChecker, GracefulErrorAdapter
-from hamilton.plugins import h_threadpool
 
-import traced_threadpool
 from tests.dags import PATIENCE, Held, Stage, driver_of, eventually, in_thread, submit, wait_for
 
 MakeAdapter = Callable[..., Any]
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(h_threadpool.FutureAdapter, id="hamilton"),
-        pytest.param(traced_threadpool.FutureAdapter, id="ours"),
-    ]
-)
-def adapter_class(request: pytest.FixtureRequest) -> type[Any]:
-    """The class under test."""
-    chosen: type[Any] = request.param
-    return chosen
 
 
 @pytest.fixture

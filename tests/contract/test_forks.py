@@ -301,7 +301,7 @@ adapter = FutureAdapter(1)
 runs = driver_of(adapter, one, two)
 futures = driver_of(adapter, held).raw_execute(["held"])
 started.wait(60)
-with adapter._pool._lock, adapter._errors._lock:  # as another thread would have them
+with adapter._pool._lock, adapter._assembly.errors._lock:  # as another thread would have them
     pid = ctypes.PyDLL(None).fork()
     if pid == 0:
         say("child:", runs.execute(["two"]), adapter.telemetry_errors)

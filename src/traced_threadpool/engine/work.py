@@ -59,6 +59,7 @@ class Run(RunQueue):
         "outer_error",
         "pending",
         "record",
+        "savers",
         "stopped",
     )
 
@@ -78,6 +79,9 @@ class Run(RunQueue):
         self.opened = False
         self.expanded: dict[str, Work] = {}  # nodes whose results were split into branches
         self.record = record
+        self.savers: dict[
+            str, NodeFuture | None
+        ] = {}  # outputs that the caller is not told of unless they are waited for
         self.fail_fast = fail_fast
         self.pending = 0  # nodes submitted whose end has not been told to everyone yet
         self.closed = False  # no more nodes will come
