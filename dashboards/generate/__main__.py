@@ -7,6 +7,7 @@ from typing import Final
 
 from dashboards.generate import rules
 from dashboards.generate.nodes import nodes
+from dashboards.generate.options import options_page
 from dashboards.generate.pools import pools
 from dashboards.generate.reference import metrics_page, spans_page
 from dashboards.generate.slo import slo
@@ -21,6 +22,7 @@ def everything() -> dict[str, str]:
         "dashboards/nodes.json": nodes(),
         "dashboards/slo.json": slo(),
         "docs/metrics.md": metrics_page(),
+        "docs/options.md": options_page(),
         "docs/spans.md": spans_page(),
         **{f"dashboards/rules/{name}": text for name, text in rules.files().items()},
     }

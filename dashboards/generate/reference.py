@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
+from dashboards.generate.markdown import table
 from traced_threadpool.model.records import OUTCOMES, RUN_OUTCOMES, STATES
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.lost_spans import STAGES
 
 _LABELS: Final = {
     "pool": "the adapter's `name=`, else its `thread_name_prefix`, else `default`",
-    "node": "the node's name; `_other` beyond `max_node_labels=`. On the critical path also `_queue`, `_dependency`, "
-    "`_outside`: waits between nodes",
+    "node": "the node's name; `_other` beyond `Metrics(max_node_labels=)`. On the critical path also `_queue`, "
+    "`_dependency`, `_outside`: waits between nodes",
     "run": f"the adapter's `run_name=`, else `{names.DEFAULT_RUN_NAME}`",
     "outcome": f"of nodes: {', '.join(f'`{each}`' for each in OUTCOMES)}; of runs: "
     f"{', '.join(f'`{each}`' for each in RUN_OUTCOMES)}",
@@ -34,7 +34,7 @@ def metrics_page() -> str:
         "What is scraped from the registry. The OpenTelemetry name is for metrics that are pushed "
         "([metrics-push.md](metrics-push.md)); it has neither the unit nor `_total`. Histograms are `_bucket`, `_sum` "
         "and `_count`. No run id, trace id or value is ever a label.",
-        _table(
+        table(
             ("metric", "kind", "labels", "meaning", "OpenTelemetry"),
             [
                 (
@@ -48,10 +48,10 @@ def metrics_page() -> str:
             ],
         ),
         "## Labels",
-        _table(("label", "is"), [(f"`{label}`", _LABELS[label]) for label in labels]),
+        table(("label", "is"), [(f"`{label}`", _LABELS[label]) for label in labels]),
         "## Bounds of the histograms",
         "In seconds; an adapter's argument sets others. An objective's latency must be one of them ([slo.md](slo.md)).",
-        _table(
+        table(
             ("metric", "bounds"),
             [
                 (f"`{metric.prometheus}`", ", ".join(f"{each:g}" for each in metric.buckets))
@@ -84,15 +84,10 @@ def spans_page() -> str:
         ("A link to an upstream node's span", ("link",)),
     ):
         rows = [(f"`{each.key}`", each.type, each.description) for each in names.ATTRIBUTES if each.of in kinds]
-        parts += [f"## {title}", _table(("attribute", "type", "meaning"), rows)]
+        parts += [f"## {title}", table(("attribute", "type", "meaning"), rows)]
     parts.append(
         f"`<state>` is one of {', '.join(f'`{each}`' for each in STATES if each != 'cpu')} ([waits.md](waits.md)).\n"
         "Status is Unset on success and Error on the node that raised and on its run. A node that never ran is a span\n"
         "of no length and no error, linked to what stopped it."
     )
     return "\n\n".join(parts) + "\n"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

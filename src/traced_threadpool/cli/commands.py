@@ -390,7 +390,7 @@ def _bounds(context: click.Context, parameter: click.Parameter, value: str | Non
 )
 @click.option("--fresh-within", metavar="DURATION", help="How old the last success may be: 26h, say.")
 @click.option(
-    "--buckets", callback=_bounds, metavar="S,S,...", help="Your run_duration_buckets=, if you have set them."
+    "--buckets", callback=_bounds, metavar="S,S,...", help="Your Metrics(run_duration_buckets=), if you have set them."
 )
 @click.option("--runbook", default=RUNBOOK, show_default=True, metavar="URL", help="Where your docs/runbook.md is.")
 @click.option(

@@ -10,8 +10,8 @@ A latency is measured by a histogram, which knows how many runs took less than o
 Traceback (most recent call last):
 ...
 ValueError: a latency of 45s is no bound of hamilton_run_duration_seconds, so that nobody can count the runs below it; \
-the nearest are 30s and 1m. Take one of these, or give the adapter the bound (run_duration_buckets=) and name its \
-bounds with --buckets
+the nearest are 30s and 1m. Take one of these, or give the adapter the bound (Metrics(run_duration_buckets=...)) and \
+name its bounds with --buckets
 """
 
 from __future__ import annotations
@@ -127,5 +127,5 @@ def bound(text: str, bounds: Sequence[float]) -> float:
     raise ValueError(
         f"a latency of {duration(wanted)} is no bound of {names.RUN_DURATION.prometheus}, so that nobody can count the "
         f"runs below it; the nearest {'are' if ' and ' in near else 'is'} {near}. Take one of these, or give the "
-        "adapter the bound (run_duration_buckets=) and name its bounds with --buckets"
+        "adapter the bound (Metrics(run_duration_buckets=...)) and name its bounds with --buckets"
     )

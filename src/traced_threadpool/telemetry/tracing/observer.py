@@ -361,7 +361,7 @@ class Tracing(Observer):
             self._warns = False
             logger.warning(
                 "a run had %s nodes, and spans for %s of them, the notable ones, since it had more than %s: "
-                "FutureAdapter(large_run=...) sets that limit, None lifts it; metrics are of all nodes",
+                "tracing=Tracing(large_run=...) sets that limit, None lifts it; metrics are of all nodes",
                 f"{run.node_count:,}",
                 f"{count:,}",
                 f"{large.limit:,}",
