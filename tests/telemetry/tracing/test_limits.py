@@ -15,6 +15,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
 
 from tests.telemetry.telemetry_helpers import Traces, context_of, make_adapter, make_driver, run_program
+from traced_threadpool import Tracing
 
 OWN = {
     "hamilton.node.name",
@@ -227,7 +228,7 @@ def test_a_file_says_what_a_variable_has_cut(variable: str, dropped: str, tmp_pa
 def test_what_a_large_run_makes_late_survives_too() -> None:
     """A span made when the node asks for it."""
     traces = Traces()
-    with make_adapter(traces, attribution=False, large_run=4) as adapter:
+    with make_adapter(traces, attribution=False, tracing=Tracing(large_run=4)) as adapter:
         functions = []
         for number in range(8):
             scope: dict[str, Any] = {"noisy": noisy}
