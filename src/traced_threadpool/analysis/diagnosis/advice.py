@@ -87,7 +87,7 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
             "findings rest on the nodes that are there.",
             "left_out": "Shorten the critical path, which is shown above. What fewer waits or more workers would "
             "gain, these spans cannot tell: replay the run in the process, FutureAdapter(record=True), or record it "
-            "with large_run=None.",
+            "with Tracing(large_run=None).",
             "problems": "All other findings rest on what is in the record.",
             "nothing": "There is nothing to explain: choose a run that executed nodes.",
             "unknown": "Whether nodes waited for the GIL, a CPU, the network, the disk or a lock, or slept, cannot be "

@@ -24,8 +24,8 @@ class Plan:
         if run.left_out:
             raise ValueError(
                 f"run {run.name!r} has no spans for {run.left_out:,} of its nodes, since it is large, and nothing can "
-                "be replayed without them; record it with FutureAdapter(large_run=None), or replay it in the process, "
-                "with record=True"
+                "be replayed without them; record it with tracing=Tracing(large_run=None), or replay it in "
+                "the process, with record=True"
             )
         helped = _helped(run.outermost)
         self.nodes = tuple(node for node in run.outermost if node.key not in helped)
