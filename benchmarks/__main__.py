@@ -62,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     part = "" if asked.only == list(SECTIONS) else ", ".join(asked.only)  # must not take the place of all verdicts
     table.show(report.tables(results, [] if asked.smoke else checks, part=part))  # one cold round decides nothing
     seconds = time.monotonic() - started
-    processors = f"{before['processors usable']} × {before['processor']}"
-    print(f"{processors}, {machine.versions()['python']}, {seconds:.0f} s")
+    cpus = f"{before['CPUs usable']} × {before['CPU']}"
+    print(f"{cpus}, {machine.versions()['python']}, {seconds:.0f} s")
     if asked.smoke:
         print("A smoke: every peer ran every DAG and gave the same result. The numbers mean nothing.")
     if asked.write is not None:

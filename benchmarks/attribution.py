@@ -22,7 +22,7 @@ BLOCK = b"x" * 1_000_000
 
 
 def interpreted() -> int:
-    """Holds the interpreter lock, about 5 ms."""
+    """Holds the GIL, about 5 ms."""
     return sum(sum(range(1_000)) for _ in range(300))
 
 

@@ -26,9 +26,9 @@ def describe() -> dict[str, object]:
     """Of the machine: what changes the numbers."""
     return {
         "system": platform.platform(),
-        "processor": _processor(),
-        "processors": os.cpu_count(),
-        "processors usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "CPU": _cpu_model(),
+        "CPUs": os.cpu_count(),
+        "CPUs usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
     }
 
@@ -45,7 +45,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _processor() -> str:
+def _cpu_model() -> str:
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:

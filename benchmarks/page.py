@@ -29,7 +29,7 @@ from benchmarks.table import Table
 
 def write(path: Path, tables: Sequence[Table], machine: Mapping[str, object], versions: Mapping[str, str]) -> None:
     """Puts the tables on the page, with where they come from."""
-    origin = f"{machine['processors usable']} × {machine['processor']}; " + ", ".join(
+    origin = f"{machine['CPUs usable']} × {machine['CPU']}; " + ", ".join(
         f"{name} {version}" for name, version in versions.items()
     )
     before = path.read_text(encoding="utf-8") if path.exists() else "# Performance"

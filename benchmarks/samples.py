@@ -148,7 +148,7 @@ def take_turns(
 
 
 def timed(peer: Peer, run: Run, expected: int, times: int = 1) -> Action:
-    """The time of a run: by the clock until its result is there, by the processors until its spans are gone.
+    """The time of a run: by the clock until its result is there, by the CPUs until its spans are gone.
 
     Raises:
         RuntimeError: When called: the run gives another value than expected.

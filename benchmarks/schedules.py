@@ -1,7 +1,7 @@
 """A DAG of known durations and a policy into how long the live scheduler takes in virtual time, with no overhead.
 
 All nodes are submitted, in Hamilton's order, before a worker takes the first: as in a real run of some hundred nodes,
-whose workers have to wait for the interpreter lock while Hamilton walks over the graph.
+whose workers have to wait for the GIL while Hamilton walks over the graph.
 
 >>> from benchmarks.dags import Dag
 >>> inputs = {"a": (), "b": (), "c": (), "end": ("a", "b", "c")}

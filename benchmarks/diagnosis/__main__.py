@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table.show(report.tables(judged))
     if asked.write is not None:
         where = machine.describe()
-        report.write(asked.write, judged, f"{where['processors usable']} × {where['processor']}, {where['system']}")
+        report.write(asked.write, judged, f"{where['CPUs usable']} × {where['CPU']}, {where['system']}")
 
 
 def _parser() -> argparse.ArgumentParser:

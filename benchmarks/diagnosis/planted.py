@@ -35,12 +35,12 @@ OUTPUT: Final = "whole"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A pipeline and how to run it. `processors` is how many it may use; `stop_after_seconds` when it is closed."""
+    """A pipeline and how to run it. `cpus` is how many it may use; `stop_after_seconds` when it is closed."""
 
     module: ModuleType
     workers: int
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    processors: int | None = None
+    cpus: int | None = None
     result_builder: ResultBuilder | None = None
     stop_after_seconds: float | None = None
     sampler: Sampler | None = None
@@ -122,7 +122,7 @@ def failing_input(dice: random.Random, scale: float) -> Iterator[Program]:
 
 
 def too_many_threads(dice: random.Random, scale: float) -> Iterator[Program]:
-    """Pure Python on thirty-two threads and one processor: neither more processors nor no lock alone would help."""
+    """Pure Python on thirty-two threads and one CPU: neither more CPUs nor no lock alone would help."""
     names = [f"part_{index}" for index in range(32)]
     seconds = {name: scale * dice.uniform(0.08, 0.12) for name in names}
 
@@ -133,7 +133,7 @@ def too_many_threads(dice: random.Random, scale: float) -> Iterator[Program]:
     def part(name: str, start: int, seconds: dict[str, float]) -> int:
         return start + compute_in_python(seconds[name])
 
-    yield Program(module=_wide(part, names, start), workers=32, inputs={"seconds": seconds}, processors=1)
+    yield Program(module=_wide(part, names, start), workers=32, inputs={"seconds": seconds}, cpus=1)
 
 
 def lost_spans(dice: random.Random, scale: float) -> Iterator[Program]:
@@ -232,17 +232,17 @@ def stopped(dice: random.Random, scale: float) -> Iterator[Program]:
 
 
 def busy_processors(dice: random.Random, scale: float) -> Iterator[Program]:
-    """Nothing is wrong: two workers keep two processors busy, without the lock."""
+    """Nothing is wrong: two workers keep two CPUs busy, without the lock."""
     seconds = {f"tile_{index}": scale * dice.uniform(0.08, 0.12) for index in range(24)}
 
     def tile(name: str, seconds: dict[str, float]) -> int:
         return compute_without_lock(seconds[name])
 
-    yield Program(module=_wide(tile, list(seconds)), workers=2, inputs={"seconds": seconds}, processors=2)
+    yield Program(module=_wide(tile, list(seconds)), workers=2, inputs={"seconds": seconds}, cpus=2)
 
 
 def even_stages(dice: random.Random, scale: float) -> Iterator[Program]:
-    """Nothing is wrong: two nodes that ask as long as they compute, and never want more than two processors."""
+    """Nothing is wrong: two nodes that ask as long as they compute, and never want more than two CPUs."""
     names = [f"line_{index}" for index in range(2)]
 
     def line(name: str, url: str) -> int:
@@ -288,7 +288,7 @@ def _wide(function: Callable[..., int], names: list[str], *others: Callable[...,
 
 
 def _blink() -> int:
-    """Lets go of the interpreter lock, and wants it back."""
+    """Lets go of the GIL, and wants it back."""
     time.sleep(0)
     return 0
 
@@ -296,8 +296,8 @@ def _blink() -> int:
 def run(name: str, *, seed: int, scale: float, trace: Path) -> None:
     """Run one of `PLANTED` once, and append its trace to the file."""
     with contextmanager(PLANTED[name])(random.Random(seed), scale) as program:
-        if program.processors is not None and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: program.processors])
+        if program.cpus is not None and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: program.cpus])
         with setup_telemetry(service_name="planted", file=trace):
             if program.sampler is not None:
                 provider = get_tracer_provider()

@@ -1,4 +1,4 @@
-"""What planted nodes do with their time: compute with the interpreter lock, without it, or ask a service."""
+"""What planted nodes do with their time: compute with the GIL, without it, or ask a service."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _BLOCK = bytes(1_000_000)
 
 
 def compute_in_python(seconds: float) -> int:
-    """So much processor time of this thread, with the interpreter lock held."""
+    """So much CPU time of this thread, with the GIL held."""
     end = time.thread_time() + seconds
     rounds = 0
     while time.thread_time() < end:
@@ -18,7 +18,7 @@ def compute_in_python(seconds: float) -> int:
 
 
 def compute_without_lock(seconds: float) -> int:
-    """So much processor time of this thread, without the interpreter lock but for moments."""
+    """So much CPU time of this thread, without the GIL but for moments."""
     end = time.thread_time() + seconds
     rounds = 0
     while time.thread_time() < end:

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.write is not None:
         found = machine.describe()
         asked.write.write_text(
-            report.document(measured, f"{found['processors usable']} × {found['processor']}, {found['system']}"),
+            report.document(measured, f"{found['CPUs usable']} × {found['CPU']}, {found['system']}"),
             encoding="utf-8",
         )
 

@@ -110,7 +110,7 @@ class Instrument:
     """
 
     def __init__(self) -> None:
-        # PyDLL keeps the interpreter lock: CDLL would release it, and the reading would change what it reads.
+        # PyDLL keeps the GIL: CDLL would release it, and the reading would change what it reads.
         library = ctypes.PyDLL(None)
         if not hasattr(library, "truth_active") or not library.truth_active():
             raise NoInstrumentError(

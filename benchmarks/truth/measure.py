@@ -101,7 +101,7 @@ class Bracket(Meter):
 
     What the package does between the two on the node's behalf (making its span, Hamilton's own calls) is part of what
     it reports of the node, and so of the truth: of a node of 1 ms it is a tenth and more. The instrument is read
-    before and after the meter is, and the one closer to the meter's own clock counts: a thread can lose its processor
+    before and after the meter is, and the one closer to the meter's own clock counts: a thread can lose its CPU
     between the two. While a node waits for a nested run its time is `other`, by definition.
     """
 
@@ -192,7 +192,7 @@ class Runs:
         return Case(length=length.label, executions=executions, counted_ns=counted)
 
     def warm_up(self, bodies: Bodies, seconds: float) -> None:
-        """Runs that do not count: until the sampler is at work, its reading of the interpreter lock included."""
+        """Runs that do not count: until the sampler is at work, its reading of the GIL included."""
         end = time.monotonic() + WARM_UP_SECONDS
         while time.monotonic() < end:
             self.execute(bodies, seconds)
@@ -269,7 +269,7 @@ def _processor_times(path: Path = Path("/proc/stat")) -> list[int]:
 
 
 def _steal(before: Sequence[int], after: Sequence[int]) -> float:
-    """The share of all processors' time that a hypervisor took away: the eighth field."""
+    """The share of all CPUs' time that a hypervisor took away: the eighth field."""
     passed = [late - early for early, late in zip(before, after, strict=True)]
     return passed[7] / (sum(passed) or 1)
 

@@ -186,7 +186,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "cpu_4": Scenario(says="four nodes compute", open=_computing(4)),
     "cpu_8": Scenario(says="eight nodes compute", open=_computing(8)),
     "gil_free": Scenario(
-        says="six nodes hash and compress without the interpreter lock",
+        says="six nodes hash and compress without the GIL",
         open=_fixed(**_numbered("digest", 3, lambda: work.digest), **_numbered("compress", 3, lambda: work.compress)),
     ),
     "sleepers": Scenario(says="four nodes sleep, 20 ms at a time", open=_fixed(**_numbered("nap", 4, _sleeping))),
@@ -207,7 +207,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "mix_8": Scenario(says="eight nodes do so", open=lambda nested: _mixes(nested, 8)),
     "children": Scenario(says="one node waits for child processes, one reads from a pipe", open=_children),
     "gil_hog": Scenario(says="a thread outside of the pool computes beside three nodes", open=_hogged),
-    "gil_kept": Scenario(says="one node sleeps in C code that keeps the interpreter lock", open=_gil_kept),
+    "gil_kept": Scenario(says="one node sleeps in C code that keeps the GIL", open=_gil_kept),
     "nested": Scenario(says="a node executes a driver on the same adapter", open=_nested),
     "short_cpu": Scenario(
         says="three nodes compute", open=_fixed(**_numbered("compute", 3, lambda: work.compute)), short=True

@@ -2,12 +2,12 @@
  *
  * Preloaded into a Python process (LD_PRELOAD), this stands before the calls of the C library that can wait. Around each
  * it reads the thread's CPU clock, the monotonic clock and the kernel's run-queue delay; what passed on the clock, less
- * what the thread ran and less what it waited for a processor, is what it was blocked, and is added to one state.
+ * what the thread ran and less what it waited for a CPU, is what it was blocked, and is added to one state.
  * Nothing is sampled and nothing is asked of the package that is under test.
  *
  * It acts in the process whose id is in TRUTH_SHIM_PID, and in nobody else's: not in children, not after a fork.
  *
- * What tells the interpreter lock from any other lock: its condition variables and its mutex lie inside the variable
+ * What tells the GIL from any other lock: its condition variables and its mutex lie inside the variable
  * `_PyRuntime`, whose address and size the dynamic symbol table gives.
  */
 #define _GNU_SOURCE
@@ -80,7 +80,7 @@ static int64_t read_runqueue(void)
     return strtoll(second, NULL, 10);
 }
 
-/* One moment of all three clocks. A thread whose turn is over loses the processor on the return from a system call: that
+/* One moment of all three clocks. A thread whose turn is over loses the CPU on the return from a system call: that
  * of the CPU clock is read before the other two, which then belong together. An interrupt can still come between these:
  * then more than 50 us pass, and all are read again. */
 static void look(struct moment *moment)
@@ -203,7 +203,7 @@ static void *next(const char *name)
         return result;                                           \
     }
 
-/* The interpreter lock, and others */
+/* The GIL, and others */
 
 TIMED(int, pthread_cond_wait, (pthread_cond_t * condition, pthread_mutex_t *mutex), (condition, mutex),
       of_lock(condition))
@@ -262,8 +262,8 @@ TIMED(int, accept, (int descriptor, struct sockaddr *address, socklen_t *length)
 TIMED(int, accept4, (int descriptor, struct sockaddr *address, socklen_t *length, int flags),
       (descriptor, address, length, flags), NETWORK)
 TIMED(ssize_t, recv, (int descriptor, void *buffer, size_t size, int flags), (descriptor, buffer, size, flags), NETWORK)
-TIMED(ssize_t, __recv_chk, (int descriptor, void *buffer, size_t size, size_t room, int flags),
-      (descriptor, buffer, size, room, flags), NETWORK)
+TIMED(ssize_t, __recv_chk, (int descriptor, void *buffer, size_t size, size_t capacity, int flags),
+      (descriptor, buffer, size, capacity, flags), NETWORK)
 TIMED(ssize_t, recvfrom,
       (int descriptor, void *buffer, size_t size, int flags, struct sockaddr *address, socklen_t *length),
       (descriptor, buffer, size, flags, address, length), NETWORK)
@@ -279,7 +279,7 @@ TIMED(ssize_t, sendmsg, (int descriptor, const struct msghdr *message, int flags
 /* Whatever the descriptor is */
 
 TIMED(ssize_t, read, (int descriptor, void *buffer, size_t size), (descriptor, buffer, size), of_descriptor(descriptor))
-TIMED(ssize_t, __read_chk, (int descriptor, void *buffer, size_t size, size_t room), (descriptor, buffer, size, room),
+TIMED(ssize_t, __read_chk, (int descriptor, void *buffer, size_t size, size_t capacity), (descriptor, buffer, size, capacity),
       of_descriptor(descriptor))
 TIMED(ssize_t, write, (int descriptor, const void *buffer, size_t size), (descriptor, buffer, size),
       of_descriptor(descriptor))

@@ -43,14 +43,14 @@ def busy(seconds: float) -> None:
 
 
 def digest(seconds: float) -> None:
-    """Hashing without the interpreter lock, until so much time has passed."""
+    """Hashing without the GIL, until so much time has passed."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         hashlib.sha256(_BLOCK)
 
 
 def compress(seconds: float) -> None:
-    """Compressing without the interpreter lock, until so much time has passed."""
+    """Compressing without the GIL, until so much time has passed."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         zlib.compress(_BLOCK[: 1 << 17], 6)
@@ -69,7 +69,7 @@ def child(seconds: float) -> None:
 
 
 def keep_the_lock(seconds: float) -> None:
-    """Sleep in C code that keeps the interpreter lock."""
+    """Sleep in C code that keeps the GIL."""
     ctypes.PyDLL(None).usleep(int(seconds * 1e6))
 
 

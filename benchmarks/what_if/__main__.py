@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table.show(report.tables(found))
     if asked.write is not None:
         where = machine.describe()
-        report.write(asked.write, found, f"{where['processors usable']} × {where['processor']}, {where['system']}")
+        report.write(asked.write, found, f"{where['CPUs usable']} × {where['CPU']}, {where['system']}")
 
 
 def _runs(case: Case, doing: Worker, workers: Sequence[int], rounds: int) -> dict[int, list[Measured]]:

@@ -18,14 +18,14 @@ from traced_threadpool import FutureAdapter
 from traced_threadpool.model.recorded_run import RecordedRun
 
 QUIET_SHARE = 0.15
-"""A run counts as undisturbed when others took no more than this of one processor meanwhile."""
+"""A run counts as undisturbed when others took no more than this of one CPU meanwhile."""
 
 TRIES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One run. `others` is how much of one processor was taken by other processes and by the hypervisor."""
+    """One run. `others` is how much of one CPU was taken by other processes and by the hypervisor."""
 
     seconds: float
     others: float
@@ -57,7 +57,7 @@ def run(module: ModuleType, end: str, workers: int) -> Measured:
 
 @contextmanager
 def _others() -> Iterator[list[float]]:
-    """Fills in what others take of one processor until the block ends; 0 where that is not to be had."""
+    """Fills in what others take of one CPU until the block ends; 0 where that is unknown."""
     found = [0.0]
     started, busy, own = time.perf_counter(), _busy_seconds(), time.process_time()
     yield found
@@ -66,7 +66,7 @@ def _others() -> Iterator[list[float]]:
 
 
 def _busy_seconds() -> float:
-    """What all processors together have done, and what the hypervisor took of them, since the machine started."""
+    """What all CPUs together have done, and what the hypervisor took of them, since the machine started."""
     try:
         fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
     except OSError:

@@ -59,11 +59,11 @@ class Worker:
             connection.recv(8)
 
     def python(self, seconds: float) -> None:
-        """Computing with the interpreter lock."""
+        """Computing with the GIL."""
         _turn(int(seconds * self.python_turns))
 
     def hash(self, seconds: float) -> None:
-        """Computing without the interpreter lock."""
+        """Computing without the GIL."""
         _hash(int(seconds * self.hash_turns))
 
     def fetch_and_parse(self, seconds: float) -> None:
@@ -109,7 +109,7 @@ def _turns_per_second(function: Callable[[int], object], turns: int) -> float:
 
 @contextmanager
 def worker() -> Iterator[Worker]:
-    """With its server, which runs in a process of its own so as not to want this one's interpreter lock."""
+    """With its server, which runs in a process of its own so as not to want this one's GIL."""
     with subprocess.Popen(
         [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:

@@ -70,7 +70,7 @@ def nodes() -> str:
                     time_series(
                         "Nodes at work, by state",
                         "The height is how many nodes run on average; the colours are what they do. cpu computes; gil "
-                        "and runqueue want to, and wait for the interpreter lock and for a processor; network, disk "
+                        "and runqueue want to, and wait for the GIL and for a CPU; network, disk "
                         "and lock wait for these; other could not be told. The tallest colour is what to work on "
                         "(docs/waits.md).",
                         q.TIME_BY_STATE,

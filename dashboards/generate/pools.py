@@ -50,7 +50,7 @@ def pools() -> str:
                     ),
                     number(
                         "Nodes that fail",
-                        "Share of the nodes that ran and raised. Any is worth a look: the Nodes dashboard says which.",
+                        "Share of the nodes that ran and raised. The Nodes dashboard says which.",
                         q.NODE_ERROR_RATIO,
                         limits=rising(0.001, 0.01),
                     ),
@@ -70,7 +70,7 @@ def pools() -> str:
                         "Busy workers and their limit",
                         "Busy is a glance at each scrape, mean is exact (the rate of the nodes' durations, counted "
                         "when they end). At the limit for long: raise max_workers if queue depth is above 0 and the "
-                        "interpreter lock is not the wall.",
+                        "GIL is not the wall.",
                         q.ACTIVE_WORKERS,
                         q.MEAN_RUNNING,
                         q.WORKER_THREADS,
@@ -151,7 +151,7 @@ def pools() -> str:
                         "Spans lost",
                         "Made, and never arrived: queue is full (they come faster than they can be sent), endpoint "
                         "does not take them, file cannot be written (a full disk), adapter has more waiting than it "
-                        "may. Above 0: traces have holes until it is mended.",
+                        "may. Above 0: traces have holes until it is fixed.",
                         q.SPANS_LOST,
                         limits=rising(1e-9, 1),
                         width=8,
@@ -171,18 +171,18 @@ def pools() -> str:
                     time_series(
                         "How long nodes run",
                         "Median and 99th percentile over all nodes of the pool. If they rise together with the number "
-                        "of busy workers, nodes are in each other's way: see the interpreter lock below.",
+                        "of busy workers, nodes are in each other's way: see the GIL below.",
                         q.POOL_NODE_DURATION_P50,
                         q.POOL_NODE_DURATION_P99,
                     ),
                 ),
             ),
             (
-                "The interpreter lock",
+                "The GIL",
                 (
                     time_series(
                         "Probe's wait for the lock",
-                        "Share of time that a probe waited for the interpreter lock; one thread that computes all the "
+                        "Share of time that a probe waited for the GIL; one thread that computes all the "
                         "time gives about 9 %. It tells of the whole process, nodes or not.",
                         q.GIL_WAIT,
                         limits=rising(0.05, 0.2),

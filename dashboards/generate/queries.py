@@ -198,7 +198,7 @@ SPANS_LOST = Query(
     unit="ops",
 )
 
-# Pools: the interpreter lock
+# Pools: the GIL
 
 GIL_WAIT = Query(
     name="gil_wait",

@@ -98,8 +98,8 @@ def alerts(limits: Thresholds = THRESHOLDS, runbook: str = RUNBOOK) -> Group:
                 severity="ticket",
                 summary="Pool {{ $labels.pool }} on {{ $labels.instance }} has no worker to spare",
                 description="{{ $value | humanizePercentage }} of its workers were busy over ten minutes, and nodes "
-                "that could run waited for one. More workers help if the machine has processors left and nodes do "
-                "not wait for the interpreter lock.",
+                "that could run waited for one. More workers help if the machine has CPUs left and nodes do "
+                "not wait for the GIL.",
             ),
             alert(
                 "HamiltonQueueWaitHigh",
@@ -136,7 +136,7 @@ def alerts(limits: Thresholds = THRESHOLDS, runbook: str = RUNBOOK) -> Group:
                 f"rate({names.GIL_WAIT.prometheus}[10m]) > {limits.gil_probe_ratio:g}",
                 hold="10m",
                 severity="ticket",
-                summary="Nodes of pool {{ $labels.pool }} on {{ $labels.instance }} wait for the interpreter lock",
+                summary="Nodes of pool {{ $labels.pool }} on {{ $labels.instance }} wait for the GIL",
                 description="{{ $value | humanizePercentage }} of their time went to waiting for it. More workers "
                 "make it worse; what computes in Python belongs in processes, or in a library that lets go "
                 "of the lock.",

@@ -139,10 +139,10 @@ def test_page_keeps_what_others_wrote(tmp_path: Path) -> None:
     """Tables are replaced in place; text around them stays."""
     path = tmp_path / "page.md"
     first = Table(title="one", columns=("", "n"), rows=[("a", "1")])
-    page.write(path, [first], {"processors usable": 2, "processor": "some"}, {"python": "3"})
+    page.write(path, [first], {"CPUs usable": 2, "CPU": "some"}, {"python": "3"})
     path.write_text(path.read_text() + "\nWords.\n")
     second = Table(title="one", columns=("", "n"), rows=[("a", "2")])
-    page.write(path, [second], {"processors usable": 2, "processor": "some"}, {"python": "3"})
+    page.write(path, [second], {"CPUs usable": 2, "CPU": "some"}, {"python": "3"})
     text = path.read_text()
     assert ("| a | 1 |" in text, "| a | 2 |" in text, text.endswith("Words.\n")) == (False, True, True)
 

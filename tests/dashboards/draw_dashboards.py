@@ -37,7 +37,7 @@ MOST = 9  # series in a panel, the largest first: a picture has no legend to scr
 
 
 class _Patient(Prometheus):
-    """One that the examples, which keep all processors busy, can answer in time."""
+    """One that the examples, which keep all CPUs busy, can answer in time."""
 
     SCRAPE_SECONDS = 2.0
 
@@ -136,9 +136,9 @@ def _panel(prometheus: Prometheus, panel: dict[str, Any], start: float, end: flo
             if not math.isnan(value)
         ]
         values.sort(key=lambda one: -one[1])
-        room = panel["gridPos"]["h"] - 1 if panel["type"] == "stat" else MOST
-        return {**drawn, "unit": unit, "values": [(n, _text(v, unit)) for n, v in values[:room]],
-                "numbers": [v for _, v in values[:room]]}  # fmt: skip
+        rows = panel["gridPos"]["h"] - 1 if panel["type"] == "stat" else MOST
+        return {**drawn, "unit": unit, "values": [(n, _text(v, unit)) for n, v in values[:rows]],
+                "numbers": [v for _, v in values[:rows]]}  # fmt: skip
     right = {
         override["matcher"]["options"]: setting["value"]
         for override in panel["fieldConfig"]["overrides"]

@@ -13,7 +13,7 @@ import math
 import re
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,15 +24,26 @@ for package in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc", "
 from dashboards.generate import queries, rules
 from dashboards.generate.queries import Query
 from tests.dashboards import live_truth
+from tests.dashboards.live_queries import (
+    ALERTS,
+    BUDGETS,
+    RECORDED,
+    TRUTHS,
+    Truth,
+    divided,
+    errors_of,
+    quantile_of,
+    rate_of,
+    values_of,
+)
 from tests.dashboards.live_servers import Labels, Vector, labels
-from tests.dashboards.live_truth import Bounds, Window, counters_of, matches, quantile, quotient, total
-from tests.dashboards.live_world import LIMITS, NASTY_POOL, OBJECTIVE, World, living_world
+from tests.dashboards.live_truth import Bounds, counters_of, matches, quotient, total
+from tests.dashboards.live_world import LIMITS, NASTY_POOL, World, living_world
 from traced_threadpool.slo import burn_rate
 from traced_threadpool.telemetry import names
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
-RATE_SECONDS, RANGE_SECONDS = 300, 3600  # what `concrete` puts in place of $__rate_interval and $__range
 DASHBOARDS = Path(__file__).parent.parent.parent / "dashboards"
 
 
@@ -61,7 +72,7 @@ def test_the_shop_counts_what_it_did(world: World) -> None:
 
 @pytest.mark.parametrize("job", ["service", "shop"])
 def test_spans_and_metrics_agree(world: World, job: str) -> None:
-    """Every count, bucket and sum can be had from the spans that the collector passed on; sums to the nanosecond."""
+    """Every count, bucket and sum follows from the spans that the collector passed on; sums to the nanosecond."""
     pools = {dict(one)["pool"] for one in world.pages[job][names.MAX_WORKERS.prometheus]} - {"untraced"}
     told = counters_of(span for span in world.spans if span.pool in pools)
     for name, from_spans in told.items():
@@ -111,212 +122,6 @@ def test_what_had_been_counted_at_the_first_look_stays_known(world: World) -> No
 
 
 # Panels
-
-
-Truth = Callable[[Window], Vector | Bounds]
-"""What a query's result must be: values, or bounds between which they must lie."""
-
-
-def _page(metric: names.Metric, *by: str) -> Truth:
-    """A gauge, as the programs show it, summed up."""
-    return lambda window: total(window.value(metric.prometheus), *by)
-
-
-def _oldest(metric: names.Metric) -> Truth:
-    def truth(window: Window) -> Bounds:
-        found: dict[Labels, float] = {}
-        for one, value in window.value(metric.prometheus).items():
-            pool = labels(pool=dict(one)["pool"])
-            found[pool] = max(found.get(pool, 0.0), value)
-        # The pages were read before: what still runs is older by now.
-        return {pool: (value, value + 60 if value else 0.0) for pool, value in found.items()}
-
-    return truth
-
-
-def _rate(name: str, *by: str, seconds: float = RATE_SECONDS, **where: str | Callable[[str], bool]) -> Truth:
-    return lambda window: total(window.rate(name, seconds, **where), *by)
-
-
-def _increase(name: str, *by: str, seconds: float = RATE_SECONDS, **where: str | Callable[[str], bool]) -> Truth:
-    return lambda window: total(window.increase(name, seconds, **where), *by)
-
-
-def _quantile(share: float, metric: names.Metric, *by: str, seconds: float = RATE_SECONDS, **where: str) -> Truth:
-    return lambda window: quantile(share, window.increase(f"{metric.prometheus}_bucket", seconds, **where), *by)
-
-
-def _divided(above: Truth, below: Truth) -> Truth:
-    return lambda window: quotient(_values(above(window)), _values(below(window)))
-
-
-def _positive(truth: Truth) -> Truth:
-    return lambda window: {one: value for one, value in _values(truth(window)).items() if value > 0}
-
-
-def _values(truth: Vector | Bounds) -> Vector:
-    assert all(isinstance(value, float) for value in truth.values())
-    return truth  # type: ignore[return-value]  # just asserted
-
-
-def _ratio_of_quantiles(window: Window) -> Bounds:
-    high = _quantile(0.99, names.NODE_DURATION, "node", seconds=RANGE_SECONDS)(window)
-    low = _quantile(0.5, names.NODE_DURATION, "node", seconds=RANGE_SECONDS)(window)
-    return {
-        node: (above[0] / below[1], above[1] / below[0] if below[0] else math.inf)
-        for node, below in low.items()
-        for above in [high[node]]
-        if isinstance(above, tuple) and isinstance(below, tuple)
-    }
-
-
-def _critical_share(window: Window) -> Vector:
-    by_node = total(window.increase(names.CRITICAL_PATH_TIME.prometheus, RANGE_SECONDS), "node")
-    return {node: seconds / sum(by_node.values()) for node, seconds in by_node.items()}
-
-
-def _errors(seconds: float, slo: str) -> Truth:
-    """Of the runs that were promised something, the share of those that broke it."""
-
-    def truth(window: Window) -> Vector:
-        counts = f"{names.RUN_DURATION.prometheus}_count"
-        if slo == "availability":
-            bad = total(window.rate(counts, seconds, outcome="error"), "pool", "run")
-            all_runs = total(window.rate(counts, seconds, outcome=_ran), "pool", "run")
-            ratios = quotient({one: bad.get(one, 0.0) for one in all_runs}, all_runs)
-        else:
-            all_runs = total(window.rate(counts, seconds, outcome="success"), "pool", "run")
-            bound = str(float(OBJECTIVE.latency_seconds or 0))
-            bucket = f"{names.RUN_DURATION.prometheus}_bucket"
-            good = total(window.rate(bucket, seconds, outcome="success", le=bound), "pool", "run")
-            ratios = {one: 1 - ratio for one, ratio in quotient(good, all_runs).items()}
-        return {one | labels(slo=slo): ratio for one, ratio in ratios.items()}
-
-    return truth
-
-
-def _both(seconds: float, change: Callable[[float, float], float]) -> Truth:
-    """`change` of each share of broken promises and of the budget, for both kinds of promise."""
-
-    def truth(window: Window) -> Vector:
-        return {
-            one: change(ratio, budget)
-            for slo, budget in BUDGETS.items()
-            for one, ratio in _values(_errors(seconds, slo)(window)).items()
-        }
-
-    return truth
-
-
-def _ran(outcome: str) -> bool:
-    return outcome in ("success", "error")
-
-
-def _of_every_run(value: float) -> Truth:
-    def truth(window: Window) -> Vector:
-        counts = total(window.value(f"{names.RUN_DURATION.prometheus}_count"), "pool", "run")
-        return dict.fromkeys(counts, value)
-
-    return truth
-
-
-def _objectives(window: Window) -> Vector:
-    runs = _values(_of_every_run(1.0)(window))
-    return {one | labels(slo=slo): 1 - budget for one in runs for slo, budget in BUDGETS.items()}
-
-
-def _since_success(window: Window) -> Vector:
-    last: Vector = {}  # of whichever process
-    for one, value in window.value(names.RUN_LAST_SUCCESS.prometheus).items():
-        run = frozenset(x for x in one if x[0] in ("pool", "run"))
-        last[run] = max(value, last.get(run, 0.0))
-    return {run: window.at - value for run, value in last.items()}
-
-
-def _attribution(window: Window) -> Vector:
-    shown = window.value(names.ATTRIBUTION.prometheus)
-    return dict(Counter(frozenset(x for x in one if x[0] in ("method", "reason") and x[1]) for one in shown))
-
-
-BUDGETS = {
-    "availability": float(100 - OBJECTIVE.availability) / 100,
-    "latency": float(100 - OBJECTIVE.latency) / 100,
-}
-HOUR = 3600.0
-WINDOWS = {"5m": 300.0, "30m": 1800.0, "1h": HOUR, "2h": 2 * HOUR, "6h": 6 * HOUR, "1d": 24 * HOUR, "3d": 72 * HOUR}
-_BUSY, _LIMIT = _page(names.ACTIVE_WORKERS, "pool"), _page(names.MAX_WORKERS, "pool")
-_EXECUTIONS = _increase(f"{names.NODE_DURATION.prometheus}_count", "node", seconds=RANGE_SECONDS)
-_NODE_SECONDS = _increase(f"{names.NODE_DURATION.prometheus}_sum", "node", seconds=RANGE_SECONDS)
-
-
-def _node_error_ratio(window: Window) -> Vector:
-    ran = total(window.rate(names.NODES.prometheus, RATE_SECONDS, outcome=_ran), "pool")
-    failed = total(window.rate(names.NODES.prometheus, RATE_SECONDS, outcome="error"), "pool")
-    return quotient({pool: failed.get(pool, 0.0) for pool in ran}, ran)
-
-
-TRUTHS: dict[str, Truth] = {
-    "pool_saturation": _divided(_BUSY, _LIMIT),
-    "pool_active_workers": _BUSY,
-    "pool_worker_threads": _page(names.WORKERS, "pool"),
-    "pool_worker_limit": _LIMIT,
-    "pool_mean_running": _rate(f"{names.NODE_DURATION.prometheus}_sum", "pool"),
-    "pool_queue_depth": _page(names.QUEUE_DEPTH, "pool"),
-    "pool_mean_queue_depth": _rate(f"{names.QUEUE_WAIT.prometheus}_sum", "pool"),
-    "pool_blocked_nodes": _page(names.BLOCKED_NODES, "pool"),
-    "pool_oldest_queued": _oldest(names.OLDEST_QUEUED),
-    "pool_oldest_active": _oldest(names.OLDEST_ACTIVE),
-    "pool_queue_wait_p50": _quantile(0.5, names.QUEUE_WAIT, "pool"),
-    "pool_queue_wait_p95": _quantile(0.95, names.QUEUE_WAIT, "pool"),
-    "pool_queue_wait_p99": _quantile(0.99, names.QUEUE_WAIT, "pool"),
-    "pool_queue_wait_heatmap": _increase(f"{names.QUEUE_WAIT.prometheus}_bucket", "le"),
-    "pool_nodes_per_second": _rate(names.NODES.prometheus, "pool", "outcome"),
-    "pool_node_error_ratio": _node_error_ratio,
-    "pool_node_duration_p50": _quantile(0.5, names.NODE_DURATION, "pool"),
-    "pool_node_duration_p99": _quantile(0.99, names.NODE_DURATION, "pool"),
-    "pool_runs_active": _page(names.RUNS_ACTIVE, "pool", "run"),
-    "telemetry_errors": _rate(names.TELEMETRY_ERRORS.prometheus, "component"),
-    "telemetry_spans_lost": _rate(names.SPANS_LOST.prometheus, "stage"),
-    "gil_wait": _rate(names.GIL_WAIT.prometheus, "job", "instance"),
-    "pool_gil_share": _divided(
-        _rate(names.NODE_TIME.prometheus, "pool", state="gil"), _rate(names.NODE_TIME.prometheus, "pool")
-    ),
-    "attribution_method": _attribution,
-    "node_rate": _rate(names.NODES.prometheus, "node"),
-    "node_outcomes": _positive(_increase(names.NODES.prometheus, "node", "outcome", outcome=lambda o: o != "success")),
-    "node_duration_heatmap": _increase(f"{names.NODE_DURATION.prometheus}_bucket", "le"),
-    "node_duration_p50": _quantile(0.5, names.NODE_DURATION, "node"),
-    "node_duration_p95": _quantile(0.95, names.NODE_DURATION, "node"),
-    "node_time_by_state": _rate(names.NODE_TIME.prometheus, "state"),
-    "node_states": _positive(_increase(names.NODE_TIME.prometheus, "node", "state", seconds=RANGE_SECONDS)),
-    "node_critical_share": _critical_share,
-    "node_critical_seconds": _rate(names.CRITICAL_PATH_TIME.prometheus, "node"),
-    "node_slowest_mean": _divided(_NODE_SECONDS, _positive(_EXECUTIONS)),
-    "node_slowest_p95": _quantile(0.95, names.NODE_DURATION, "node", seconds=RANGE_SECONDS),
-    "node_slowest_total": _positive(_NODE_SECONDS),
-    "node_executions": _positive(_EXECUTIONS),
-    "node_most_variable": _ratio_of_quantiles,
-    "slo_objective": _objectives,
-    "slo_budget_left": _both(30 * 24 * HOUR, lambda ratio, budget: 1 - ratio / budget),
-    "slo_achieved": _both(30 * 24 * HOUR, lambda ratio, _: 1 - ratio),
-    **{
-        f"slo_burn_{window}": _both(seconds, lambda ratio, budget: ratio / budget)
-        for window, seconds in WINDOWS.items()
-    },
-    "slo_latency_bound": _of_every_run(OBJECTIVE.latency_seconds or 0),
-    "slo_within_latency": lambda window: {
-        one: ratio for one, ratio in _both(HOUR, lambda r, _: 1 - r)(window).items() if ("slo", "latency") in one
-    },
-    "slo_freshness_bound": _of_every_run(OBJECTIVE.fresh_seconds or 0),
-    "run_rate": _rate(f"{names.RUN_DURATION.prometheus}_count", "run", "outcome"),
-    "run_duration_heatmap": _increase(f"{names.RUN_DURATION.prometheus}_bucket", "le"),
-    "run_duration_p50": _quantile(0.5, names.RUN_DURATION, "run", outcome="success"),
-    "run_duration_p95": _quantile(0.95, names.RUN_DURATION, "run", outcome="success"),
-    "run_since_success": _since_success,
-}
-RECORDED = {name for name in TRUTHS if name.startswith("slo_")}
-"""Queries that ask for what rules have recorded."""
-ALERTS = "alerts_firing"
 
 
 def test_every_query_has_its_truth() -> None:
@@ -459,13 +264,13 @@ def test_recorded_for_the_alerts_is_right(world: World) -> None:
     assert world.prometheus.query(rules.SATURATION, at) == saturated
     time_of_nodes = names.NODE_TIME.prometheus
     truths: dict[str, Truth] = {
-        rules.MEAN_QUEUE: _rate(f"{names.QUEUE_WAIT.prometheus}_sum", "job", "pool", seconds=600),
-        rules.MEAN_RUNNING: _rate(f"{names.NODE_DURATION.prometheus}_sum", "job", "pool", seconds=600),
-        rules.QUEUE_WAIT_P95: _quantile(0.95, names.QUEUE_WAIT, "job", "pool", seconds=600),
-        rules.RUN_ERRORS: _errors(1800, "availability"),
-        rules.GIL_SHARE: _divided(
-            _rate(time_of_nodes, *per_instance, seconds=600, state="gil"),
-            _rate(time_of_nodes, *per_instance, seconds=600),
+        rules.MEAN_QUEUE: rate_of(f"{names.QUEUE_WAIT.prometheus}_sum", "job", "pool", seconds=600),
+        rules.MEAN_RUNNING: rate_of(f"{names.NODE_DURATION.prometheus}_sum", "job", "pool", seconds=600),
+        rules.QUEUE_WAIT_P95: quantile_of(0.95, names.QUEUE_WAIT, "job", "pool", seconds=600),
+        rules.RUN_ERRORS: errors_of(1800, "availability"),
+        rules.GIL_SHARE: divided(
+            rate_of(time_of_nodes, *per_instance, seconds=600, state="gil"),
+            rate_of(time_of_nodes, *per_instance, seconds=600),
         ),
     }
     for record, truth in truths.items():
@@ -494,8 +299,8 @@ def test_those_alerts_fire_that_should(world: World) -> None:
         over = runs({one: value for one, value in vector.items() if value > limit})
         return (over - undecided) | (firing.get(alert, set()) & undecided)
 
-    failing = _values(_errors(1800, "availability")(world.window))
-    slow = _values(_errors(300, "latency")(world.window))
+    failing = values_of(errors_of(1800, "availability")(world.window))
+    slow = values_of(errors_of(300, "latency")(world.window))
     slowest_burn = float(min(rate.factor for rate in burn_rate.BURN_RATES))
     succeeded = world.window.value(names.RUN_LAST_SUCCESS.prometheus)
     over = {

@@ -18,7 +18,6 @@ NOT_YET = {
     "tests/cli/test_cli.py",
     "tests/contract/test_better_than_documented.py",
     "tests/contract/test_documented_contract.py",
-    "tests/dashboards/test_live_proof.py",
     "tests/examples/test_pathologies.py",
     "tests/examples/test_stdlib_survey.py",
     "tests/report/test_report_browser.py",

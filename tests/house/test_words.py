@@ -23,7 +23,7 @@ class Retired(NamedTuple):
 RETIRED = [
     Retired(r"\binterpreter(’s|'s)? lock", "GIL"),
     Retired(r"\binterpreter_lock", "GIL"),
-    Retired(r"(?<!span )(?<!log )\bprocessors?\b", "CPU or core; a span processor is called that"),
+    Retired(r"(?<!span )(?<!platform\.)\bprocessors?\b", "CPU or core; a span processor is called that"),
     Retired(r"\bconvoys\b|\bwhole_file\b|\bfree_threading\b", "lock_backoff, atomic_write, concurrency"),
     Retired(r"\b(let_)?holder_go_on\b|\blets? (the|its) holder go on\b", "yield_to_holder"),
     Retired(r"\bledgers?\b", "metrics store"),
@@ -53,13 +53,9 @@ NOT_HERE = re.compile(
     r"^(CHANGELOG\.md|LICENSE|docs/internals/|requirements/|tests/house/test_words\.py)|/assets/echarts"
 )
 """A list of changes names what was changed, and what was tried is told in the words of its time."""
-SPAN_PROCESSORS = re.compile(r"SpanProcessor|[Ss]pan processor|span_processor")
+SPAN_PROCESSORS = re.compile(r"SpanProcessor|[Ss]pan processor|span_processor|receivers")
 
 NOT_YET = {
-    "CONTRIBUTING.md",
-    "README.md",
-    "benchmarks/",
-    "dashboards/",
     "docs/",
     "examples/",
     "src/traced_threadpool/adapter.py",
@@ -79,10 +75,8 @@ NOT_YET = {
     "src/traced_threadpool/telemetry/",
     "src/traced_threadpool/waits/",
     "tests/analysis/",
-    "tests/benchmarks/",
     "tests/cli/",
     "tests/contract/",
-    "tests/dashboards/",
     "tests/engine/",
     "tests/examples/",
     "tests/live/",
