@@ -53,7 +53,7 @@ def _whole(run: RecordedRun) -> Table:
     table.add_row("outcome", run.outcome)
     table.add_row("nodes", str(len(run.nodes)))
     table.add_row("workers at most", UNKNOWN if run.max_workers is None else str(run.max_workers))
-    table.add_row("processors", UNKNOWN if run.processors is None else str(run.processors))
+    table.add_row("CPUs", UNKNOWN if run.cpus is None else str(run.cpus))
     reason = f" ({run.attribution_reason})" if run.attribution_reason else ""
     table.add_row("states told apart by", f"{run.attribution}{reason}")
     return table

@@ -39,7 +39,7 @@ def node(name: str, start: int, end: int, states: Mapping[State, int] | None = N
 
 def run(*nodes: NodeExecution, end: int, **facts: Any) -> RecordedRun:
     """A run of so many milliseconds, on four workers and two CPUs, with attribution."""
-    defaults = {"max_workers": 4, "processors": 2, "attribution": "process", "expected_nodes": len(nodes)}
+    defaults = {"max_workers": 4, "cpus": 2, "attribution": "process", "expected_nodes": len(nodes)}
     return RecordedRun(
         id="1", name="etl", pool="etl", started_ns=0, ended_ns=end * MS, nodes=nodes, **{**defaults, **facts}
     )
@@ -145,7 +145,7 @@ EXAMPLES: Final[Mapping[Cause, RecordedRun]] = {
         *side_by_side({"cpu": 125, "gil": 875}, 8),
         end=1000,
         max_workers=8,
-        processors=1,
+        cpus=1,
     ),
     "healthy": run(
         *side_by_side({"cpu": 400, "network": 400}, 2, "left"),
@@ -190,8 +190,8 @@ def shown(run: RecordedRun) -> str:
 def _nodes(run: RecordedRun) -> Iterator[str]:
     lacking = (run.expected_nodes or 0) - len(run.nodes)
     yield (
-        f"run: {run.duration_ns // MS} ms, {run.max_workers} workers, {run.processors} "
-        f"CPU{'s' if run.processors != 1 else ''}{f', {lacking} more nodes expected' if lacking else ''}"
+        f"run: {run.duration_ns // MS} ms, {run.max_workers} workers, {run.cpus} "
+        f"CPU{'s' if run.cpus != 1 else ''}{f', {lacking} more nodes expected' if lacking else ''}"
     )
     for node in run.nodes:
         states = ", ".join(f"{state} {part_ns // MS}" for state, part_ns in node.states.items())

@@ -33,14 +33,12 @@ def record(nodes: Sequence[NodeExecution], *, workers: int | None, **facts: Any)
     )
 
 
-def played(
-    asked: Sequence[tuple[Demand, Sequence[int]]], *, workers: int, processors: int | None = None
-) -> RecordedRun:
+def played(asked: Sequence[tuple[Demand, Sequence[int]]], *, workers: int, cpus: int | None = None) -> RecordedRun:
     """The record of nodes that ask for this much, after those inputs, on the machine of the model itself."""
     nodes = [node(str(index), 0, 0, *(str(each) for each in inputs)) for index, (_, inputs) in enumerate(asked)]
     wanted = [demand for demand, _ in asked]
     times = VirtualPool(nodes, START_NS, workers).play(
-        wanted, HandOvers([0] * len(nodes), [0] * len(nodes)), workers=workers, processors=processors
+        wanted, HandOvers([0] * len(nodes), [0] * len(nodes)), workers=workers, cpus=cpus
     )
     found: list[NodeExecution] = []
     for each, demand, when in zip(nodes, wanted, times, strict=True):
@@ -59,7 +57,7 @@ def played(
                 each, ready_ns=ready_ns, started_ns=started_ns, ended_ns=ended_ns, states=states, samples=100
             )
         )
-    return record(found, workers=workers, processors=processors, attribution="process")
+    return record(found, workers=workers, cpus=cpus, attribution="process")
 
 
 def critical_path_ns(run: RecordedRun) -> int:

@@ -38,7 +38,7 @@ _SPLITS: tuple[dict[State, float], ...] = (
     {"cpu": 0.5, "runqueue": 0.4, "gil": 0.1},
 )
 BATCH = 512
-"""Spans in a line, as the SDK's batch processor hands them over."""
+"""Spans in a line, as the SDK's batch span processor hands them over."""
 
 _WORDS = ("load", "parse", "join", "clean", "score", "fetch", "index", "merge", "rank", "store")
 
@@ -140,7 +140,7 @@ def _simulate(
         outcome="error" if broken else "success",
         error_type="ValueError" if broken else None,
         max_workers=workers,
-        processors=2,
+        cpus=2,
         attribution="process" if states else "none",
         attribution_reason=None if states else "the kernel does not say what threads do",
         gil_holders={node_names[0]: 120_000_000, "thread:MainThread": 30_000_000} if states and node_names else {},
@@ -196,7 +196,7 @@ def _spans(trace: int, run: RecordedRun) -> list[dict[str, Any]]:
             values={
                 names.RUN_OUTCOME: run.outcome,
                 names.POOL_LIMIT: run.max_workers,
-                names.PROCESSORS_LIMIT: run.processors,
+                names.PROCESSORS_LIMIT: run.cpus,
                 names.ATTRIBUTION_METHOD: run.attribution,
                 names.RUN_NODE_COUNT: len(run.nodes),
             },

@@ -282,8 +282,8 @@ def test_a_thread_outside_of_the_pool_that_holds_the_lock_is_named() -> None:
 
 
 def test_processors_that_others_use() -> None:
-    """Nodes wait for a processor and use hardly any: it is not more processors that they need."""
-    found = first(run(*side_by_side({"cpu": 100, "runqueue": 700}), end=800, processors=8))
+    """Nodes wait for a CPU and use hardly any: it is not more CPUs that they need."""
+    found = first(run(*side_by_side({"cpu": 100, "runqueue": 700}), end=800, cpus=8))
 
     assert found.cause == "processor_starved"
     assert "nodes use 6 % of 8 CPUs" in found.evidence
@@ -292,15 +292,15 @@ def test_processors_that_others_use() -> None:
 
 
 def test_waiting_for_a_processor_now_and_then_is_no_finding() -> None:
-    """Who computes longer than it waits for one is not starved, unless the processors are full."""
-    busy = run(*side_by_side({"cpu": 400, "runqueue": 300, "network": 300}, 2), end=1000, processors=8)
+    """Who computes longer than it waits for one is not starved, unless the CPUs are full."""
+    busy = run(*side_by_side({"cpu": 400, "runqueue": 300, "network": 300}, 2), end=1000, cpus=8)
 
     assert "processor_starved" not in causes(busy)
 
 
 def test_waiting_for_a_processor_longer_than_computing_is_one() -> None:
     """Others take two fifths of the run, though half of it is something else: before a chain is called slow, that."""
-    busy = run(*side_by_side({"cpu": 250, "runqueue": 400, "network": 350}, 2), end=1000, processors=8)
+    busy = run(*side_by_side({"cpu": 250, "runqueue": 400, "network": 350}, 2), end=1000, cpus=8)
 
     assert causes(busy)[0] == "processor_starved"
 
@@ -333,7 +333,7 @@ def test_waiting_for_either_lock_where_neither_alone_would_help(at_the_lock: int
 
     assert found.cause == cause
     assert found.evidence[-1] == "replay: if nobody waited for either, 500 ms instead of 1.00 s"
-    assert found.gain_seconds == pytest.approx(0.5)  # what is computed takes two processors that long
+    assert found.gain_seconds == pytest.approx(0.5)  # what is computed takes two CPUs that long
     assert "Then the other: by itself, neither gains much. " in found.advice
 
 
@@ -448,7 +448,7 @@ def test_no_more_than_three_are_told() -> None:
 
 
 def test_waits_that_are_no_fault_alone_come_after_what_is() -> None:
-    """Half of the time on the network would be healthy; the processors that are missing are why one looks at all."""
+    """Half of the time on the network would be healthy; the CPUs that are missing are why one looks at all."""
     crowded = run(*side_by_side({"network": 450, "cpu": 350, "runqueue": 200}), end=1000)
 
     assert causes(crowded) == ["processor_starved", "slow_network"]
@@ -468,7 +468,7 @@ def test_a_gain_is_what_the_replay_says() -> None:
     """With the very settings that the finding advises."""
     asked: dict[Cause, Callable[[RecordedRun], Replayed]] = {
         "gil_bound": lambda run: replay(run, gil=False),
-        "processor_starved": lambda run: replay(run, processors=4),
+        "processor_starved": lambda run: replay(run, cpus=4),
         "pool_too_small": lambda run: replay(run, workers=12),
     }
     for cause, other in asked.items():
@@ -500,7 +500,7 @@ def _runs(draw: st.DrawFn) -> RecordedRun:
         nodes=nodes,
         outcome=draw(st.sampled_from(["success", "error", "cancelled"])),
         max_workers=draw(st.none() | st.just(made.max_workers)),
-        processors=draw(st.none() | st.integers(1, 64)),
+        cpus=draw(st.none() | st.integers(1, 64)),
         attribution=draw(st.sampled_from(["process", "none"])),
         expected_nodes=draw(st.none() | st.integers(0, 2 * size)),
         ended_ns=made.ended_ns + draw(st.sampled_from([0, 10**9])),

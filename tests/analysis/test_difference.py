@@ -154,10 +154,10 @@ def test_a_change_of_less_than_a_hundredth_does_not_matter() -> None:
 def test_how_else_the_runs_differ_is_noted() -> None:
     """A comparison of unlike runs says so."""
     one = run_of(node("1", "load", 0, 10), ended=10)
-    other = replace(one, name="nightly", processors=2, attribution="process")
+    other = replace(one, name="nightly", cpus=2, attribution="process")
     assert compare(one, other).notes == (
         "The runs' names differ: 'etl' and 'nightly'.",
-        "The numbers of processors differ: None and 2.",
+        "The numbers of CPUs differ: None and 2.",
         "How states were found out differs: 'none' and 'process'.",
     )
     before = run_of(node("1", "load", 0, 10), ended=10)

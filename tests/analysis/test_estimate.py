@@ -61,7 +61,7 @@ def test_many_nodes_side_by_side_need_no_schedule(asked: int) -> None:
 @given(dag=dags(held=True, mixed=True), recorded=counts)
 def test_with_nothing_changed_the_answer_is_the_record(dag: list[tuple[Demand, list[int]]], recorded: int) -> None:
     """However much nodes kept each other waiting, and nothing is scheduled for that."""
-    run = played(dag, workers=recorded, processors=2)
+    run = played(dag, workers=recorded, cpus=2)
     plan = Estimate(run)
     found = replay(run, plan=plan)
     assert [found.makespan_ns, plan.scheduled] == [run.duration_ns, 0]
@@ -73,8 +73,8 @@ def test_with_nothing_changed_the_answer_is_the_record(dag: list[tuple[Demand, l
 @settings(deadline=None)
 @given(dag=dags(held=True, mixed=True), recorded=counts, asked=counts)
 def test_computing_stays_serial(dag: list[tuple[Demand, list[int]]], recorded: int, asked: int) -> None:
-    """No number of workers brings a run below the time that it computes with the interpreter lock."""
-    run = played(dag, workers=recorded, processors=2)
+    """No number of workers brings a run below the time that it computes with the GIL."""
+    run = played(dag, workers=recorded, cpus=2)
     plan = Estimate(run)
     held_ns = sum(demand.held_ns for demand in plan.demands.each)
     assert replay(run, workers=asked, plan=plan).makespan_ns >= 0.999 * min(held_ns, run.duration_ns)

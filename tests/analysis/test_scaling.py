@@ -30,19 +30,19 @@ from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
             "the critical path takes 200 ms, however many workers there are",
         ),
         (
-            played([(Demand(held_ns=50 * MS), [])] * 8, workers=4, processors=4),
+            played([(Demand(held_ns=50 * MS), [])] * 8, workers=4, cpus=4),
             1,
             "gil",
             "the GIL is held for 100 % of the run, so that computing is serial",
         ),
         (
-            played([(Demand(free_ns=400 * MS), [])] * 8, workers=4, processors=2),
+            played([(Demand(free_ns=400 * MS), [])] * 8, workers=4, cpus=2),
             2,
-            "processors",
+            "cpus",
             "nodes use 100 % of the CPUs",
         ),
     ],
-    ids=["nodes", "critical path", "gil", "processors"],
+    ids=["nodes", "critical path", "gil", "cpus"],
 )
 def test_where_more_workers_stop_helping_and_why(run: RecordedRun, enough: int, limit: str, reason: str) -> None:
     """One record for each reason."""
@@ -60,28 +60,28 @@ def test_where_all_workers_that_were_tried_are_used_nobody_knows_whether_more_he
 
 
 @pytest.mark.parametrize(
-    ("demand", "processors", "limit", "reason"),
+    ("demand", "cpus", "limit", "reason"),
     [
         (Demand(held_ns=60 * MS, wait_ns=120 * MS), 8, "gil", "the GIL is held for 67 % of the run"),
-        (Demand(free_ns=120 * MS, wait_ns=120 * MS), 3, "processors", "nodes use 57 % of the CPUs"),
+        (Demand(free_ns=120 * MS, wait_ns=120 * MS), 3, "cpus", "nodes use 57 % of the CPUs"),
     ],
-    ids=["gil", "processors"],
+    ids=["gil", "cpus"],
 )
 def test_what_nodes_get_in_each_others_way_for_without_filling_it(
-    demand: Demand, processors: int, limit: str, reason: str
+    demand: Demand, cpus: int, limit: str, reason: str
 ) -> None:
     """Workers to spare, and yet longer than the longest chain: what is used most is what they queue for."""
-    scaling = scale(played([(demand, [])] * 4, workers=4, processors=processors))
+    scaling = scale(played([(demand, [])] * 4, workers=4, cpus=cpus))
     assert scaling.limit == limit
     assert scaling.reason.startswith(reason)
 
 
 def test_scaling_takes_the_other_settings_too() -> None:
-    """Without the GIL, eight nodes of plain Python fill four processors."""
-    run = played([(Demand(held_ns=50 * MS), [])] * 8, workers=4, processors=4)
+    """Without the GIL, eight nodes of plain Python fill four CPUs."""
+    run = played([(Demand(held_ns=50 * MS), [])] * 8, workers=4, cpus=4)
     scaling = scale(run, [16, 1, 4, 4], gil=False)
     assert scaling.makespan_ns == {1: 400 * MS, 4: 100 * MS, 16: 100 * MS}
-    assert (scaling.enough_workers, scaling.limit, scaling.floor_ns) == (4, "processors", 50 * MS)
+    assert (scaling.enough_workers, scaling.limit, scaling.floor_ns) == (4, "cpus", 50 * MS)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_scaling_takes_the_other_settings_too() -> None:
         ({"workers": 0}, r"workers is 0; it must be a whole number from 1 on"),
         ({"workers": 2.5}, r"workers is 2\.5; it must be a whole number"),
         ({"workers": True}, r"workers is True; it must be a whole number"),
-        ({"processors": -1}, r"processors is -1; it must be a whole number from 1 on"),
+        ({"cpus": -1}, r"cpus is -1; it must be a whole number from 1 on"),
         ({"faster": {"load": 0}}, r"faster\['load'\] is 0; it must be a number above 0, such as 2 for twice as fast"),
         ({"faster": {"load": float("nan")}}, r"faster\['load'\] is nan"),
         ({"faster": {"load": float("inf")}}, r"faster\['load'\] is inf"),

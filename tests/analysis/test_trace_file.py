@@ -65,7 +65,7 @@ def test_every_format_gives_the_same_record(form: str, file: Path) -> None:
                 ),
             ),
             max_workers=4,
-            processors=2,
+            cpus=2,
             attribution="process",
             attribution_reason="no-schedstat",
             gil_holders={"parse": 3 * MS, "thread:main": 1 * MS},

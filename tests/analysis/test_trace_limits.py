@@ -87,7 +87,7 @@ def facts(run: RecordedRun) -> dict[str, Fact]:
 
 
 def settings_of(run: RecordedRun) -> tuple[Any, ...]:
-    return run.id, run.outcome, run.max_workers, run.priority, run.processors, run.attribution, run.gil_holders
+    return run.id, run.outcome, run.max_workers, run.priority, run.cpus, run.attribution, run.gil_holders
 
 
 def record_and_file(path: Path, limits: SpanLimits, functions: Any = ()) -> tuple[RecordedRun, RecordedRun]:

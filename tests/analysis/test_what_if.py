@@ -20,7 +20,7 @@ from traced_threadpool.model.records import State
 @given(dag=st.one_of(dags(), dags(held=True, mixed=True), dags(mixed=True)), workers=workers_counts)
 def test_an_unchanged_record_gives_back_the_run(dag: list[tuple[Demand, list[int]]], workers: int) -> None:
     """To the nanosecond, node by node, however much its nodes kept each other waiting."""
-    run = played(dag, workers=workers, processors=2)
+    run = played(dag, workers=workers, cpus=2)
     replayed = replay(run)
     assert replayed.makespan_ns == run.duration_ns
     assert replayed.nodes == tuple(
@@ -28,7 +28,7 @@ def test_an_unchanged_record_gives_back_the_run(dag: list[tuple[Demand, list[int
         for each in run.nodes
     )
     assert replay(run, faster={each.name: 1 for each in run.nodes}) == replayed
-    assert replay(run, workers=workers, processors=2) == replayed
+    assert replay(run, workers=workers, cpus=2) == replayed
 
 
 @settings(deadline=None)
@@ -49,7 +49,7 @@ def test_no_node_starts_before_its_inputs_and_no_worker_has_two(
     dag: list[tuple[Demand, list[int]]], recorded: int, asked: int, gil: bool
 ) -> None:
     """The rules of the live scheduler hold in virtual time, whatever is asked for."""
-    run = played(dag, workers=recorded, processors=2)
+    run = played(dag, workers=recorded, cpus=2)
     replayed = replay(run, workers=asked, gil=gil)
     times = {each.key: each for each in replayed.nodes}
     for each in run.nodes:
@@ -63,8 +63,8 @@ def test_a_record_without_contention_foretells_what_the_model_does(
     dag: list[tuple[Demand, list[int]]], asked: int
 ) -> None:
     """From one worker, where nothing gets in anything's way, to several: as if played there in the first place."""
-    expected = played(dag, workers=asked, processors=2)
-    found = replay(played(dag, workers=1, processors=2), workers=asked)
+    expected = played(dag, workers=asked, cpus=2)
+    found = replay(played(dag, workers=1, cpus=2), workers=asked)
     # Durations are rounded to the nanosecond, and a tie that falls differently can change the order of two nodes.
     assert found.makespan_ns == pytest.approx(expected.duration_ns, rel=0.25)
 
@@ -127,7 +127,7 @@ def test_what_lies_between_nodes_stays() -> None:
         ),
         busy_share=34 / 45,
         gil_share=0,
-        processor_share=0,
+        cpu_share=0,
         assumptions=("no states recorded of 2 nodes: taken as waiting, which overlaps freely",),
     )
     # A second worker is woken up for it, and that took 1 ms for `a`; 2 ms is what a worker took from one to the next.
@@ -183,25 +183,25 @@ def test_nodes_that_took_turns_with_the_lock_need_it_alone_too() -> None:
     """Two nodes that each computed for 50 ms and waited 50 ms for the other: 100 ms on one worker as well."""
     states: Mapping[State, float] = {"cpu": 50, "gil": 50}
     run = record(
-        [node(name, 0, 100, states=states, samples=5) for name in "ab"], workers=2, processors=2, attribution="process"
+        [node(name, 0, 100, states=states, samples=5) for name in "ab"], workers=2, cpus=2, attribution="process"
     )
     assert demands(run.nodes).held_share == {"a": 1, "b": 1}
     assert replay(run, workers=1).makespan_ns == 100 * MS
     assert replay(run, gil=False).makespan_ns == 50 * MS
-    assert replay(run, gil=False, processors=1).makespan_ns == 100 * MS
+    assert replay(run, gil=False, cpus=1).makespan_ns == 100 * MS
     assert replay(run).gil_share == 1
     assert not replay(run).assumptions
 
 
 def test_nodes_that_never_waited_for_the_lock_do_not_hold_it() -> None:
-    """Four nodes computed 400 ms each on two processors, and waited for these alone."""
+    """Four nodes computed 400 ms each on two CPUs, and waited for these alone."""
     states: Mapping[State, float] = {"cpu": 400, "runqueue": 400}
-    run = record([node(name, 0, 800, states=states) for name in "abcd"], workers=4, processors=2, attribution="process")
+    run = record([node(name, 0, 800, states=states) for name in "abcd"], workers=4, cpus=2, attribution="process")
     assert demands(run.nodes).held_share == dict.fromkeys("abcd", pytest.approx(0, abs=0.01))
-    made = {processors: replay(run, processors=processors).makespan_ns / MS for processors in (1, 2, 4, 8)}
+    made = {cpus: replay(run, cpus=cpus).makespan_ns / MS for cpus in (1, 2, 4, 8)}
     assert made == pytest.approx({1: 1600, 2: 800, 4: 400, 8: 400}, rel=0.01)
     assert replay(run, workers=1).makespan_ns == pytest.approx(1600 * MS, rel=0.01)
-    assert replay(run).processor_share == 1
+    assert replay(run).cpu_share == 1
 
 
 def test_a_node_that_ran_in_the_middle_of_another_is_part_of_it() -> None:
@@ -220,7 +220,7 @@ def test_however_unfair_the_turns_were_the_lock_stays_serial() -> None:
             for name, waited in zip("abcd", (0, 50, 100, 150), strict=True)
         ],
         workers=4,
-        processors=2,
+        cpus=2,
         attribution="process",
     )
     made = {workers: replay(run, workers=workers).makespan_ns / MS for workers in (1, 2, 3, 4, 8)}
@@ -236,7 +236,7 @@ def test_a_node_that_met_nobody_is_taken_for_plain_python_and_that_is_said() -> 
             for name, start in (("hash", 0), ("parse", 100))
         ],
         workers=1,
-        processors=2,
+        cpus=2,
         attribution="process",
     )
     replayed = replay(run, workers=2)
@@ -256,22 +256,20 @@ def test_waits_that_nobody_looked_at_are_contention_where_it_was_to_be_expected(
             node("sleep", 100, 200, "a", "b", states={"cpu": 1, "other": 99}),
         ],
         workers=2,
-        processors=2,
+        cpus=2,
     )
     assert replay(run, workers=1).makespan_ns == 200 * MS
 
 
 def test_contention_that_others_caused_stays() -> None:
-    """A node that waited for a processor while nothing else of the run wanted one does so again."""
-    run = record(
-        [node("a", 0, 100, states={"cpu": 40, "runqueue": 60})], workers=1, processors=1, attribution="process"
-    )
+    """A node that waited for a CPU while nothing else of the run wanted one does so again."""
+    run = record([node("a", 0, 100, states={"cpu": 40, "runqueue": 60})], workers=1, cpus=1, attribution="process")
     assert replay(run, workers=4).makespan_ns == 100 * MS
     assert replay(run, faster={"a": 2}).makespan_ns == 50 * MS
 
 
 def test_assumptions_name_what_the_record_does_not_say() -> None:
-    """Workers, processors, and waits for locks that may be the other nodes' doing."""
+    """Workers, CPUs, and waits for locks that may be the other nodes' doing."""
     run = record([node(name, 0, 100, states={"cpu": 50, "lock": 50}, samples=9) for name in "ab"], workers=None)
     assert replay(run).workers == 2
     assert replay(run).assumptions == (

@@ -243,7 +243,7 @@ WHOLE = (
         attributes={
             "hamilton.attribution.method": "process",
             "hamilton.attribution.reason": "no-schedstat",
-            "hamilton.processors.limit": 2,
+            "hamilton.cpus.limit": 2,
             "hamilton.run.gil.holders": ["parse", "thread:main"],
             "hamilton.run.gil.holder.durations": [0.003, 0.001],
         },

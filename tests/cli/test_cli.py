@@ -74,7 +74,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 def test_explain_says_what_took_the_time(command: Command, trace: Path) -> None:
     """The verdict, the path, the states, the nodes, more workers; as plain text, since this is no terminal."""
     text = command("explain", trace)
-    assert text.startswith(f"{trace}: 1 run\netl: 944 ms, 60 nodes, 4 workers, 2 processors, success, run run-1\n\n1. ")
+    assert text.startswith(f"{trace}: 1 run\netl: 944 ms, 60 nodes, 4 workers, 2 CPUs, success, run run-1\n\n1. ")
     for heading in (
         "Critical path",
         "Where the nodes' time went",
@@ -187,12 +187,12 @@ def test_what_if_options_combine(command: Command, trace: Path) -> None:
         "--faster",
         f"{node}=4x",
         "--no-gil",
-        "--processors",
+        "--cpus",
         "8",
         "--priority",
         "fifo",
     )
-    assert f"{node} 4x faster, no interpreter lock, 8 processors" in text
+    assert f"{node} 4x faster, no GIL, 8 CPUs" in text
     assert re.search(r"^\s*4\s.*-.*\n\s*8\s", text, re.MULTILINE)
 
 
@@ -203,13 +203,13 @@ def test_what_if_as_json(command: Command, trace: Path, tmp_path: Path) -> None:
     assert same["predictions"][0]["makespan"] == pytest.approx(RUN.duration_ns / 1e9, rel=0.02)
     last = max(RUN.nodes, key=lambda node: node.ended_ns).name
     less = command.json("what-if", trace, "--without", last, "--workers", "4,64")
-    assert less["settings"] == {"faster": {}, "without": [last], "processors": None, "gil": True, "priority": None}
+    assert less["settings"] == {"faster": {}, "without": [last], "cpus": None, "gil": True, "priority": None}
     assert less["predictions"][0]["change"] < 0
-    found = command.json("what-if", trace, "--workers", "8,2,8", "--priority", "critical_path", "--processors", "9")
+    found = command.json("what-if", trace, "--workers", "8,2,8", "--priority", "critical_path", "--cpus", "9")
     assert [point["workers"] for point in found["predictions"]] == [2, 8]
-    assert {key: found["settings"][key] for key in ("priority", "processors")} == {
+    assert {key: found["settings"][key] for key in ("priority", "cpus")} == {
         "priority": "critical_path",
-        "processors": 9,
+        "cpus": 9,
     }
     unknown = write_trace(tmp_path / "unknown.jsonl", layered_run(states=False))
     assert "note: no states recorded of 60 nodes" in command("what-if", unknown)
@@ -229,8 +229,8 @@ def test_what_if_as_json(command: Command, trace: Path, tmp_path: Path) -> None:
         (("--workers", "four"), "'four' is no list of whole numbers; write it as 4,8,16"),
         (("--workers", "0"), "'0' has a number below 1; a pool has at least one worker"),
         (("--workers", "4,,8"), "'4,,8' is no list of whole numbers; write it as 4,8,16"),
-        (("--processors", "0"), "0 is not in the range x>=1"),
-        (("--processors", "1.5"), "'1.5' is not a valid whole number"),
+        (("--cpus", "0"), "0 is not in the range x>=1"),
+        (("--cpus", "1.5"), "'1.5' is not a valid whole number"),
         (("--priority", "lifo"), "'lifo' is not one of 'fifo', 'critical_path'"),
         (("--without", "no_such_node"), "no node 'no_such_node' in the record"),
         (("--sideways",), "No such option"),

@@ -318,7 +318,7 @@ def test_a_recorder_that_fails_costs_a_counted_error_and_no_node(
 
 
 def test_whoever_is_told_of_a_run_may_fail(stage: Stage, record: Record, without_logging: None) -> None:
-    """A keeper of records that raises: counted, and the run is kept in memory all the same."""
+    """A recorder that raises: counted, and the run is kept in memory all the same."""
 
     def full_disk(run: RunRecord, recording: Recording) -> None:
         raise OSError("no space left on device")

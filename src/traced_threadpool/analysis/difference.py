@@ -103,7 +103,7 @@ class Difference:
 
     @property
     def mattering(self) -> tuple[NodeDifference, ...]:
-        """The nodes whose part in the change of the makespan is worth a look."""
+        """The nodes whose part in the change of the makespan matters."""
         least_ns = MATTERS_SHARE * max(self.before_ns, self.after_ns)
         return tuple(node for node in self.nodes if node.path_change_ns and abs(node.path_change_ns) >= least_ns)
 
@@ -170,7 +170,7 @@ def _notes(before: RecordedRun, after: RecordedRun) -> tuple[str, ...]:
     pairs = (
         ("The runs' names differ", before.name, after.name),
         ("The limits of workers differ", before.max_workers, after.max_workers),
-        ("The numbers of processors differ", before.processors, after.processors),
+        ("The numbers of CPUs differ", before.cpus, after.cpus),
         ("The outcomes differ", before.outcome, after.outcome),
         ("How states were found out differs", before.attribution, after.attribution),
     )

@@ -183,7 +183,7 @@ class _Reading:
 def _reduced(found: dict[str, Any]) -> Any:
     """An object as soon as it is parsed, so that of a span only what a record needs is kept.
 
-    It also takes half the time of going through a whole line later, when its objects have left the processor's cache.
+    It also takes half the time of going through a whole line later, when its objects have left the CPU's cache.
     """
     if "startTimeUnixNano" in found:
         return otlp_span(found)

@@ -227,8 +227,8 @@ def _faster(context: click.Context, parameter: click.Parameter, values: tuple[st
     help="A node that takes a part of its time: parse=2x. May be repeated.",
 )
 @click.option("--without", multiple=True, metavar="NODE", help="A node that takes no time. May be repeated.")
-@click.option("--no-gil", is_flag=True, help="Nothing waits for the interpreter lock.")
-@click.option("--processors", type=_WholeNumber(min=1), metavar="N", help="The machine's number of processors.")
+@click.option("--no-gil", is_flag=True, help="Nothing waits for the GIL.")
+@click.option("--cpus", type=_WholeNumber(min=1), metavar="N", help="The machine's number of CPUs.")
 @click.option(
     "--priority",
     type=click.Choice(["fifo", "critical_path"]),
@@ -242,7 +242,7 @@ def what_if(
     faster: dict[str, float],
     without: tuple[str, ...],
     no_gil: bool,
-    processors: int | None,
+    cpus: int | None,
     priority: PriorityName | None,
     which: str,
     as_json: bool,
@@ -253,9 +253,7 @@ def what_if(
     """
     runs = _read(file)
     number = _pick(runs, which, file)
-    settings = Settings(
-        workers=workers, faster=faster, without=without, processors=processors, gil=not no_gil, priority=priority
-    )
+    settings = Settings(workers=workers, faster=faster, without=without, cpus=cpus, gil=not no_gil, priority=priority)
     try:
         prediction = predict(runs[number], settings)
     except ValueError as error:

@@ -94,7 +94,7 @@ class RecordedRun:
     error_type: str | None = None
     max_workers: int | None = None
     priority: str = "fifo"
-    processors: int | None = None
+    cpus: int | None = None
     attribution: str = "none"
     attribution_reason: str | None = None
     gil_holders: Mapping[str, int] = field(default_factory=dict)

@@ -327,7 +327,7 @@ class Recording:
             error_type=facts.error_type,
             max_workers=facts.max_workers,
             priority=facts.priority,
-            processors=processors(),
+            cpus=processors(),
             attribution=waits.method,
             attribution_reason=waits.reason,
             gil_holders=waits.gil_holders,

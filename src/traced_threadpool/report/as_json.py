@@ -81,7 +81,7 @@ def prediction_json(prediction: Prediction) -> dict[str, Any]:
         "settings": {
             "faster": dict(settings.faster),
             "without": list(settings.without),
-            "processors": settings.processors,
+            "cpus": settings.cpus,
             "gil": settings.gil,
             "priority": settings.priority,
         },
@@ -155,7 +155,7 @@ def run_json(run: RecordedRun) -> dict[str, Any]:
         "left_out": run.left_out,
         "max_workers": run.max_workers,
         "priority": run.priority,
-        "processors": run.processors,
+        "cpus": run.cpus,
         "attribution": run.attribution,
         "attribution_reason": run.attribution_reason,
         "problems": list(run.problems),

@@ -12,9 +12,9 @@ from traced_threadpool.model.formatting import change, count, duration
 from traced_threadpool.model.recorded_run import RecordedRun
 
 LIMITS: Final[dict[Limit, str]] = {
-    "gil": "the interpreter lock",
-    "processors": "the processors",
-    "critical_path": "the longest chain of nodes",
+    "gil": "the GIL",
+    "cpus": "the CPUs",
+    "critical_path": "the critical path",
     "nodes": "too few nodes at once",
     "none": "the number of workers",
 }

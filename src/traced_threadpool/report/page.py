@@ -228,8 +228,8 @@ def _heading(explanation: Explanation) -> str:
     facts = [f"pool <b>{_text(run.pool)}</b>"] if run.pool else []
     if run.max_workers is not None:
         facts.append(_text(count(run.max_workers, "worker")))
-    if run.processors is not None:
-        facts.append(_text(count(run.processors, "processor")))
+    if run.cpus is not None:
+        facts.append(_text(count(run.cpus, "CPU")))
     if run.started_unix_ns is not None:
         facts.append(_text(_moment(run.started_unix_ns)))
     facts.append(f"run {_text(run.id)}")
@@ -482,7 +482,7 @@ def _states_section(explanation: Explanation) -> str:
     holders = ""
     if run.gil_holders:
         ranked = sorted(run.gil_holders.items(), key=lambda item: -item[1])[:8]
-        holders = "<h3>Who held the interpreter lock while nodes waited for it</h3>" + _table(
+        holders = "<h3>Who held the GIL while nodes waited for it</h3>" + _table(
             ("Node or thread", "Waiting it caused"), [(name, duration(ns)) for name, ns in ranked], numbers=(1,)
         )
     side = f"<div>{sums if known else ''}{holders}</div>" if known or holders else ""

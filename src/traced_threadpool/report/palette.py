@@ -28,8 +28,8 @@ DARK_BACKGROUND: Final = "#14181d"
 
 LOOKS: Final[Mapping[State, Look]] = {
     "cpu": Look(light="#3c77d0", dark="#5899f3", terminal="blue", meaning="computing"),
-    "gil": Look(light="#962a07", dark="#c43b10", terminal="red", meaning="waiting for the interpreter lock"),
-    "runqueue": Look(light="#c48800", dark="#da982b", terminal="yellow", meaning="waiting for a processor"),
+    "gil": Look(light="#962a07", dark="#c43b10", terminal="red", meaning="waiting for the GIL"),
+    "runqueue": Look(light="#c48800", dark="#da982b", terminal="yellow", meaning="waiting for a CPU"),
     "network": Look(light="#235a50", dark="#5ac5a6", terminal="green", meaning="waiting for a socket"),
     "disk": Look(light="#4e1e7d", dark="#cbbcfd", terminal="magenta", meaning="waiting for a file"),
     "lock": Look(light="#a34993", dark="#b972aa", terminal="bright_magenta", meaning="waiting for another thread"),

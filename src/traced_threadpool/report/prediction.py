@@ -19,7 +19,7 @@ class Settings:
     workers: tuple[int, ...] = ()
     faster: Mapping[str, float] = field(default_factory=dict)
     without: tuple[str, ...] = ()
-    processors: int | None = None
+    cpus: int | None = None
     gil: bool = True
     priority: PriorityName | None = None
 
@@ -27,12 +27,12 @@ class Settings:
     def in_words(self) -> str:
         """
         >>> Settings(faster={"parse": 2}, without=("log",), gil=False).in_words
-        'parse 2x faster, without log, no interpreter lock'
+        'parse 2x faster, without log, no GIL'
         """
         parts = [f"{name} {factor:g}x faster" for name, factor in self.faster.items()]
         parts += [f"without {name}" for name in self.without]
-        parts += ["no interpreter lock"] if not self.gil else []
-        parts += [count(self.processors, "processor")] if self.processors is not None else []
+        parts += ["no GIL"] if not self.gil else []
+        parts += [count(self.cpus, "CPU")] if self.cpus is not None else []
         parts += [f"priority {self.priority}"] if self.priority is not None else []
         return ", ".join(parts)
 
@@ -62,7 +62,7 @@ def predict(run: RecordedRun, settings: Settings) -> Prediction:
         settings.workers or (plan.workers,),
         faster=settings.faster,
         without=settings.without,
-        processors=settings.processors,
+        cpus=settings.cpus,
         gil=settings.gil,
         priority=settings.priority,
         plan=plan,

@@ -56,8 +56,8 @@ def run_line(run: RecordedRun) -> RenderableType:
     facts = [count(len(run.nodes), "node")]
     if run.max_workers is not None:
         facts.append(count(run.max_workers, "worker"))
-    if run.processors is not None:
-        facts.append(count(run.processors, "processor"))
+    if run.cpus is not None:
+        facts.append(count(run.cpus, "CPU"))
     line = Text()
     line.append(one_line(run.name, MAX_NAME), style="bold")
     line.append(f": {duration(run.duration_ns)}, {', '.join(facts)}, ")
@@ -139,7 +139,7 @@ def _states(explanation: Explanation) -> Iterator[RenderableType]:
         holders = _table("waiting it caused", "node or thread")
         for name, ns in sorted(run.gil_holders.items(), key=lambda item: -item[1])[:5]:
             holders.add_row(duration(ns), Text(one_line(name, MAX_NAME)))
-        yield _section("Who held the interpreter lock while nodes waited for it", holders)
+        yield _section("Who held the GIL while nodes waited for it", holders)
 
 
 def _bar(state: State, ns: int, total: int) -> Text:

@@ -136,10 +136,10 @@ class AnalyzedRun:
         return idle_ns + max(0, self.run.ended_ns - until_ns)
 
     @property
-    def processors_used(self) -> float | None:
+    def cpus_used(self) -> float | None:
         """Which part of all CPUs' time the nodes computed."""
-        processors = self.run.processors
-        return min(1.0, self.total_ns("cpu") / (self.duration_ns * processors)) if processors else None
+        cpus = self.run.cpus
+        return min(1.0, self.total_ns("cpu") / (self.duration_ns * cpus)) if cpus else None
 
     @property
     def is_held_from_outside(self) -> bool:

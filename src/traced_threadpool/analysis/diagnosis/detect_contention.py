@@ -72,12 +72,12 @@ def processor_starved(analyzed: AnalyzedRun) -> RankedFinding | None:
     if not waited_ns:
         return None
     words, victims = CAUSES_IN_WORDS["processor_starved"], analyzed.by_name("runqueue")
-    cpus, used = analyzed.run.processors, analyzed.processors_used
+    cpus, used = analyzed.run.cpus, analyzed.cpus_used
     evidence = [words.says("waited", of_nodes=analyzed.of_nodes(waited_ns), most=most_of(victims))]
     if cpus is not None and used is not None:
         evidence.append(words.says("used", share=share(used), cpus=count(cpus, "CPU")))
     if cpus is not None and used is not None and used >= FULL:
-        other = analyzed.replayed(processors=2 * cpus)
+        other = analyzed.replayed(cpus=2 * cpus)
         more = words.says("replay", source=analyzed.source, cpus=f"{2 * cpus:,}", instead=analyzed.instead(other))
         advice = words.advises("more", nodes=quoted(list(analyzed.by_name("cpu"))))
     elif waited_ns < STARVED * analyzed.total_ns("cpu"):

@@ -67,7 +67,7 @@ def pool_too_large(analyzed: AnalyzedRun) -> RankedFinding | None:
         return None  # fewer nodes would wait less for each other, of which an estimate knows nothing
     if recorded is None or in_the_way_ns < IN_THE_WAY * analyzed.busy_ns:
         return None
-    if max(recorded.gil_share, recorded.processor_share) < FULL or analyzed.is_held_from_outside:
+    if max(recorded.gil_share, recorded.cpu_share) < FULL or analyzed.is_held_from_outside:
         return None  # others are in their way, of which fewer nodes would get even less
     enough = _fewest(analyzed, recorded, recorded.most_busy // CROWDED)
     if enough is None:

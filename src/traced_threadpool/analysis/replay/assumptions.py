@@ -39,7 +39,7 @@ class Assumptions:
                     f"{_names(self._unknown)} met nothing that would tell whether computing holds the GIL; it is taken "
                     "to hold it, as plain Python does"
                 )
-            if settings.processors is None:
+            if settings.cpus is None:
                 said.append("the record does not say how many CPUs there were; there are taken to be enough")
         if self._waits_for_locks:
             said.append("waiting for locks stays as it was, though it may come of other nodes of the run")

@@ -1,9 +1,9 @@
-"""A record into what its executions asked of the machine: waiting, computing with the interpreter lock, and without it.
+"""A record into what its executions asked of the machine: waiting, computing with the GIL, and without it.
 
 Of a node's recorded time, `gil` and `runqueue` are contention: they come of who else ran, and are no demand. `cpu` is
 computing; everything else is waiting, which overlaps freely. So is `lock`: nobody knows who held the lock.
 
-Whether computing held the interpreter lock is not recorded. It is concluded from what happened to nodes that ran at
+Whether computing held the GIL is not recorded. It is concluded from what happened to nodes that ran at
 the same time. Had a node held the lock through all its cpu time, it would have waited for the lock, for each second of
 that, as many seconds as there were others on average who had the lock or waited for it. What it did wait for the lock,
 as a part of that, is the part of its cpu time taken to be with the lock. A short execution says little, so this starts
@@ -47,7 +47,7 @@ TELLING_SHARE: Final = 0.1
 class Demands:
     """What each execution asked for, in the order of the nodes given.
 
-    `held_share` is by name the part of cpu time with the interpreter lock; for the names in `unknown` it is assumed.
+    `held_share` is by name the part of cpu time with the GIL; for the names in `unknown` it is assumed.
     """
 
     each: tuple[Demand, ...]

@@ -3,11 +3,11 @@
 A whole replay (see `what_if`) plays each node on a virtual machine and schedules it, and a diagnosis asks for many. Of
 a run of a hundred thousand nodes this does less:
 
-- What nodes wait for the interpreter lock or a processor is taken as it was recorded, and not played anew. Where a
+- What nodes wait for the GIL or a CPU is taken as it was recorded, and not played anew. Where a
   setting does away with such waiting, it goes; where more nodes would compute at once, it does not grow. Instead, no
-  run is taken to be shorter than its computing with the lock, or than its computing by processors.
+  run is taken to be shorter than its computing with the lock, or than its computing by CPUs.
 - With nothing changed, the answer is the record.
-- No schedule is shorter than the longest chain of nodes, or than the nodes' time by the workers; and none that leaves
+- No schedule is shorter than the critical path, or than the nodes' time by the workers; and none that leaves
   no worker idle while a node is ready is longer than both together (R. L. Graham, *Bounds for certain multiprocessing
   anomalies*, 1966). Where even the shortest leaves no noticeable gain, that is the answer; where the two are close,
   the middle between them. Only else the live scheduler schedules the nodes in virtual time, as in a whole replay, and
@@ -87,8 +87,8 @@ class Estimate(Plan):
         self._hand_overs_ns = sum(self.pool.hand_overs.next_ns)
         self._held_ns = sum([demand.held_ns for demand in self.demands.each])
         self._free_ns = sum([demand.free_ns for demand in self.demands.each])
-        processors = self.run.processors
-        most_ns = max(self._held_ns, (self._held_ns + self._free_ns) / processors if processors else 0.0)
+        cpus = self.run.cpus
+        most_ns = max(self._held_ns, (self._held_ns + self._free_ns) / cpus if cpus else 0.0)
         self._pace = min(1.0, self.run.duration_ns / most_ns) if most_ns else 1.0
 
     def replay(self, settings: ReplaySettings) -> Replayed:
@@ -116,7 +116,7 @@ class Estimate(Plan):
         self.asked += 1
         run_ns, workers = self.run.duration_ns, settings.workers or self.workers
         lasting_ns, computed_ns = self._lasting_ns(settings), self._computed_ns(settings)
-        serial_ns = max(computed_ns[0], computed_ns[1] / settings.processors if settings.processors else 0.0)
+        serial_ns = max(computed_ns[0], computed_ns[1] / settings.cpus if settings.cpus else 0.0)
         chain_ns = self._chain_ns(lasting_ns)
         work_ns, between_ns = sum(lasting_ns) / workers, self._hand_overs_ns / workers
         least_ns = max(serial_ns, max(chain_ns, work_ns) + self.tail_ns)
@@ -140,7 +140,7 @@ class Estimate(Plan):
             [Demand(ns) for ns in lasting_ns],
             self.pool.hand_overs,
             workers=settings.workers or self.workers,
-            processors=None,
+            cpus=None,
             without=settings.without,
             ranks=self.ranks(settings),
         )
@@ -167,7 +167,7 @@ class Estimate(Plan):
             nodes=nodes,
             busy_share=share(sum(lasting_ns), makespan_ns * workers),
             gil_share=share(computed_ns[0], makespan_ns),
-            processor_share=share(computed_ns[1], makespan_ns * (settings.processors or 0)),
+            cpu_share=share(computed_ns[1], makespan_ns * (settings.cpus or 0)),
             assumptions=self.assumptions.of(settings),
             at_once=at_once,
         )
@@ -179,7 +179,7 @@ class Estimate(Plan):
             less = less_ns.get
             lasting_ns = [max(0, round(ns - less(node.key, 0.0))) for ns, node in zip(lasting_ns, nodes, strict=True)]
         gone: list[State] = [] if settings.gil else ["gil"]
-        if settings.processors and self.run.processors and settings.processors > self.run.processors:
+        if settings.cpus and self.run.cpus and settings.cpus > self.run.cpus:
             gone.append("runqueue")
         for state in gone:
             lasting_ns = [max(0, ns - node.states.get(state, 0)) for ns, node in zip(lasting_ns, nodes, strict=True)]
@@ -192,7 +192,7 @@ class Estimate(Plan):
         return lasting_ns
 
     def _computed_ns(self, settings: ReplaySettings) -> tuple[float, float]:
-        """What is computed with the interpreter lock, and altogether; of the record, no more than fits into the run."""
+        """What is computed with the GIL, and altogether; of the record, no more than fits into the run."""
         held_ns, free_ns = self._held_ns, self._free_ns
         if settings.faster or settings.faster_executions or settings.without:
             held_ns = free_ns = 0.0

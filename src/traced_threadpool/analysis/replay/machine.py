@@ -1,14 +1,14 @@
 """What threads ask of one machine into when they get it, in virtual time.
 
 Three things can be asked for. *Waiting* (sockets, files, sleep) goes on by itself: any number at once. Computing
-*with the interpreter lock* is for one thread at a time: n who want it get an n-th each. Computing *without* it takes
-a processor: if more threads want one than there are, they share them evenly; whoever has the lock is one of them.
+*with the GIL* is for one thread at a time: n who want it get an n-th each. Computing *without* it takes
+a CPU: if more threads want one than there are, they share them evenly; whoever has the lock is one of them.
 
 A demand is served in slices, each a part of its waiting, then of its computing, since a record tells how much of
 each there was and not in which order. Many slices let threads fall into step, so that one computes while the other
 waits; with a single slice, threads that start together get in each other's way.
 
->>> machine = Machine(processors=2, slices=1)
+>>> machine = Machine(cpus=2, slices=1)
 >>> machine.serve(Demand(held_ns=100), "one")
 >>> machine.serve(Demand(held_ns=50, wait_ns=50), "other")
 >>> machine.next(), machine.now_ns
@@ -35,7 +35,7 @@ class Demand(NamedTuple):
 
     wait_ns: float = 0
     held_ns: float = 0
-    """Computing with the interpreter lock."""
+    """Computing with the GIL."""
     free_ns: float = 0
     """Computing without it."""
 
@@ -71,14 +71,14 @@ class _Station:
 
 
 class Machine:
-    """See the module's text. `processors=None`: as many as anybody could want.
+    """See the module's text. `cpus=None`: as many as anybody could want.
 
     `planned` are events known from the beginning, with their times; of what happens at one moment, they come first.
     """
 
-    def __init__(self, *, processors: int | None, slices: int, planned: Iterable[tuple[float, Any]] = ()) -> None:
+    def __init__(self, *, cpus: int | None, slices: int, planned: Iterable[tuple[float, Any]] = ()) -> None:
         self.now_ns: float = 0
-        self._processors = math.inf if processors is None else processors
+        self._cpus = math.inf if cpus is None else cpus
         self._slices = slices
         # The next is the last. They are not among the timers, which would be a large heap for nothing.
         self._planned = sorted(planned, key=itemgetter(0))[::-1]
@@ -119,14 +119,14 @@ class Machine:
     def next(self) -> Any:
         """Lets time go on to the next event, and returns it; None when nothing is left to happen."""
         lock, free, timers, planned = self._lock, self._free, self._timers, self._planned
-        lock_jobs, free_jobs, processors = lock.jobs, free.jobs, self._processors
+        lock_jobs, free_jobs, cpus = lock.jobs, free.jobs, self._cpus
         while True:
             is_planned = bool(planned) and (not timers or planned[-1][0] <= timers[0][0])
             timer_ns = planned[-1][0] if is_planned else timers[0][0] if timers else math.inf
             found = None
             if lock_jobs or free_jobs:
                 wanting = len(free_jobs) + 1 if lock_jobs else len(free_jobs)
-                share = 1.0 if wanting <= processors else processors / wanting
+                share = 1.0 if wanting <= cpus else cpus / wanting
                 now_ns, until_ns = self.now_ns, timer_ns
                 if lock_jobs:
                     lock_share = share / len(lock_jobs)

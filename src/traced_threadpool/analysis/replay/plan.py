@@ -49,7 +49,7 @@ class Plan:
     def _play_record(self) -> None:
         """What the virtual machine makes of the record, for what it makes of other settings to be compared with."""
         self.contention_ns, self.machine_ns = self._contention(
-            self.demands.each, (), self.workers, self.run.processors, self.ranks(self.unchanged)
+            self.demands.each, (), self.workers, self.run.cpus, self.ranks(self.unchanged)
         )
         # What it does not account for of each node's duration.
         self.missed_ns = [
@@ -73,7 +73,7 @@ class Plan:
         if not settings.gil:
             wanted = [demand.without_lock() for demand in wanted]
         ranks = self.ranks(settings)
-        contention_ns, machine_ns = self._contention(wanted, settings.without, workers, settings.processors, ranks)
+        contention_ns, machine_ns = self._contention(wanted, settings.without, workers, settings.cpus, ranks)
         # What the virtual machine misses of the recorded contention goes with all of it. Where it sees none in the
         # record, that came from outside of the run, and stays.
         before_ns = sum(self.contention_ns)
@@ -94,9 +94,7 @@ class Plan:
             lasting.append(Demand(round(sum(demand) + waits_ns)))
         # So does what a hand-over takes beyond the usual: a worker just woken up must get the lock first.
         hand_overs = self.pool.hand_overs.between(self.quiet, kept)
-        times = self.pool.play(
-            lasting, hand_overs, workers=workers, processors=None, without=settings.without, ranks=ranks
-        )
+        times = self.pool.play(lasting, hand_overs, workers=workers, cpus=None, without=settings.without, ranks=ranks)
         started_ns, stretch = self.run.started_ns, 1.0
         if before_ns:
             last_ns = max((when.ended_ns for when in times if when is not None), default=0.0)
@@ -125,9 +123,7 @@ class Plan:
             nodes=nodes,
             busy_share=_share(sum(node.ended_ns - node.started_ns for node in nodes), makespan_ns * workers),
             gil_share=_share(held_ns, makespan_ns),
-            processor_share=_share(
-                held_ns + sum(demand.free_ns for demand in served), makespan_ns * (settings.processors or 0)
-            ),
+            cpu_share=_share(held_ns + sum(demand.free_ns for demand in served), makespan_ns * (settings.cpus or 0)),
             assumptions=self.assumptions.of(settings),
         )
 
@@ -158,7 +154,7 @@ class Plan:
         wanted: Sequence[Demand],
         without: Collection[str],
         workers: int,
-        processors: int | None,
+        cpus: int | None,
         ranks: Mapping[str, float] | None,
     ) -> tuple[list[float], float]:
         """For each node, how long others keep it from computing on the virtual machine; and when the last one ends.
@@ -167,7 +163,7 @@ class Plan:
         """
         if not any(demand.held_ns or demand.free_ns for demand in wanted):
             return [0.0] * len(wanted), 0.0
-        times = self.pool.play(wanted, self.quiet, workers=workers, processors=processors, without=without, ranks=ranks)
+        times = self.pool.play(wanted, self.quiet, workers=workers, cpus=cpus, without=without, ranks=ranks)
         waits_ns = [
             0.0 if when is None else max(0.0, when.ended_ns - when.started_ns - sum(demand))
             for when, demand in zip(times, wanted, strict=True)

@@ -23,7 +23,7 @@ class Replayed:
     """The run to expect.
 
     `nodes` are those that ran, in the order of the record, without those taken out. The shares are of the makespan:
-    of all workers' time, how much they have a node; how long the interpreter lock is held; of all processors' time,
+    of all workers' time, how much they have a node; how long the GIL is held; of all CPUs' time,
     how much nodes compute (0 when nobody knows how many there are). `assumptions` are sentences for people.
     """
 
@@ -32,7 +32,7 @@ class Replayed:
     nodes: tuple[ReplayedNode, ...]
     busy_share: float
     gil_share: float
-    processor_share: float
+    cpu_share: float
     assumptions: tuple[str, ...] = ()
 
     @property

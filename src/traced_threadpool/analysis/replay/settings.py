@@ -22,7 +22,7 @@ class ReplaySettings:
     workers: int | None
     faster: Mapping[str, float]
     without: frozenset[str]
-    processors: int | None
+    cpus: int | None
     gil: bool
     priority: PriorityName | None
     less_wait_ns: Mapping[str, float] = field(default_factory=dict)
@@ -39,12 +39,12 @@ def settings_of(
     workers: int | None,
     faster: Mapping[str, float],
     without: Collection[str],
-    processors: int | None,
+    cpus: int | None,
     gil: bool,
     priority: PriorityName | None,
 ) -> ReplaySettings:
     """The settings, if they make sense for this run."""
-    for what, count in (("workers", workers), ("processors", processors)):
+    for what, count in (("workers", workers), ("cpus", cpus)):
         if count is not None and (type(count) is not int or count < 1):
             raise ValueError(f"{what} is {count!r}; it must be a whole number from 1 on, or None for what was recorded")
     if priority not in (None, FIFO, CRITICAL_PATH):
@@ -66,7 +66,7 @@ def settings_of(
         workers=workers,
         faster=faster,
         without=frozenset(without),
-        processors=processors or run.processors,
+        cpus=cpus or run.cpus,
         gil=gil,
         priority=priority,
     )

@@ -121,7 +121,7 @@ class VirtualPool:
         hand_overs: HandOvers,
         *,
         workers: int,
-        processors: int | None,
+        cpus: int | None,
         without: Collection[str] = (),
         ranks: Mapping[str, float] | None = None,
     ) -> list[Times | None]:
@@ -137,7 +137,7 @@ class VirtualPool:
         taken_out = {index for index, node in enumerate(nodes) if node.name in without} if without else set()
         upstream = _around(self.upstream, taken_out)
         planned, submitted_after = self._submissions(taken_out) if taken_out else self._all_submissions
-        machine = Machine(processors=processors, slices=SLICES, planned=planned)
+        machine = Machine(cpus=cpus, slices=SLICES, planned=planned)
         found: list[Times | None] = [None] * len(nodes)
         next_event, serve, take, end = machine.next, machine.serve, scheduler.take, scheduler.end
         waking = 0  # workers on their way, as a pool counts them

@@ -52,7 +52,7 @@ SATURATED: Final = 0.9
 
 MOST_WORKERS: Final = 64
 
-Limit = Literal["gil", "processors", "critical_path", "nodes", "none"]
+Limit = Literal["gil", "cpus", "critical_path", "nodes", "none"]
 """Why more workers stop helping: the GIL is always held; all CPUs are busy; the critical path is reached; no more nodes
 are ever ready at once; or none: the run still scales at the largest number tried."""
 
@@ -62,8 +62,8 @@ class Scaling:
     """Makespan by workers, in the order of the workers.
 
     `enough_workers` is the least number beyond which no number asked about is faster by 2 % or more, and `limit`
-    says why; `reason` is that in a sentence. `floor_ns` is the makespan with as many workers and processors as
-    anybody could want and no interpreter lock: the longest chain of nodes.
+    says why; `reason` is that in a sentence. `floor_ns` is the makespan with as many workers and CPUs as
+    anybody could want and no GIL: the critical path.
     """
 
     makespan_ns: Mapping[int, int]
@@ -81,7 +81,7 @@ def replay(
     workers: int | None = None,
     faster: Mapping[str, float] | None = None,
     without: Collection[str] = (),
-    processors: int | None = None,
+    cpus: int | None = None,
     gil: bool = True,
     priority: PriorityName | None = None,
     less_wait_ns: Mapping[str, float] | None = None,
@@ -96,11 +96,11 @@ def replay(
         workers: How many nodes run at once.
         faster: By name of a node, how many times faster each of its executions becomes, waits included.
         without: Names of nodes that take no time and no worker any more.
-        processors: How many the machine has.
-        gil: False: nothing ever waits for the interpreter lock, as in a free-threaded Python.
+        cpus: How many the machine has.
+        gil: False: nothing ever waits for the GIL, as in a free-threaded Python.
         priority: Which of the ready nodes goes first: "fifo", or "critical_path" with the record's own durations known.
         less_wait_ns: By key of an execution, how much less it waits for what is no node: a socket, a disk, a lock.
-        less_contention_ns: By key, how much less it waits for the interpreter lock or a processor because of others
+        less_contention_ns: By key, how much less it waits for the GIL or a CPU because of others
             than nodes. What nodes do to each other stays.
         faster_executions: By key of an execution, how many times faster that one becomes, in place of `faster`.
         plan: What was worked out of this run before, for whoever replays it several times.
@@ -109,7 +109,7 @@ def replay(
         ValueError: The record has no node that ran, or links that form a circle; or a setting makes no sense.
     """
     settings = replace(
-        settings_of(run, workers, faster or {}, without, processors, gil, priority),
+        settings_of(run, workers, faster or {}, without, cpus, gil, priority),
         less_wait_ns=less_wait_ns or {},
         less_contention_ns=less_contention_ns or {},
         faster_executions=faster_executions or {},
@@ -123,7 +123,7 @@ def scale(
     *,
     faster: Mapping[str, float] | None = None,
     without: Collection[str] = (),
-    processors: int | None = None,
+    cpus: int | None = None,
     gil: bool = True,
     priority: PriorityName | None = None,
     plan: Plan | None = None,
@@ -135,13 +135,13 @@ def scale(
     plan = plan or Plan(run)
     found: dict[int, Replayed] = {}
     for number in counts:
-        settings = settings_of(run, number, faster or {}, without, processors, gil, priority)
+        settings = settings_of(run, number, faster or {}, without, cpus, gil, priority)
         last = next(reversed(found.values()), None)
         # With workers to spare, more of them change nothing.
         found[number] = last if last is not None and last.most_busy < last.workers else plan.replay(settings)
     makespan_ns = {number: replayed.makespan_ns for number, replayed in found.items()}
     enough = _enough(makespan_ns)
-    free = replace(settings, workers=len(plan.nodes), processors=None, gil=False)
+    free = replace(settings, workers=len(plan.nodes), cpus=None, gil=False)
     floor_ns = plan.replay(free).makespan_ns
     most = found[counts[-1]]
     limit = _limit(found[enough], most, floor_ns, len(plan.nodes))
@@ -175,23 +175,23 @@ def _limit(enough: Replayed, most: Replayed, floor_ns: int, nodes: int) -> Limit
     """Why nothing beyond `enough` helps, `most` being the replay with the most workers."""
     if enough.gil_share >= SATURATED:
         return "gil"
-    if enough.processor_share >= SATURATED:
-        return "processors"
+    if enough.cpu_share >= SATURATED:
+        return "cpus"
     if most.makespan_ns * (1 - HELPS) <= floor_ns:
         return "nodes" if enough.workers >= nodes else "critical_path"
     if most.most_busy >= most.workers:
         return "none"
     # Nodes never wait for a worker, and yet get in each other's way.
-    if max(enough.gil_share, enough.processor_share) < SATURATED / 2:
+    if max(enough.gil_share, enough.cpu_share) < SATURATED / 2:
         return "critical_path"
-    return "gil" if enough.gil_share >= enough.processor_share else "processors"
+    return "gil" if enough.gil_share >= enough.cpu_share else "cpus"
 
 
 def _reason(limit: Limit, enough: Replayed, most: Replayed, floor_ns: int) -> str:
     if limit == "gil":
         return f"the GIL is held for {share(enough.gil_share)} of the run, so that computing is serial"
-    if limit == "processors":
-        return f"nodes use {share(enough.processor_share)} of the CPUs"
+    if limit == "cpus":
+        return f"nodes use {share(enough.cpu_share)} of the CPUs"
     if limit == "critical_path":
         return f"the critical path takes {duration(floor_ns)}, however many workers there are"
     if limit == "nodes":

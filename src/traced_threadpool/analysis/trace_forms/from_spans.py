@@ -98,7 +98,7 @@ def _record(root: Group, members: Sequence[Group], gathered: Gathered, shared: S
         error_type=text_of(attributes, names.ERROR_TYPE),
         max_workers=_positive(attributes, names.POOL_LIMIT),
         priority=text_of(attributes, names.RUN_PRIORITY) or "fifo",
-        processors=_positive(attributes, names.PROCESSORS_LIMIT),
+        cpus=_positive(attributes, names.PROCESSORS_LIMIT),
         attribution=text_of(attributes, names.ATTRIBUTION_METHOD) or "none",
         attribution_reason=text_of(attributes, names.ATTRIBUTION_REASON),
         gil_holders=_gil_holders(attributes),
