@@ -184,7 +184,7 @@ def pools() -> str:
                         "Probe's wait for the lock",
                         "Share of time that a probe waited for the GIL; one thread that computes all the "
                         "time gives about 9 %. It tells of the whole process, nodes or not.",
-                        q.GIL_WAIT,
+                        q.GIL_PROBE_WAIT,
                         limits=rising(0.05, 0.2),
                     ),
                     time_series(

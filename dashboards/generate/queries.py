@@ -200,9 +200,9 @@ SPANS_LOST = Query(
 
 # Pools: the GIL
 
-GIL_WAIT = Query(
+GIL_PROBE_WAIT = Query(
     name="gil_wait",
-    expr=f"sum by (job, instance) (rate({names.GIL_WAIT.prometheus}{_RATE}))",
+    expr=f"sum by (job, instance) (rate({names.GIL_PROBE_WAIT.prometheus}{_RATE}))",
     legend="{{job}} {{instance}}",
     unit="percentunit",
 )

@@ -133,7 +133,7 @@ def alerts(limits: Thresholds = THRESHOLDS, runbook: str = RUNBOOK) -> Group:
             alert(
                 "HamiltonGilContention",
                 f"{GIL_SHARE} > {limits.gil_ratio:g}\nand on (job, instance)\n"
-                f"rate({names.GIL_WAIT.prometheus}[10m]) > {limits.gil_probe_ratio:g}",
+                f"rate({names.GIL_PROBE_WAIT.prometheus}[10m]) > {limits.gil_probe_ratio:g}",
                 hold="10m",
                 severity="ticket",
                 summary="Nodes of pool {{ $labels.pool }} on {{ $labels.instance }} wait for the GIL",

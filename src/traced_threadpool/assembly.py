@@ -1,6 +1,6 @@
 """An adapter's options into its working parts. The one place where they are put together.
 
-Parts know each other by what they are given here: a pool its observers and its meter, an observer its ledger.
+Parts know each other by what they are given here: a pool its observers and its meter, an observer its store.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from traced_threadpool.recording.recorder import Recorder, Recording
 from traced_threadpool.run_registry import RunRegistry
 from traced_threadpool.telemetry.metrics import multiprocess
 from traced_threadpool.telemetry.metrics.multiprocess import MultiprocessMetrics, mirror_with
+from traced_threadpool.telemetry.metrics.observer import MetricsObserver
 from traced_threadpool.telemetry.metrics.otel import OtelMetrics, instruments_of
-from traced_threadpool.telemetry.metrics.prometheus import ledger_of
-from traced_threadpool.telemetry.metrics.store import BoundsConflict, Counting, Ledger
+from traced_threadpool.telemetry.metrics.prometheus import store_of
+from traced_threadpool.telemetry.metrics.store import BoundsConflict, MetricsStore
 from traced_threadpool.telemetry.tracing.large_runs import DEFAULT_LARGE_RUN
 from traced_threadpool.telemetry.tracing.observer import Tracing
 from traced_threadpool.waits.meter import CpuMeter, WaitsMeter
@@ -66,8 +67,8 @@ class Assembly:
         self.planner = Planner(options.priority, self.durations)
         self.learn = None if options.priority == FIFO and options.durations is None else self.durations.learn
         self.tracing = None if options.tracing is None else self._tracing()
-        ledgers: list[Ledger] = []
-        counting = self._counting(ledgers)
+        stores: list[MetricsStore] = []
+        counting = self._counting(stores)
         self.recorder = Recorder(
             pool_name=options.name, max_workers=options.max_workers, keep=options.record, on_end=_tell_path
         )
@@ -85,11 +86,11 @@ class Assembly:
         self.pool = Pool(options.max_workers, options.thread_name_prefix, Observers(watching, self.errors), meter)
         self.runs = RunRegistry(self.pool)
         self._source = _GaugeSource(options.name, options.run_name, self.pool)
-        for ledger in ledgers:
-            self.errors.listen(ledger.count_error)
-            ledger.add_source(self._source)
+        for store in stores:
+            self.errors.listen(store.count_error)
+            store.add_source(self._source)
             if self._waits is not None:
-                ledger.show_waits(waits)
+                store.show_waits(waits)
         weakref.finalize(self, _end_open_runs, self.pool).atexit = False  # `_at_exit` does it, in its turn
         _assemblies.add(self)
 
@@ -110,8 +111,8 @@ class Assembly:
             errors=self.errors,
         )
 
-    def _counting(self, ledgers: list[Ledger]) -> list[Observer]:
-        """What counts, for each reader of metrics; puts what it counts in among the ledgers."""
+    def _counting(self, stores: list[MetricsStore]) -> list[Observer]:
+        """What counts, for each reader of metrics; puts what it counts in among the stores."""
         options, settings = self.options, self.options.metrics or Metrics()
         labels: dict[str, Any] = {
             "pool_name": options.name,
@@ -120,15 +121,15 @@ class Assembly:
         }
         counting: list[Observer] = []
         if options.metrics is not None:
-            ledger = self._unless_refused("metrics", lambda: ledger_of(options.registry, settings.buckets))
-            if ledger is not None:
-                ledgers.append(ledger)
-                counting.append(Counting(ledger, **labels))
+            store = self._unless_refused("metrics", lambda: store_of(options.registry, settings.buckets))
+            if store is not None:
+                stores.append(store)
+                counting.append(MetricsObserver(store, **labels))
         self.pushed: list[OtelMetrics | MultiprocessMetrics] = []
         if (provider := options.meter_provider) is not None:
             otel = self._unless_refused(
                 OtelMetrics.component,
-                lambda: OtelMetrics(instruments_of(provider, settings.buckets), errors=self.errors, **labels),
+                lambda: OtelMetrics(instruments_of(provider, settings.buckets).store, errors=self.errors, **labels),
             )
             self.pushed += [] if otel is None else [otel]
         if options.metrics is not None and multiprocess.is_on():
@@ -137,7 +138,7 @@ class Assembly:
                 lambda: MultiprocessMetrics(mirror_with(settings.buckets), errors=self.errors, **labels),
             )
             self.pushed += [] if mirrored is None else [mirrored]
-        ledgers += [each.ledger for each in self.pushed]
+        stores += [each.store for each in self.pushed]
         return [*counting, *self.pushed]
 
     def _unless_refused(self, component: str, make: Callable[[], _Part]) -> _Part | None:

@@ -177,7 +177,7 @@ TRUTHS: dict[str, Truth] = {
     "pool_runs_active": _page(names.RUNS_ACTIVE, "pool", "run"),
     "telemetry_errors": rate_of(names.TELEMETRY_ERRORS.prometheus, "component"),
     "telemetry_spans_lost": rate_of(names.SPANS_LOST.prometheus, "stage"),
-    "gil_wait": rate_of(names.GIL_WAIT.prometheus, "job", "instance"),
+    "gil_wait": rate_of(names.GIL_PROBE_WAIT.prometheus, "job", "instance"),
     "pool_gil_share": divided(
         rate_of(names.NODE_TIME.prometheus, "pool", state="gil"), rate_of(names.NODE_TIME.prometheus, "pool")
     ),

@@ -105,7 +105,7 @@ def test_prometheus_has_every_sample(world: World, metric: names.Metric) -> None
         name = metric.prometheus + suffix
         shown = world.window.value(name)
         assert shown, f"no program shows {name}"
-        if metric in (names.OLDEST_ACTIVE, names.OLDEST_QUEUED, names.GIL_WAIT):
+        if metric in (names.OLDEST_ACTIVE, names.OLDEST_QUEUED, names.GIL_PROBE_WAIT):
             _within(world.prometheus.query(name, world.window.at), _grown(world, name))
         else:
             assert world.prometheus.query(name, world.window.at) == shown

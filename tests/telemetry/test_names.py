@@ -51,7 +51,7 @@ CONTRACT = [
         "hamilton.run.critical.path",
         "s",
     ),
-    Row("hamilton_gil_wait_seconds_total", "counter", (), "hamilton.gil.wait", "s"),
+    Row("hamilton_gil_probe_wait_seconds_total", "counter", (), "hamilton.gil.probe.wait", "s"),
     Row("hamilton_attribution_info", "gauge", ("method", "reason"), "hamilton.attribution.info", ""),
     Row("hamilton_telemetry_spans_lost_total", "counter", ("stage",), "hamilton.telemetry.spans.lost", ""),
     Row("hamilton_telemetry_errors_total", "counter", ("component",), "hamilton.telemetry.errors", ""),
@@ -141,9 +141,10 @@ def test_only_histograms_have_buckets() -> None:
 
 
 def test_every_metric_is_described() -> None:
-    """A help text each, a phrase without a full stop, no two the same."""
+    """A help text each, a sentence in one line, no two the same; where there is a unit, it says so."""
     descriptions = [metric.description for metric in names.METRICS]
-    assert [text for text in descriptions if not text or text.endswith(".") or "\n" in text] == []
+    assert [text for text in descriptions if not text[:1].isupper() or not text.endswith(".") or "\n" in text] == []
+    assert [each.otel for each in names.METRICS if each.unit == "s" and "in seconds" not in each.description] == []
     assert len(set(descriptions)) == len(descriptions)
 
 

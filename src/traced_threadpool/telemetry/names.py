@@ -198,9 +198,9 @@ RUN_BUCKETS: Final = (
 """Bounds in seconds for whole runs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Metric:
-    """One metric family. `unit` is the UCUM unit of the OpenTelemetry instrument, `s` or none."""
+    """One metric family, itself a key of dictionaries. `unit` is the instrument's UCUM unit, `s` or none."""
 
     otel: str
     kind: Kind
@@ -224,52 +224,52 @@ QUEUE_DEPTH: Final = Metric(
     otel="hamilton.threadpool.queue.depth",
     kind="gauge",
     labels=("pool",),
-    description="Nodes ready to run, waiting for a worker",
+    description="Number of nodes that have all inputs and wait for a worker.",
 )
 BLOCKED_NODES: Final = Metric(
     otel="hamilton.threadpool.blocked.nodes",
     kind="gauge",
     labels=("pool",),
-    description="Nodes submitted, waiting for inputs",
+    description="Number of nodes that were submitted and wait for inputs.",
 )
 ACTIVE_WORKERS: Final = Metric(
     otel="hamilton.threadpool.active.workers",
     kind="gauge",
     labels=("pool",),
-    description="Workers running a node",
+    description="Number of workers that run a node.",
 )
 WORKERS: Final = Metric(
     otel="hamilton.threadpool.workers",
     kind="gauge",
     labels=("pool",),
-    description="Worker threads alive",
+    description="Number of worker threads that are alive.",
 )
 MAX_WORKERS: Final = Metric(
     otel="hamilton.threadpool.max.workers",
     kind="gauge",
     labels=("pool",),
-    description="The limit of worker threads",
+    description="Largest number of worker threads.",
 )
 OLDEST_QUEUED: Final = Metric(
     otel="hamilton.threadpool.oldest.queued",
     kind="gauge",
     labels=("pool",),
     unit="s",
-    description="Age of the oldest node in the queue, 0 when it is empty",
+    description="Time that the longest-waiting node in the queue has waited, in seconds; 0 when the queue is empty.",
 )
 OLDEST_ACTIVE: Final = Metric(
     otel="hamilton.threadpool.oldest.active",
     kind="gauge",
     labels=("pool",),
     unit="s",
-    description="Age of the longest-running node, 0 when none runs",
+    description="Time that the longest-running node has run, in seconds; 0 when none runs.",
 )
 QUEUE_WAIT: Final = Metric(
     otel="hamilton.threadpool.queue.wait",
     kind="histogram",
     labels=("pool",),
     unit="s",
-    description="From a node's inputs being there to its start",
+    description="Time a ready node waited for a worker, in seconds.",
     buckets=DURATION_BUCKETS,
 )
 NODE_DURATION: Final = Metric(
@@ -277,74 +277,74 @@ NODE_DURATION: Final = Metric(
     kind="histogram",
     labels=("pool", "node", "outcome"),
     unit="s",
-    description="From a node's start to its end",
+    description="Time from a node's start to its end, in seconds.",
     buckets=DURATION_BUCKETS,
 )
 NODES: Final = Metric(
     otel="hamilton.nodes",
     kind="counter",
     labels=("pool", "node", "outcome"),
-    description="Nodes ended, also those that never ran",
+    description="Number of nodes that ended, including those that never ran.",
 )
 NODE_TIME: Final = Metric(
     otel="hamilton.node.time",
     kind="counter",
     labels=("pool", "node", "state"),
     unit="s",
-    description="Where the time of nodes went",
+    description="Time that nodes spent in each state, in seconds.",
 )
 RUN_DURATION: Final = Metric(
     otel="hamilton.run.duration",
     kind="histogram",
     labels=("pool", "run", "outcome"),
     unit="s",
-    description="Whole runs, from the call to the end of the last node",
+    description="Time from the call of execute to the end of the run's last node, in seconds.",
     buckets=RUN_BUCKETS,
 )
 RUNS_ACTIVE: Final = Metric(
     otel="hamilton.runs.active",
     kind="gauge",
     labels=("pool", "run"),
-    description="Runs that have started and not ended",
+    description="Number of runs that have started and not ended.",
 )
 CRITICAL_PATH_TIME: Final = Metric(
     otel="hamilton.run.critical.path",
     kind="counter",
     labels=("pool", "run", "node"),
     unit="s",
-    description="How long each node governed its runs' duration; waits between nodes start with an underscore",
+    description="Time that each node was on the critical path, in seconds; waits between nodes start with `_`.",
 )
 RUN_LAST_SUCCESS: Final = Metric(
     otel="hamilton.run.last.success.timestamp",
     kind="gauge",
     labels=("pool", "run"),
     unit="s",
-    description="Unix time of the end of the last successful run",
+    description="Unix time at which the last successful run ended, in seconds.",
 )
-GIL_WAIT: Final = Metric(
-    otel="hamilton.gil.wait",
+GIL_PROBE_WAIT: Final = Metric(
+    otel="hamilton.gil.probe.wait",
     kind="counter",
     labels=(),
     unit="s",
-    description="Time that a probe waited for the interpreter lock; it asks 20 times a second while nodes run",
+    description="Time that a probe, 20 times a second while nodes run, waited for the GIL, in seconds.",
 )
 ATTRIBUTION: Final = Metric(
     otel="hamilton.attribution.info",
     kind="gauge",
     labels=("method", "reason"),
-    description="1 for the way in which the states of a node's time are found out, and for what it lacks",
+    description="Always 1; the labels say how the states of nodes' time are measured, and what that lacks.",
 )
 SPANS_LOST: Final = Metric(
     otel="hamilton.telemetry.spans.lost",
     kind="counter",
     labels=("stage",),
-    description="Spans that were made and did not arrive, by where they were lost",
+    description="Number of spans that were created and not delivered, by where they were lost.",
 )
 TELEMETRY_ERRORS: Final = Metric(
     otel="hamilton.telemetry.errors",
     kind="counter",
     labels=("component",),
-    description="Failures inside telemetry, which never fail a node",
+    description="Number of failures inside telemetry; they never fail a node.",
 )
 
 METRICS: Final[tuple[Metric, ...]] = (
@@ -363,7 +363,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     RUNS_ACTIVE,
     RUN_LAST_SUCCESS,
     CRITICAL_PATH_TIME,
-    GIL_WAIT,
+    GIL_PROBE_WAIT,
     ATTRIBUTION,
     SPANS_LOST,
     TELEMETRY_ERRORS,

@@ -212,9 +212,20 @@ def test_nodes_that_never_ran_are_in_no_histogram(registry: CollectorRegistry, a
     adapter.close()
     assert samples(registry, "hamilton_node_duration_seconds_count") == {("fails", "error", "default"): 1.0}
     assert samples(registry, "hamilton_threadpool_queue_wait_seconds_count") == {("default",): 1.0}
-    spent = set(samples(registry, "hamilton_node_time_seconds_total"))
-    assert {node for node, _, _ in spent} == {"fails"}
-    assert {"cpu", "other"} <= {state for _, _, state in spent}  # and on a busy machine `runqueue`
+    times = samples(registry, "hamilton_node_time_seconds_total")
+    assert {node for (node, _, _), seconds in times.items() if seconds} == {"fails"}
+
+
+def test_every_state_is_there_from_the_first_end(registry: CollectorRegistry, adapter: FutureAdapter) -> None:
+    """At 0, so that the first wait for a lock is a rise; also of a node that never ran."""
+    with pytest.raises(ValueError, match="a message"):
+        make_driver(adapter, fails, after, far).execute(["far"])
+    adapter.close()
+    times = samples(registry, "hamilton_node_time_seconds_total")
+    assert {labels[0]: sorted(state for node, _, state in times if node == labels[0]) for labels in times} == {
+        node: sorted(STATES) for node in ("fails", "after", "far")
+    }
+    assert times["far", "default", "lock"] == 0.0
 
 
 def test_nodes_without_a_run_are_counted_without_one(registry: CollectorRegistry, adapter: FutureAdapter) -> None:

@@ -78,7 +78,10 @@ def test_figures_arrive_through_a_collector(tmp_path: Path, protocol: str, monke
         assert "shop" in {each.value.string_value for each in resource.resource.attributes}
     figures = received(receiver)
     counted = [metric for metric in names.METRICS if metric.kind != "gauge"]
-    assert {metric.otel for metric in counted} - figures.keys() == {"hamilton.gil.wait", "hamilton.telemetry.errors"}
+    assert {metric.otel for metric in counted} - figures.keys() == {
+        "hamilton.gil.probe.wait",
+        "hamilton.telemetry.errors",
+    }
     for metric in counted:
         expected = scraped(registry, metric)
         found = figures.get(metric.otel, {})

@@ -111,7 +111,7 @@ def assert_same(registry: CollectorRegistry, points: dict[str, dict[Key, Any]]) 
                 total = expected.pop("_sum")
                 assert told == expected, (metric.otel, key)
                 assert math.isclose(point.sum, total, rel_tol=1e-9, abs_tol=1e-12), (metric.otel, key)
-            elif metric in (names.OLDEST_ACTIVE, names.RUN_LAST_SUCCESS, names.GIL_WAIT):
+            elif metric in (names.OLDEST_ACTIVE, names.RUN_LAST_SUCCESS, names.GIL_PROBE_WAIT):
                 (value,) = expected.values()  # read or taken at two moments
                 assert abs(point.value - value) < 10, (metric.otel, key)
             else:

@@ -166,4 +166,4 @@ def test_a_dag_of_twenty_thousand_nodes_as_it_comes(
     assert len(by_node) == 1_001  # a thousand by their own names, and all others
     left = objects_of_ours() - before
     # Of each node whose metrics have a name of their own, two cells.
-    assert {name: count for name, count in left.items() if count > 500}.keys() <= {"NodeCell", "HistogramCell"}, left
+    assert {name: count for name, count in left.items() if count > 500}.keys() <= {"NodeMetrics", "Histogram"}, left

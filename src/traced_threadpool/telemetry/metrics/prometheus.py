@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -16,8 +15,9 @@ from prometheus_client.core import (
 )
 
 from traced_threadpool.telemetry import names
-from traced_threadpool.telemetry.metrics.histogram import HistogramCell
-from traced_threadpool.telemetry.metrics.store import DEFAULT_BUCKETS, Buckets, Ledger
+from traced_threadpool.telemetry.metrics.histogram import Histogram
+from traced_threadpool.telemetry.metrics.once_each import OnceEach
+from traced_threadpool.telemetry.metrics.store import DEFAULT_BUCKETS, Buckets, MetricsStore
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -30,10 +30,10 @@ _FAMILIES: Final[dict[names.Kind, type[Any]]] = {
 
 
 class Collector:
-    """What `prometheus_client` asks for the metrics of a ledger: all of them, or those `wanted`."""
+    """What `prometheus_client` asks for the metrics of a store: all of them, or those `wanted`."""
 
-    def __init__(self, ledger: Ledger, wanted: Collection[names.Metric] = names.METRICS) -> None:
-        self.ledger = ledger
+    def __init__(self, store: MetricsStore, wanted: Collection[names.Metric] = names.METRICS) -> None:
+        self.store = store
         self._wanted = wanted
 
     def show_in(self, registry: CollectorRegistry) -> None:
@@ -52,17 +52,17 @@ class Collector:
             if collector is not None and registry is not None:
                 collector.show_in(registry)
 
-        self.ledger.show = show_again
+        self.store.show = show_again
 
     def describe(self) -> Iterable[Metric]:
         """The names, so that the registry refuses a second collector of the same."""
         return [_family(metric) for metric in self._wanted]
 
     def collect(self) -> Iterator[Metric]:
-        for metric, points in self.ledger.read(self._wanted).items():
+        for metric, points in self.store.read(self._wanted).items():
             family = _family(metric)
             for labels, value in points:
-                if isinstance(value, HistogramCell):
+                if isinstance(value, Histogram):
                     _add_histogram(family, labels, value)
                 else:
                     family.add_metric(labels, value)
@@ -73,14 +73,16 @@ def _family(metric: names.Metric) -> Any:
     return _FAMILIES[metric.kind](metric.prometheus_base, metric.description, labels=metric.labels)
 
 
-def _add_histogram(family: HistogramMetricFamily, labels: Sequence[str], cell: HistogramCell) -> None:
-    bounds = [*(str(bound_ns / 1e9) for bound_ns in cell.bounds_ns), "+Inf"]
+def _add_histogram(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram) -> None:
+    bounds = [*(str(bound_ns / 1e9) for bound_ns in histogram.bounds_ns), "+Inf"]
     buckets: list[tuple[str, float, Exemplar | None]] = []
     cumulative = 0
-    for bound, count, exemplar in zip(bounds, cell.counts, cell.exemplars or [None] * len(bounds), strict=True):
+    for bound, count, exemplar in zip(
+        bounds, histogram.counts, histogram.exemplars or [None] * len(bounds), strict=True
+    ):
         cumulative += count
         buckets.append((bound, cumulative, None if exemplar is None else _exemplar(*exemplar)))
-    family.add_metric(labels, buckets, cell.sum_ns / 1e9)  # type: ignore[arg-type]  # the stub is stricter than its text
+    family.add_metric(labels, buckets, histogram.sum_ns / 1e9)  # type: ignore[arg-type]  # the stub is stricter than its text
 
 
 def _exemplar(span_context: Any, value_ns: int, timestamp: float) -> Exemplar:
@@ -88,12 +90,11 @@ def _exemplar(span_context: Any, value_ns: int, timestamp: float) -> Exemplar:
     return Exemplar(labels, value_ns / 1e9, timestamp)
 
 
-_collectors: weakref.WeakKeyDictionary[CollectorRegistry, Collector] = weakref.WeakKeyDictionary()
-_collectors_lock = threading.Lock()
+_collectors: Final[OnceEach[CollectorRegistry, Collector]] = OnceEach()
 
 
-def ledger_of(registry: CollectorRegistry, buckets: Buckets) -> Ledger:
-    """The ledger of a registry, made at the first call and shown by a collector that is registered then.
+def store_of(registry: CollectorRegistry, buckets: Buckets) -> MetricsStore:
+    """The store of a registry, made at the first call and shown by a collector that is registered then.
 
     Args:
         registry: A Prometheus registry.
@@ -103,20 +104,20 @@ def ledger_of(registry: CollectorRegistry, buckets: Buckets) -> Ledger:
         BoundsConflict: The registry has the metrics already, with other bounds.
         Exception: Whatever the registry raises; a `ValueError` where it has metrics of these names already.
     """
-    with _collectors_lock:
-        collector = _collectors.get(registry)
-        if collector is None:
-            collector = Collector(Ledger({**DEFAULT_BUCKETS, **buckets}))
-            collector.show_in(registry)
-            _collectors[registry] = collector
-            return collector.ledger
-    collector.ledger.check_bounds(buckets, "registry")
-    collector.show_in(registry)
-    return collector.ledger
+
+    def new() -> Collector:
+        collector = Collector(MetricsStore({**DEFAULT_BUCKETS, **buckets}))
+        collector.show_in(registry)
+        return collector
+
+    collector, is_new = _collectors.of(registry, new)
+    if not is_new:
+        collector.store.check_bounds(buckets, "registry")
+        collector.show_in(registry)
+    return collector.store
 
 
-def known_ledger(registry: CollectorRegistry) -> Ledger | None:
-    """The ledger of a registry in which an adapter has metrics."""
-    with _collectors_lock:
-        collector = _collectors.get(registry)
-    return None if collector is None else collector.ledger
+def known_store(registry: CollectorRegistry) -> MetricsStore | None:
+    """The store of a registry in which an adapter has metrics."""
+    collector = _collectors.known(registry)
+    return None if collector is None else collector.store

@@ -28,7 +28,7 @@ from prometheus_client.exposition import default_handler
 
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.failures import failure
-from traced_threadpool.telemetry.metrics.prometheus import Collector, known_ledger
+from traced_threadpool.telemetry.metrics.prometheus import Collector, known_store
 from traced_threadpool.telemetry.metrics.store import GAUGES
 from traced_threadpool.telemetry.urls import checked
 
@@ -89,20 +89,20 @@ def push_metrics(
         raise ValueError(f"timeout_seconds must be above 0 and finite, such as 5, not {timeout_seconds!r}")
     if registry is not None and not isinstance(registry, CollectorRegistry):
         raise TypeError(f"registry must be a prometheus_client.CollectorRegistry, not {registry!r}")
-    ledger = known_ledger(REGISTRY if registry is None else registry)
-    if ledger is None:
+    store = known_store(REGISTRY if registry is None else registry)
+    if store is None:
         raise ValueError(
             "no adapter has metrics in this registry, so there is nothing to push: make the adapter first, and give "
             "both the same registry="
         )
-    shown: Any = Collector(ledger, PUSHED)  # a registry of this one collector: all that is asked of it is to collect
+    shown: Any = Collector(store, PUSHED)  # a registry of this one collector: all that is asked of it is to collect
     headers = [("Content-Type", _CONTENT_TYPE)]
     if base.authorization is not None:
         headers.append(("Authorization", base.authorization))
     error = _send(handler, address, headers, generate_latest(shown), timeout_seconds)
     if error is None:
         return True
-    ledger.count_error(COMPONENT)
+    store.count_error(COMPONENT)
     message = f"the metrics were not pushed to {address}: {error}"
     _logger.warning("%s", message)
     if raise_on_failure:

@@ -1,39 +1,35 @@
-"""Tallies and pools into points: each metric's label values and figures, for whoever shows them.
+"""The metrics store: every metric's points, its label values and figures, for whoever shows them.
 
-Counters and histograms are tallied as nodes and runs end; gauges are computed when they are read, and cost nothing in
+Counters and histograms are counted as nodes and runs end; gauges are computed when they are read, and cost nothing in
 between. Several adapters of one pool name add up (of their ages, the oldest counts), and what was counted outlives the
-adapter. Prometheus has one ledger for each registry, OpenTelemetry one for each meter provider.
+adapter. Prometheus has one store for each registry, OpenTelemetry one for each meter provider.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 import weakref
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from operator import add
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from traced_threadpool.model.concurrency import members
-from traced_threadpool.model.lock_backoff import let_holder_go_on
-from traced_threadpool.model.observers import Observer
-from traced_threadpool.model.records import OUTCOMES, RUN_OUTCOMES, STATES
+from traced_threadpool.model import forks
+from traced_threadpool.model.records import OUTCOMES, STATES
 from traced_threadpool.telemetry import lost_spans as losses
 from traced_threadpool.telemetry import names
-from traced_threadpool.telemetry.metrics.histogram import NodeCell, PoolTally
+from traced_threadpool.telemetry.metrics.pool_metrics import Labels, PoolMetrics
 
 if TYPE_CHECKING:
     from traced_threadpool.engine.pool import PoolSnapshot
-    from traced_threadpool.model.records import NodeRecord, RunRecord
 
 Buckets = dict[str, tuple[float, ...]]
 """Histogram bounds in seconds by metric name."""
 
-Labels = tuple[str, ...]
-"""The values of a metric's labels, in the inventory's order."""
-
 Points = list[tuple[Labels, Any]]
-"""What a metric shows: a number for each label set; of a histogram, a `HistogramCell`."""
+"""What a metric shows: a number for each label set; of a histogram, a `Histogram`."""
+
+OnObservation = Callable[[names.Metric, Labels, int, Any], None]
+"""Takes each observation of a histogram: metric, label values, nanoseconds, and a span's context or None."""
 
 DEFAULT_BUCKETS: Final[Buckets] = {
     metric.prometheus: metric.buckets for metric in names.METRICS if metric.kind == "histogram"
@@ -86,18 +82,29 @@ class Waits(Protocol):
     def gil_wait_seconds(self) -> float: ...
 
 
-class Ledger:
-    """All metrics of several adapters. Does not keep the adapters alive."""
+class MetricsStore:
+    """All metrics of several adapters. Does not keep the adapters alive.
+
+    Its containers are never changed, but replaced under the lock: reading takes no lock, and a forked child finds
+    them whole.
+    """
 
     def __init__(self, buckets: Buckets) -> None:
         self.buckets = buckets
         self._lock = threading.Lock()
-        self._sources: weakref.WeakSet[Source] = weakref.WeakSet()
-        self._tallies: dict[str, PoolTally] = {}
-        self._errors: Counter[str] = Counter()
+        self._sources: tuple[weakref.ref[Source], ...] = ()
+        self._pools: dict[str, PoolMetrics] = {}
+        self._errors: dict[str, int] = {}
         self._waits: Waits | None = None
+        self.on_observation: OnObservation | None = None
         self.show: Callable[[], None] = lambda: None
         """Sees to it that whoever shows these metrics still does. Called at the start of each run."""
+        forks.register(self._reset_after_fork)
+
+    def _reset_after_fork(self) -> None:
+        self._lock = threading.Lock()
+        for pool in self._pools.values():
+            pool.reset_after_fork()
 
     def show_waits(self, waits: Waits) -> None:
         """Shows what is known of waits in the whole process."""
@@ -105,22 +112,17 @@ class Ledger:
 
     def add_source(self, source: Source) -> None:
         with self._lock:
-            self._sources.add(source)
+            self._sources = (*(each for each in self._sources if each() is not None), weakref.ref(source))
 
-    def tally(self, pool_name: str) -> PoolTally:
+    def pool(self, name: str) -> PoolMetrics:
         with self._lock:
-            tally = self._tallies.get(pool_name)
-            if tally is None:
-                tally = self._tallies[pool_name] = PoolTally(self.buckets)
-            return tally
+            if name not in self._pools:
+                self._pools = {**self._pools, name: PoolMetrics(self.buckets)}
+            return self._pools[name]
 
     def count_error(self, component: str) -> None:
         with self._lock:
-            self._errors[component] += 1
-
-    def renew_lock(self) -> None:
-        """For a forked child, in which the thread that held it does not exist."""
-        self._lock = threading.Lock()
+            self._errors = {**self._errors, component: self._errors.get(component, 0) + 1}
 
     def check_bounds(self, buckets: Buckets, where: str) -> None:
         """Refuses bounds that an adapter asks for and that are not those in use.
@@ -138,139 +140,63 @@ class Ledger:
 
     def read(self, wanted: Collection[names.Metric] = names.METRICS) -> dict[names.Metric, Points]:
         """The points of the metrics that are wanted, in the inventory's order."""
-        with self._lock:
-            sources = [source for source in members(self._sources) if not source.closed]
-            tallies = list(self._tallies.items())
-            errors = list(self._errors.items())
         points: dict[names.Metric, Points] = {metric: [] for metric in names.METRICS}
         if not GAUGES.keys().isdisjoint(wanted):
-            _look([(source, source.snapshot()) for source in sources], points)
-        for pool, tally in tallies:
-            if names.QUEUE_WAIT in wanted:
-                points[names.QUEUE_WAIT].append(((pool,), tally.copy_queue_wait()))
+            sources = [source for each in self._sources if (source := each()) is not None and not source.closed]
+            _add_gauges([(source, source.snapshot()) for source in sources], points)
+        for name, pool in self._pools.items():
             if not _OF_NODES.isdisjoint(wanted):
-                _add_nodes(pool, tally, points)
-            if names.RUN_DURATION in wanted:
-                points[names.RUN_DURATION] += [((pool, *labels), cell) for labels, cell in tally.copy_runs()]
-            if names.CRITICAL_PATH_TIME in wanted:
-                points[names.CRITICAL_PATH_TIME] += [
-                    ((pool, *labels), seconds) for labels, seconds in tally.copy_critical_seconds()
-                ]
-            points[names.RUN_LAST_SUCCESS] += [((pool, run), when) for run, when in list(tally.last_success.items())]
+                _add_nodes(name, pool, points)
+            if not _OF_NODES.issuperset(wanted):
+                for metric, labels, value in pool.copy_others():
+                    points[metric].append(((name, *labels), value))
         if self._waits is not None:
             method = self._waits.method
-            points[names.GIL_WAIT].append(((), self._waits.gil_wait_seconds))
+            points[names.GIL_PROBE_WAIT].append(((), self._waits.gil_wait_seconds))
             points[names.ATTRIBUTION].append(((method.method, method.reason or ""), 1))
         points[names.SPANS_LOST] += [((stage,), count) for stage, count in losses.spans_lost().items()]
-        points[names.TELEMETRY_ERRORS] += [((component,), count) for component, count in errors]
+        points[names.TELEMETRY_ERRORS] += [((component,), count) for component, count in self._errors.items()]
         return {metric: each for metric, each in points.items() if metric in wanted}
 
 
-def _look(looks: Sequence[tuple[Source, PoolSnapshot]], points: dict[names.Metric, Points]) -> None:
+def _add_gauges(snapshots: Sequence[tuple[Source, PoolSnapshot]], points: dict[names.Metric, Points]) -> None:
     for gauge, read in GAUGES.items():
         values: dict[Labels, list[float]] = {}
-        for source, snapshot in looks:
+        for source, snapshot in snapshots:
             labels = (source.pool_name, source.run_name)[: len(gauge.labels)]
             values.setdefault(labels, []).append(read(snapshot))
         combine = max if gauge in AGES else sum
         points[gauge] += [(labels, combine(several)) for labels, several in values.items()]
 
 
-def _add_nodes(pool: str, tally: PoolTally, points: dict[names.Metric, Points]) -> None:
-    times: dict[Labels, int] = {}
-    ended: dict[str, set[str]] = {}
-    for (node, outcome), cell in tally.copy_nodes():
-        ended.setdefault(node, set()).add(outcome)
-        points[names.NODES].append(((pool, node, outcome), cell.count))
-        if not any(cell.duration.counts):
-            continue
-        points[names.NODE_DURATION].append(((pool, node, outcome), cell.duration))
-        state_ns = [*cell.state_ns, cell.duration.sum_ns - sum(cell.state_ns)]
-        for state, one_ns in zip(STATES, state_ns, strict=True):
-            if one_ns or state in ("cpu", "other"):
-                times[pool, node, state] = times.get((pool, node, state), 0) + one_ns
-    # A counter that appears with 1 has not risen, for Prometheus: the first failure of a node that had ended
-    # well before would be in no rate. So all its outcomes are there from its first end on.
+def _add_nodes(pool_name: str, pool: PoolMetrics, points: dict[names.Metric, Points]) -> None:
+    """A counter that appears with 1 has not risen, for Prometheus: the first failure of a node, or its first wait for
+    a lock, would be in no rate. So all outcomes and states are there from a node's first end on.
+    """
+    counts: dict[str, dict[str, int]] = {}
+    times_ns: dict[str, list[int]] = {}
+    for each in pool.copy_nodes():
+        node, outcome = each.labels
+        counts.setdefault(node, dict.fromkeys(OUTCOMES, 0))[outcome] = each.count
+        sums_ns = times_ns.setdefault(node, [0] * len(STATES))
+        if any(each.duration.counts):
+            points[names.NODE_DURATION].append(((pool_name, node, outcome), each.duration))
+            other_ns = each.duration.sum_ns - sum(each.state_ns)
+            sums_ns[:] = map(add, sums_ns, (*each.state_ns, other_ns))
     points[names.NODES] += [
-        ((pool, node, missing), 0)
-        for node, outcomes in ended.items()
-        for missing in OUTCOMES
-        if missing not in outcomes
+        ((pool_name, node, outcome), count)
+        for node, by_outcome in counts.items()
+        for outcome, count in by_outcome.items()
     ]
-    points[names.NODE_TIME] += [(labels, one_ns / 1e9) for labels, one_ns in times.items()]
+    points[names.NODE_TIME] += [
+        ((pool_name, node, state), one_ns / 1e9)
+        for node, sums_ns in times_ns.items()
+        for state, one_ns in zip(STATES, sums_ns, strict=True)
+    ]
 
 
 class BoundsConflict(ValueError):
     """Two adapters of one registry, or of one meter provider, want different histogram bounds."""
-
-
-class Counting(Observer):
-    """The observer that counts.
-
-    Args:
-        ledger: Where to.
-        pool_name: Value of the label `pool`.
-        run_name: Value of the label `run`.
-        max_node_labels: How many nodes get a label value of their own; 0 puts all under `_other`.
-    """
-
-    component = "metrics"
-
-    def __init__(self, ledger: Ledger, *, pool_name: str, run_name: str, max_node_labels: int) -> None:
-        self._ledger = ledger
-        self._tally = ledger.tally(pool_name)
-        self._run_name = run_name
-        self._max_node_labels = max_node_labels
-        self._successes: dict[str, NodeCell] = {}  # those of the tally's cells that nearly every node goes to
-        # As with nodes (above): the first run that fails is in the rates if there was a scrape before its end.
-        with self._tally.lock:
-            for outcome in RUN_OUTCOMES:
-                self._tally.run_cell(run_name, outcome)
-
-    def run_started(self, run: RunRecord) -> None:
-        self._ledger.show()
-
-    def run_ended(self, run: RunRecord) -> None:
-        self.count_run(run, span_context_of(run))
-
-    def count_run(self, run: RunRecord, span_context: Any) -> None:
-        outcome = run.outcome or "success"
-        path = run.critical_path().seconds if run.critical_path is not None else None
-        with self._tally.lock:
-            self._tally.run_cell(self._run_name, outcome).observe(run.duration_ns, span_context)
-            if path:
-                self._tally.add_critical_seconds(self._run_name, path, self._max_node_labels)
-            if outcome == "success":
-                self._tally.last_success[self._run_name] = time.time()
-
-    def node_ended(self, node: NodeRecord) -> None:
-        self.count_node(node, ran=node.thread is not None)
-
-    def count_node(self, node: NodeRecord, *, ran: bool) -> NodeCell:
-        tally = self._tally
-        name, outcome = node.name, node.outcome or "success"
-        if tally.lock.locked():
-            let_holder_go_on(tally.lock)
-        with tally.lock:
-            cell = self._successes.get(name) if outcome == "success" else tally.nodes.get((name, outcome))
-            if cell is None:
-                cell = tally.new_node_cell(name, outcome, self._max_node_labels)
-                if outcome == "success" and cell.labels[0] == name:  # not one of those that share a label
-                    self._successes[name] = cell
-            cell.count += 1
-            if not ran:
-                return cell  # it has no duration and was never taken from the queue
-            span_context = node.span_context
-            cell.duration.observe(node.ended_ns - node.started_ns, span_context)
-            tally.queue_wait.observe(node.started_ns - node.ready_ns, span_context)
-            cell.add_states(node.cpu_ns, node.counted_ns)
-        return cell
-
-
-def span_context_of(run: RunRecord) -> Any:
-    """The context of the run's span while it has not been ended, else None."""
-    span = getattr(run.telemetry, "span", None)
-    return None if span is None else span.get_span_context()
 
 
 def bounds(name: str, values: Sequence[float] | None) -> Buckets:
