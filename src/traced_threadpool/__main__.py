@@ -12,7 +12,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line, or say how to install what it needs."""
     try:
-        from traced_threadpool.cli import commands as cli
+        from traced_threadpool.cli import program as cli
 
         status = cli.main()
     except KeyboardInterrupt:  # while it is imported, which takes a moment

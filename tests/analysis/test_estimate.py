@@ -109,7 +109,7 @@ def test_every_leaf_but_one_is_found_by_estimates_too(cause: Any) -> None:
 
 def _text_of(run: RecordedRun) -> str:
     console = pytest.importorskip("rich.console", reason="needs the extra [report]").Console(width=400)
-    from traced_threadpool.report.text import explanation_text
+    from traced_threadpool.report.terminal import explanation_text
 
     with console.capture() as captured:
         for part in explanation_text(explain(run)):

@@ -482,7 +482,7 @@ def test_a_notebook_stays_small_with_thousands_of_nodes() -> None:
 
 def _printed(run: RecordedRun, **options: Any) -> str:
     console = pytest.importorskip("rich.console", reason="needs the extra [report]")
-    from traced_threadpool.report.text import explanation_text
+    from traced_threadpool.report.terminal import explanation_text
 
     output = io.StringIO()
     terminal = console.Console(file=output, width=120, markup=False, highlight=False, **options)
@@ -494,7 +494,7 @@ def _printed(run: RecordedRun, **options: Any) -> str:
 def test_text_begins_with_the_verdict() -> None:
     """The run in a line, then the findings, then what they rest on, in this order."""
     text = _printed(layered_run())
-    headings = ("etl: ", "1. ", "Critical path", "Where the nodes' time went", "Nodes that took most", "more workers")
+    headings = ("etl: ", "1. ", "Critical path", "Where the nodes' time went", "Slowest nodes", "number of workers")
     places = [text.index(heading) for heading in headings]
     assert places == sorted(places)
 

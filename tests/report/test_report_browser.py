@@ -623,7 +623,7 @@ def _hex(colour: str) -> str:
 
 
 class Stopwatch:
-    """The processor time that the page's own thread takes: others who use the processors are not in it."""
+    """The CPU time that the page's own thread takes: others who use the CPUs are not in it."""
 
     def __init__(self, opened: Opened) -> None:
         self._page = opened.page

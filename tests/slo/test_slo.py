@@ -14,7 +14,7 @@ pytest.importorskip("click", reason="needs the extra [report]")
 pytest.importorskip("rich", reason="needs the extra [report]")
 yaml = pytest.importorskip("yaml", reason="needs the extra [report]")
 
-from traced_threadpool.cli import commands as cli  # noqa: E402  # what it imports may be missing
+from traced_threadpool.cli import program as cli  # noqa: E402  # what it imports may be missing
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is not on PATH (Debian's package `prometheus` has it)"
@@ -109,25 +109,25 @@ def test_names_that_would_break_a_query_are_refused(slo: Slo, option: str, name:
     [
         (["100"], "leaves no error budget"),
         (["100.0%"], "leaves no error budget"),
-        (["0"], "not above 0 and below 100"),
-        (["-1"], "not above 0 and below 100"),
-        (["100.1"], "not above 0 and below 100"),
+        (["0"], "must be above 0 and below 100"),
+        (["-1"], "must be above 0 and below 100"),
+        (["100.1"], "must be above 0 and below 100"),
         (["0.999"], "write 99.900 if a share of 0.999 is meant"),
-        (["nan"], "no percentage"),
-        (["inf"], "no percentage"),
-        (["high"], "no percentage"),
-        (["99", "--latency", "45s"], "the nearest are 30s and 1m"),
-        (["99", "--latency", "2h"], "the nearest is 1h"),
-        (["99", "--latency", "1ms"], "the nearest is 10ms"),
-        (["99", "--latency", "30s", "--buckets", "1,45"], "the nearest are 1s and 45s"),
-        (["99", "--latency", "soon"], "no duration"),
-        (["99", "--latency", "0s"], "no duration"),
+        (["nan"], "not a percentage"),
+        (["inf"], "not a percentage"),
+        (["high"], "not a percentage"),
+        (["99", "--latency", "45s"], "the nearest bounds are 30s and 1m"),
+        (["99", "--latency", "2h"], "the nearest bound is 1h"),
+        (["99", "--latency", "1ms"], "the nearest bound is 10ms"),
+        (["99", "--latency", "30s", "--buckets", "1,45"], "the nearest bounds are 1s and 45s"),
+        (["99", "--latency", "soon"], "not a duration"),
+        (["99", "--latency", "0s"], "not a duration"),
         (["99", "--latency", "30s", "--latency-objective", "100"], "leaves no error budget"),
-        (["99", "--latency-objective", "95"], "--latency, which is not given"),
-        (["99", "--fresh-within", "-1h"], "no duration"),
+        (["99", "--latency-objective", "95"], "--latency-objective needs --latency"),
+        (["99", "--fresh-within", "-1h"], "not a duration"),
         (["99", "--fresh-within", "101000d"], "is longer than 100 years"),
-        (["99", "--buckets", "3,2"], "no list of positive, rising numbers"),
-        (["99", "--buckets", "a"], "no list of positive, rising numbers"),
+        (["99", "--buckets", "3,2"], "not a comma-separated list of positive, increasing seconds"),
+        (["99", "--buckets", "a"], "not a comma-separated list of positive, increasing seconds"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -1,4 +1,4 @@
-"""A run into its length by number of workers, by replay: what more workers would give, and where they stop helping."""
+"""A run into its length by number of workers, by replay: what more workers would gain, and where they stop helping."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.analysis.replay.what_if import MOST_WORKERS, Limit, Scaling, scale
-from traced_threadpool.model.formatting import change, count, duration
+from traced_threadpool.model.formatting import change, count, duration, percent
 from traced_threadpool.model.recorded_run import RecordedRun
 
 LIMITS: Final[dict[Limit, str]] = {
     "gil": "the GIL",
     "cpus": "the CPUs",
     "critical_path": "the critical path",
-    "nodes": "too few nodes at once",
+    "nodes": "too few ready nodes",
     "none": "the number of workers",
 }
 """What keeps a run from being shorter, in words that follow "limited by"."""
@@ -91,13 +91,24 @@ def workers_to_try(run: RecordedRun) -> Sequence[int]:
     return sorted(tried | now)
 
 
+def more_workers(scaling: Scaling) -> str:
+    """What more workers than are enough would gain, of the numbers that were tried; empty where none were."""
+    enough = scaling.enough_workers
+    more = [makespan_ns for workers, makespan_ns in scaling.makespan_ns.items() if workers > enough]
+    if not more or enough not in scaling.makespan_ns:
+        return ""
+    enough_ns = scaling.makespan_ns[enough]
+    if (gained_ns := enough_ns - min(more)) < 0.5:
+        return f"More than {count(enough, 'worker')} would not help: {scaling.reason}."
+    gained = f"{duration(gained_ns)}, {percent(gained_ns, enough_ns)}"
+    return f"More than {count(enough, 'worker')} would gain {gained} at most: {scaling.reason}."
+
+
 def _summary(run: RecordedRun, scaling: Scaling) -> str:
     enough, now = scaling.enough_workers, scaling.recorded_workers
-    if enough > now:
-        gained = change(before_ns=run.duration_ns, after_ns=scaling.makespan_ns[enough])
-        beyond = "" if scaling.limit == "none" else f" More would not help: {scaling.reason}."
-        took = duration(scaling.makespan_ns[enough])
-        return f"{count(enough, 'worker')} instead of {now:,} would take {took}, {gained}.{beyond}"
-    if enough < now:
-        return f"{count(enough, 'worker')} would do as well as {now:,}: {scaling.reason}."
-    return f"More than {count(now, 'worker')} would not help: {scaling.reason}."
+    beyond = more_workers(scaling)
+    if enough == now or enough not in scaling.makespan_ns:
+        return beyond
+    took_ns = scaling.makespan_ns[enough]
+    changed = change(before_ns=run.duration_ns, after_ns=took_ns).replace("none", "no change")
+    return f"{count(enough, 'worker')} instead of {now:,} would take {duration(took_ns)} ({changed}). {beyond}".strip()

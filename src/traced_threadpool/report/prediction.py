@@ -14,7 +14,7 @@ from traced_threadpool.report.curve import Point, points_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is to be different. `workers` empty: as many as recorded."""
+    """What is to be different. `workers` empty: as many as recorded; nothing at all: some fewer and some more."""
 
     workers: tuple[int, ...] = ()
     faster: Mapping[str, float] = field(default_factory=dict)
@@ -50,6 +50,14 @@ class Prediction:
         return points_of(self.scaling)
 
 
+def workers_by_default(now: int) -> tuple[int, ...]:
+    """
+    >>> workers_by_default(4), workers_by_default(1)
+    ((2, 4, 8, 16), (1, 2, 4))
+    """
+    return tuple(sorted({max(1, now // 2), now, 2 * now, 4 * now}))
+
+
 def predict(run: RecordedRun, settings: Settings) -> Prediction:
     """Replay the run with each number of workers.
 
@@ -59,7 +67,7 @@ def predict(run: RecordedRun, settings: Settings) -> Prediction:
     plan = Plan(run)
     scaling = scale(
         run,
-        settings.workers or (plan.workers,),
+        settings.workers or (workers_by_default(plan.workers) if settings == Settings() else (plan.workers,)),
         faster=settings.faster,
         without=settings.without,
         cpus=settings.cpus,

@@ -41,17 +41,17 @@ def expected_gain(finding: Finding, run: RecordedRun) -> str | None:
     if finding.gain_seconds is None or finding.gain_seconds <= 0:
         return None
     gain_ns = finding.gain_seconds * 1e9
-    return f"Gain to expect: {duration(gain_ns)}, {percent(gain_ns, run.duration_ns)} of the run."
+    return f"Expected gain: {duration(gain_ns)}, {percent(gain_ns, run.duration_ns)} of the run."
 
 
 def path_name(name: str) -> str:
     """Where the critical path's time is: a node's name, or what a wait is called.
 
     >>> path_name("load"), path_name("_queue")
-    ('load', 'waiting for a worker')
+    ('load', 'queue wait')
     """
     return {
-        QUEUE: "waiting for a worker",
-        DEPENDENCY: "waiting for inputs that the record does not hold",
+        QUEUE: "queue wait",
+        DEPENDENCY: "inputs that are not in the record",
         OUTSIDE: "outside of nodes",
     }.get(name, name)

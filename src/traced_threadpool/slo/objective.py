@@ -9,9 +9,9 @@ A latency is measured by a histogram, which knows how many runs took less than o
 >>> Objective.parse(run="etl", availability="99.9", latency="45s")
 Traceback (most recent call last):
 ...
-ValueError: a latency of 45s is no bound of hamilton_run_duration_seconds, so that nobody can count the runs below it; \
-the nearest are 30s and 1m. Take one of these, or give the adapter the bound (Metrics(run_duration_buckets=...)) and \
-name its bounds with --buckets
+ValueError: a latency of 45s is not a bucket bound of hamilton_run_duration_seconds, so the runs below it cannot be \
+counted; the nearest bounds are 30s and 1m. Use one of these, or add the bound to the histogram \
+(Metrics(run_duration_buckets=...)) and pass its bounds to --buckets
 """
 
 from __future__ import annotations
@@ -83,19 +83,19 @@ def percentage(text: str) -> Decimal:
     >>> percentage("100")
     Traceback (most recent call last):
     ...
-    ValueError: an objective of 100 % leaves no error budget to burn, and nothing to alert on; write 99.9, say
+    ValueError: an objective of 100 % leaves no error budget, so nothing can alert; write 99.9, for example
     """
     try:
         number = Decimal(text.strip().removesuffix("%").rstrip())
     except InvalidOperation:
         number = Decimal("NaN")
     if not number.is_finite():
-        raise ValueError(f"an objective of {text!r} is no percentage; write 99.9")
+        raise ValueError(f"an objective of {text!r} is not a percentage; write 99.9")
     if number == 100:
-        raise ValueError("an objective of 100 % leaves no error budget to burn, and nothing to alert on; "
-                         "write 99.9, say")  # fmt: skip
+        raise ValueError("an objective of 100 % leaves no error budget, so nothing can alert; "
+                         "write 99.9, for example")  # fmt: skip
     if not 0 < number < 100:
-        raise ValueError(f"an objective of {text} is not above 0 and below 100 percent; write 99.9, say")
+        raise ValueError(f"an objective of {text} must be above 0 and below 100 percent; write 99.9, for example")
     if number < 1:
         raise ValueError(f"an objective of {text} means {number} percent of runs; write {number * 100:f} if a share of "
                          f"{number} is meant")  # fmt: skip
@@ -109,10 +109,10 @@ def seconds(text: str) -> float:
     """
     found = _DURATION.fullmatch(text.strip())
     if found is None or not float(found[1]):
-        raise ValueError(f"{text!r} is no duration; write 500ms, 30s, 2m, 26h or 7d")
+        raise ValueError(f"{text!r} is not a duration; write 500ms, 30s, 2m, 26h or 7d")
     number = float(Decimal(found[1]) * Decimal(str(_UNITS[found[2]])))
     if number > MOST_SECONDS:
-        raise ValueError(f"{text!r} is longer than 100 years, which Prometheus cannot look back twice")
+        raise ValueError(f"{text!r} is longer than 100 years, which Prometheus cannot query")
     return number
 
 
@@ -125,7 +125,7 @@ def bound(text: str, bounds: Sequence[float]) -> float:
                min((each for each in bounds if each > wanted), default=None)]  # fmt: skip
     near = " and ".join(duration(each) for each in nearest if each is not None)
     raise ValueError(
-        f"a latency of {duration(wanted)} is no bound of {names.RUN_DURATION.prometheus}, so that nobody can count the "
-        f"runs below it; the nearest {'are' if ' and ' in near else 'is'} {near}. Take one of these, or give the "
-        "adapter the bound (Metrics(run_duration_buckets=...)) and name its bounds with --buckets"
+        f"a latency of {duration(wanted)} is not a bucket bound of {names.RUN_DURATION.prometheus}, so the runs below "
+        f"it cannot be counted; the nearest {'bounds are' if ' and ' in near else 'bound is'} {near}. Use one of "
+        "these, or add the bound to the histogram (Metrics(run_duration_buckets=...)) and pass its bounds to --buckets"
     )

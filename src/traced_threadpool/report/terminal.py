@@ -1,4 +1,4 @@
-"""An explanation into text for a terminal: the verdict first, then what it rests on.
+"""An explanation for a terminal: the findings first, then what they rest on.
 
 Plain text where the output is no terminal; `rich` decides, and obeys NO_COLOR. Names go in as `Text`, never as
 markup, and without anything that a terminal would obey.
@@ -21,7 +21,7 @@ from traced_threadpool.model.formatting import change, count, duration, one_line
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.model.records import State
 from traced_threadpool.recording.critical_path import OUTSIDE, Step
-from traced_threadpool.report.curve import LIMITS, Curve, Point
+from traced_threadpool.report.curve import LIMITS, Curve, Point, more_workers
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.palette import LOOKS
 from traced_threadpool.report.prediction import Prediction
@@ -74,7 +74,10 @@ def _findings(explanation: Explanation) -> Iterator[RenderableType]:
 
 def _finding(number: int, finding: Finding, run: RecordedRun) -> RenderableType:
     lines: list[RenderableType] = [Text(f"{number}. {one_line(title(finding))}", style=_TONES[tone(finding)])]
-    lines += [_indented(Text(f"- {one_line(each)}")) for each in finding.evidence]
+    bullets = Table.grid()
+    for each in finding.evidence:
+        bullets.add_row("- ", Text(one_line(each)))
+    lines.append(_indented(bullets))
     if finding.advice:
         lines.append(_indented(Text(one_line(finding.advice))))
     gain = expected_gain(finding, run)
@@ -107,7 +110,7 @@ def _path(explanation: Explanation) -> RenderableType:
         table.add_row(
             "", duration(rest), percent(rest, run.duration_ns), Text(f"({left:,} shorter steps)", style="dim")
         )
-    return _section("Critical path: the chain that fills the run from start to end", table)
+    return _section("Critical path, from the start of the run to its end", table)
 
 
 def _step(step: Step, explanation: Explanation) -> Text:
@@ -116,10 +119,10 @@ def _step(step: Step, explanation: Explanation) -> Text:
         return Text(name, style="bold")
     if step.kind == "queue":
         behind = explanation.run.by_key.get(step.behind) if step.behind is not None else None
-        why = f", its worker ran {one_line(behind.name, MAX_NAME)}" if behind is not None else ""
-        return Text(f"{name} waits for a worker{why}", style="yellow")
+        why = f" (worker busy with {one_line(behind.name, MAX_NAME)})" if behind is not None else ""
+        return Text(f"queued {name}{why}", style="yellow")
     if step.kind == "dependency":
-        return Text(f"{name} waits for something that the record does not hold", style="yellow")
+        return Text(f"{name} waits for inputs that are not in the record", style="yellow")
     return Text(path_name(OUTSIDE), style="dim")
 
 
@@ -128,7 +131,7 @@ def _states(explanation: Explanation) -> Iterator[RenderableType]:
     total = sum(node.duration_ns for node in explanation.ran)
     if not states:
         reason = f" ({one_line(run.attribution_reason)})" if run.attribution_reason else ""
-        yield Group("", Text(f"Where the nodes' time went is not in this record{reason}.", style="dim"))
+        yield Group("", Text(f"The record does not tell where the nodes' time went{reason}.", style="dim"))
         return
     table = _table("state", "time", "share", "", left=(0, 3))
     for state, ns in states.items():
@@ -160,12 +163,12 @@ def _slowest(explanation: Explanation) -> RenderableType:
             f"{strongest[0]} {percent(strongest[1], each.duration_ns)}" if strongest and strongest[1] else "-",
             Text(one_line(each.name, MAX_NAME)),
         )
-    return _section(f"Nodes that took most{f' (of {names:,})' if names > SLOWEST else ''}", table)
+    return _section(f"Slowest nodes, by total time{f' ({SLOWEST} of {names:,})' if names > SLOWEST else ''}", table)
 
 
 def _curve(curve: Curve) -> RenderableType:
     table = _predictions(curve.recorded_ns, _telling(curve))
-    return _section("What more workers would give, by replay", table, Text(curve.summary))
+    return _section("Predicted length of the run by number of workers", table, Text(curve.summary))
 
 
 def _telling(curve: Curve) -> Sequence[Point]:
@@ -194,9 +197,8 @@ def prediction_text(prediction: Prediction) -> Iterator[RenderableType]:
     words = prediction.settings.in_words
     heading = f"Predicted by replay{f', {one_line(words)}' if words else ''}"
     yield _section(heading, _predictions(run.duration_ns, prediction.points))
-    most = prediction.points[-1].workers
-    if len(prediction.points) > 1 and scaling.enough_workers < most:
-        yield Text(f"More than {count(scaling.enough_workers, 'worker')} would not help: {scaling.reason}.")
+    if len(prediction.points) > 1 and (beyond := more_workers(scaling)):
+        yield Text(beyond)
     elif scaling.limit != "none":
         yield Text(f"Limited by {LIMITS[scaling.limit]}: {scaling.reason}.")
     for assumption in scaling.assumptions:
@@ -226,7 +228,7 @@ def difference_text(difference: Difference) -> Iterator[RenderableType]:
         if len(parts) > SLOWEST:
             rest = sum(by_ns for _, by_ns in parts[SLOWEST:])
             table.add_row("", "", signed(rest), Text(f"({len(parts) - SLOWEST:,} others)", style="dim"))
-        yield _section("What the change is made of: the critical path, by node", table)
+        yield _section("The change on the critical path, by node", table)
     yield from _changed_nodes(difference)
 
 
@@ -234,7 +236,7 @@ def _changed_nodes(difference: Difference) -> Iterator[RenderableType]:
     nodes = [node for node in difference.nodes if node.kind != "same"]
     nodes.sort(key=lambda node: -abs(node.change_ns))
     if not nodes:
-        yield Group("", "No node got slower or faster by 10 % and 1 ms, and the same nodes ran.")
+        yield Group("", "The same nodes ran, and none became slower or faster by 10 % and 1 ms.")
         return
     mattering = {(node.name, node.inside) for node in difference.mattering}
     table = _table("before", "after", "change", "mostly", "matters", "node", left=(3, 4, 5))

@@ -1,0 +1,47 @@
+"""The arguments and options that several commands share, and the types of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class Integer(click.IntRange):
+    """A range whose name reads well in a sentence."""
+
+    name = "integer"
+
+
+def trace_file(name: str = "file") -> Callable[[Decorated], Decorated]:
+    """A trace; `-` is standard input."""
+    return click.argument(name, type=click.Path(allow_dash=True, path_type=Path))
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def which_run(name: str = "--run", parameter: str = "which", of: str = "FILE") -> Callable[[Decorated], Decorated]:
+    """The run that is meant, of several in a file."""
+    return click.option(
+        name,
+        parameter,
+        metavar="WHICH",
+        default="longest",
+        help=f"The run in {of}: its number (from 1, in order of start), its id or the start of its id, 'last', or "
+        "'longest' (the default).",
+    )
+
+
+def output_file(text: str, *, allow_dash: bool = False) -> Callable[[Decorated], Decorated]:
+    """Where to write."""
+    return click.option("-o", "--output", type=click.Path(path_type=Path, allow_dash=allow_dash), help=text)
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help; the first character keeps click from joining the lines."""
+    return "\n".join(["\b", "Examples:", *(f"  traced-threadpool {line}" for line in lines)])

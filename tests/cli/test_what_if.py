@@ -1,0 +1,99 @@
+"""`what-if`: settings that combine, and settings that make no sense."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.analysis.synthetic_runs import layered_run, write_trace
+
+pytest.importorskip("click", reason="needs the extra [report]")
+pytest.importorskip("rich", reason="needs the extra [report]")
+
+
+from tests.cli.program import RUN, Command
+
+
+def test_what_if_options_combine(command: Command, trace: Path) -> None:
+    """Each number of workers gets a row; making the longest node of the path faster makes the run shorter."""
+    node = max((node for node in RUN.nodes), key=lambda node: node.duration_ns).name
+    text = command(
+        "what-if",
+        trace,
+        "--workers",
+        "8,4",
+        "--faster",
+        f"{node}=4x",
+        "--no-gil",
+        "--cpus",
+        "8",
+        "--priority",
+        "fifo",
+    )
+    assert f"{node} 4x faster, no GIL, 8 CPUs" in text
+    assert re.search(r"^\s*4\s.*-.*\n\s*8\s", text, re.MULTILINE)
+
+
+def test_what_if_as_json(command: Command, trace: Path, tmp_path: Path) -> None:
+    """Nothing changed gives the run as it was; taking a node out is a change."""
+    same = command.json("what-if", trace)
+    assert [point["workers"] for point in same["predictions"]] == [2, 4, 8, 16]
+    assert same["predictions"][1]["makespan"] == pytest.approx(RUN.duration_ns / 1e9, rel=0.02)
+    last = max(RUN.nodes, key=lambda node: node.ended_ns).name
+    less = command.json("what-if", trace, "--without", last, "--workers", "4,64")
+    assert less["settings"] == {"faster": {}, "without": [last], "cpus": None, "gil": True, "priority": None}
+    assert less["predictions"][0]["change"] < 0
+    found = command.json("what-if", trace, "--workers", "8,2,8", "--priority", "critical_path", "--cpus", "9")
+    assert [point["workers"] for point in found["predictions"]] == [2, 8]
+    assert {key: found["settings"][key] for key in ("priority", "cpus")} == {
+        "priority": "critical_path",
+        "cpus": 9,
+    }
+    unknown = write_trace(tmp_path / "unknown.jsonl", layered_run(states=False))
+    assert "note: no states recorded of 60 nodes" in command("what-if", unknown)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--faster", "load"), "'load' is not NODE=FACTOR with a factor above 0, such as parse=2x"),
+        (("--faster", "load=fast"), "'load=fast' is not NODE=FACTOR with a factor above 0"),
+        (("--faster", "load=-1"), "'load=-1' is not NODE=FACTOR with a factor above 0"),
+        (("--faster", "=2x"), "'=2x' is not NODE=FACTOR with a factor above 0"),
+        (("--faster", "load=inf"), "'load=inf' is not NODE=FACTOR with a factor above 0"),
+        (("--faster", f"{RUN.nodes[0].name}=1e-300"), "is 1e-300; it must be 1e-06 at least, a million times slower"),
+        (("--faster", "load=2x,parse=3x"), "'load=2x,parse=3x' names more than one node; repeat --faster for each"),
+        (
+            ("--faster", "load=2x", "--faster", "load=3x"),
+            "'load' is given twice; give it once",
+        ),
+        (("--workers", "four"), "'four' is not a comma-separated list of integers, such as 4,8,16"),
+        (("--workers", "0"), "'0' contains a number below 1; a pool has at least one worker"),
+        (("--workers", "4,,8"), "'4,,8' is not a comma-separated list of integers, such as 4,8,16"),
+        (("--cpus", "0"), "0 is not in the range x>=1"),
+        (("--cpus", "1.5"), "'1.5' is not a valid integer"),
+        (("--priority", "lifo"), "'lifo' is not one of 'fifo', 'critical_path'"),
+        (("--without", "no_such_node"), "no node 'no_such_node' in the record"),
+        (("--sideways",), "No such option"),
+        (("--worker", "4"), "No such option '--worker'. Did you mean '--workers'?"),
+        (
+            ("--faster", "load=2x", "--without", "load"),
+            "'load' is given to both --faster and --without; choose one",
+        ),
+    ],
+)
+def test_settings_that_make_no_sense(command: Command, trace: Path, words: tuple[str, ...], message: str) -> None:
+    """What was found and what to write instead; status 2."""
+    assert message in command("what-if", trace, *words, status=2)
+
+
+@pytest.mark.parametrize("option", ["--faster", "--without"])
+def test_a_name_that_is_nearly_one_is_answered_with_it(command: Command, trace: Path, option: str) -> None:
+    """Both options that take a node's name."""
+    right = RUN.nodes[0].name
+    wrong = right.replace("_", "-")
+    message = command("what-if", trace, option, f"{wrong}=2x" if option == "--faster" else wrong, status=2)
+    assert f"no node {wrong!r} in the record; did you mean" in message
+    assert repr(right) in message
