@@ -27,7 +27,7 @@ LOWER |= {"telemetry", "telemetry/tracing", "telemetry/metrics"}
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "model": set(),
-    "engine/backends": MODEL,
+    "engine/backends": MODEL | {"_version"},  # a worker must have the same version
     "engine": MODEL | {"engine/backends"},
     "waits": MODEL,
     "telemetry": MODEL,

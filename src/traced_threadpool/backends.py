@@ -1,0 +1,17 @@
+"""Where nodes can run besides the adapter's own threads.
+
+>>> from traced_threadpool.backends import Processes
+>>> Processes(max_workers=2).max_workers
+2
+"""
+
+from traced_threadpool.engine.backends.errors import (
+    NotPicklable,
+    RemoteError,
+    RemoteTraceback,
+    WorkerCrashed,
+    WorkerSetupError,
+)
+from traced_threadpool.engine.backends.processes import Processes
+
+__all__ = ["NotPicklable", "Processes", "RemoteError", "RemoteTraceback", "WorkerCrashed", "WorkerSetupError"]

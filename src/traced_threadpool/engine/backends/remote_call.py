@@ -1,0 +1,212 @@
+"""The far side of a call: bytes in, the node's function run, bytes out. For worker processes and clusters alike.
+
+Needs the standard library, OpenTelemetry's API and, for results, cloudpickle; not Hamilton.
+
+The function runs under what came with it: the trace context and baggage of the node's span, and those of the caller's
+context variables that can be sent.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import pickle
+import platform
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import GeneratorType, TracebackType
+from typing import Any, Final
+
+from opentelemetry import context as otel_context
+from opentelemetry import propagate
+
+from traced_threadpool._version import __version__
+from traced_threadpool.engine.backends.errors import RemoteError, RemoteTraceback, set_cause
+from traced_threadpool.engine.backends.pickling import (
+    Pickled,
+    context_variable,
+    dump,
+    dump_result,
+    dump_whole,
+    locate,
+)
+
+VERSIONS: Final = {
+    "Python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+    "traced_threadpool": __version__,
+}
+"""What both sides must have the same of: functions travel as bytecode, and the two speak to each other."""
+
+_OWN_VARIABLES: Final = ("traced_threadpool.", "opentelemetry.")
+"""Packages whose context variables are not sent: the context of traces and baggage travels as W3C headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent with a node's function and arguments. Of plain types alone.
+
+    `variables` are context variables: module, attribute, the pickled value.
+    """
+
+    node: str
+    run_id: str | None
+    task_id: str | None
+    headers: Mapping[str, str]
+    variables: tuple[tuple[str, str, bytes], ...]
+    log_level: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a call went, by the clock of the process that ran it. `runqueue_ns` is None where it is not known."""
+
+    received_ns: int
+    started_ns: int
+    ended_ns: int
+    cpu_ns: int
+    runqueue_ns: int | None
+    pid: int
+    host: str
+    raised: tuple[str, str, str] | None = None  # type, message, traceback
+
+
+def variables_of(context: contextvars.Context) -> tuple[tuple[tuple[str, str, bytes], ...], list[str]]:
+    """The context variables that can be sent, and the names of those that cannot."""
+    sent: list[tuple[str, str, bytes]] = []
+    left: list[str] = []
+    for variable, value in context.items():
+        try:
+            module, attribute = locate(variable)
+            if not module.startswith(_OWN_VARIABLES):
+                sent.append((module, attribute, dump_whole(value)))
+        except Exception:  # whatever its value raises when it is pickled
+            left.append(variable.name)
+    return tuple(sent), left
+
+
+def perform(request: Request, call: Pickled, received_ns: int) -> tuple[Report, Pickled]:
+    """Runs one call. Never raises, whatever the function does: what it raised is in the answer."""
+    context = contextvars.copy_context()
+    clocks = _Clocks(received_ns)
+    try:
+        result: Pickled = context.run(_call, request, call, clocks)
+        return clocks.report(), result
+    except BaseException as error:
+        clocks.stop()
+        answer, described = packed(error)
+        return clocks.report(described), answer
+
+
+def _call(request: Request, call: Pickled, clocks: _Clocks) -> Pickled:
+    for module, attribute, value in request.variables:
+        context_variable(module, attribute).set(pickle.loads(value))
+    if request.headers:
+        otel_context.attach(propagate.extract(request.headers))
+    function, arguments = call.load()
+    clocks.start()
+    try:
+        result = function(**arguments)
+        if isinstance(result, GeneratorType):  # a `Parallelizable`'s: it cannot be sent as it is
+            result = list(result)
+    finally:
+        clocks.stop()
+    return dump_result(request.node, result)
+
+
+class _Clocks:
+    """Reads the clock, this thread's CPU time and its run-queue delay at both ends of the function."""
+
+    def __init__(self, received_ns: int) -> None:
+        self._received_ns = received_ns
+        self._started_ns = self._ended_ns = self._cpu_ns = 0
+        self._delay_ns: int | None = None
+
+    def start(self) -> None:
+        self._delay_ns = run_queue_delay_ns()
+        self._cpu_ns = -time.thread_time_ns()
+        self._started_ns = time.monotonic_ns()
+
+    def stop(self) -> None:
+        if not self._started_ns or self._ended_ns:
+            return
+        self._cpu_ns += time.thread_time_ns()
+        self._ended_ns = time.monotonic_ns()
+        now_ns = run_queue_delay_ns()
+        self._delay_ns = None if now_ns is None or self._delay_ns is None else now_ns - self._delay_ns
+
+    def report(self, raised: tuple[str, str, str] | None = None) -> Report:
+        return Report(
+            received_ns=self._received_ns,
+            started_ns=self._started_ns,
+            ended_ns=self._ended_ns,
+            cpu_ns=max(0, self._cpu_ns),
+            runqueue_ns=self._delay_ns,
+            pid=os.getpid(),
+            host=platform.node(),
+            raised=raised,
+        )
+
+
+def run_queue_delay_ns(proc: Path = Path("/proc")) -> int | None:
+    """How long the calling thread has waited for a CPU in its life; None where the kernel does not tell."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return int((proc / "self" / "task" / str(threading.get_native_id()) / "schedstat").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def packed(error: BaseException) -> tuple[Pickled, tuple[str, str, str]]:
+    """An exception as bytes that the other side can read for certain; and its type, message and traceback."""
+    described = _described(error)
+    try:
+        answer = dump(error)
+        copy = answer.load()  # many exceptions can be pickled, and not unpickled
+        if type(copy) is type(error):
+            return answer, described
+    except Exception:  # said by what is sent instead
+        pass
+    return dump(RemoteError(*described)), described
+
+
+def _described(error: BaseException) -> tuple[str, str, str]:
+    kind = type(error)
+    try:
+        message = str(error)
+    except Exception:  # its own `__str__`
+        message = ""
+    try:
+        text = "".join(traceback.format_exception(kind, error, _without_own_frames(error.__traceback__)))
+    except Exception:  # likewise, or of one of its causes
+        text = "".join(traceback.format_tb(error.__traceback__))
+    return f"{kind.__module__}.{kind.__qualname__}", message, text
+
+
+def _without_own_frames(found: TracebackType | None) -> TracebackType | None:
+    while found is not None and found.tb_frame.f_code.co_filename == __file__:
+        found = found.tb_next
+    return found
+
+
+def value_of(report: Report, answer: Pickled) -> Any:
+    """The near side of `perform`: the function's value.
+
+    Raises what the function raised, with the remote traceback as its cause.
+    """
+    if report.raised is None:
+        return answer.load()
+    type_name, message, text = report.raised
+    try:
+        error = answer.load()
+    except Exception:  # its module is here in another version, or not at all
+        error = None
+    if not isinstance(error, BaseException):
+        error = RemoteError(type_name, message, text)
+    set_cause(error, RemoteTraceback(text))
+    raise error
