@@ -252,7 +252,10 @@ class Spawner:
             child.stdin.write(len(shared).to_bytes(4, "little") + shared)
             child.stdin.flush()
         with self._lock:
-            self._children = {each for each in self._children if each.poll() is None} | {child}
+            ended = {each for each in self._children if each.poll() is not None}
+            self._children = self._children - ended | {child}
+        for each in ended:
+            _close_stdin(each)
         return _Spawned(child)
 
     def close(self) -> None:
@@ -265,9 +268,7 @@ class Spawner:
             except subprocess.TimeoutExpired:
                 _Spawned(child).kill()
                 child.wait()
-            if child.stdin is not None:
-                with contextlib.suppress(OSError):
-                    child.stdin.close()
+            _close_stdin(child)
 
     def forget(self) -> None:
         for child in self._children:
@@ -276,6 +277,12 @@ class Spawner:
                 os.close(child.stdin.fileno())
         self._lock = threading.Lock()
         self._children = set()
+
+
+def _close_stdin(child: subprocess.Popen[bytes]) -> None:
+    if child.stdin is not None:
+        with contextlib.suppress(OSError):
+            child.stdin.close()
 
 
 class _Spawned:

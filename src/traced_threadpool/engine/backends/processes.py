@@ -45,6 +45,9 @@ logger = logging.getLogger("traced_threadpool")
 
 IDLE_SECONDS: Final = 60.0
 CANCEL_GRACE_SECONDS: Final = 1.0
+MAX_ATTEMPTS: Final = 3
+"""To how many workers a call is sent that end before they have it."""
+
 PRELOADED: Final = ("numpy", "pandas", "hamilton.function_modifiers")
 """What workers have imported before their first node, where the program has imported it too: it takes a second."""
 
@@ -179,12 +182,18 @@ class Processes:
     def _exchange(
         self, call: Call, running: _Worker, request: Request, pickled: Pickled, timing: Timing
     ) -> tuple[Report, Pickled] | None:
-        """Sends the call and waits for the answer. None where the worker was about to leave, and never had it."""
+        """Sends the call and waits for the answer. None where the worker never had it."""
         reusable = False
         try:
             timing.attempts += 1
             timing.worker_pid = running.pid
-            timing.sent_bytes = running.channel.send(worker.CALL, request, pickled)
+            try:
+                timing.sent_bytes = running.channel.send(worker.CALL, request, pickled)
+            except Closed:
+                # It ended before it had all of the call, so it cannot have run it: the call goes to another worker.
+                if timing.attempts < MAX_ATTEMPTS and call not in self._cancelled:
+                    return None
+                raise
             while True:
                 kind, head, result, _, size = running.channel.receive()
                 if kind == worker.RESULT:
@@ -193,7 +202,7 @@ class Processes:
                     reusable = not last
                     return report, result  # type: ignore[return-value]  # such a message has one
                 if kind == worker.LEAVING:
-                    timing.attempts -= 1
+                    timing.attempts -= 1  # it reads nothing after that
                     return None
                 _deliver(kind, head, call)
         except Closed:

@@ -165,14 +165,31 @@ def run_queue_delay_ns(proc: Path = Path("/proc")) -> int | None:
 def packed(error: BaseException) -> tuple[Pickled, tuple[str, str, str]]:
     """An exception as bytes that the other side can read for certain; and its type, message and traceback."""
     described = _described(error)
-    try:
-        answer = dump(error)
-        copy = answer.load()  # many exceptions can be pickled, and not unpickled
-        if type(copy) is type(error):
-            return answer, described
-    except Exception:  # said by what is sent instead
-        pass
+    for sent in (error, _Parts(error)):  # many exceptions can be pickled, and not unpickled
+        try:
+            answer = dump(sent)
+            copy = answer.load()
+            if type(copy) is type(error) and str(copy) == described[1]:
+                return answer, described
+        except Exception:  # said by what is sent instead
+            continue
     return dump(RemoteError(*described)), described
+
+
+class _Parts:
+    """Pickles an exception so that it is made again without `__init__`, whose arguments nobody knows any more."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_parts, (type(self._error), self._error.args, vars(self._error))
+
+
+def _from_parts(kind: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)  # a frozen dataclass lets nobody assign
+    return error
 
 
 def _described(error: BaseException) -> tuple[str, str, str]:
