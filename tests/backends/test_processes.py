@@ -282,7 +282,7 @@ def test_log_records_are_handled_here(two: Processes, caplog: pytest.LogCaptureF
     records = [record for record in caplog.records if record.name == "shop.orders"]
     assert [record.getMessage() for record in records] == ["sold 3 of apples", "failed"]
     first: Any = records[0]
-    assert (first.hamilton_node, first.hamilton_run_id, first.customer) == ("node", "run-1", "acme")
+    assert (first.node, first.run_id, first.customer) == ("node", "run-1", "acme")
     assert first.process != os.getpid()
     assert "ValueError: bad" in (records[1].exc_text or "")
 

@@ -8,7 +8,6 @@ talks to the worker.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import contextvars
 import logging
 import os
@@ -20,26 +19,31 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from opentelemetry import propagate
 
 from traced_threadpool.engine.backends import remote_call, worker
+from traced_threadpool.engine.backends.answers import crash, deliver, fill, setup_error
 from traced_threadpool.engine.backends.base import Call, Timing
 from traced_threadpool.engine.backends.channel import Channel, Closed
 from traced_threadpool.engine.backends.errors import (
     NotPicklable,
-    RemoteTraceback,
-    WorkerCrashed,
     WorkerSetupError,
-    set_cause,
 )
 from traced_threadpool.engine.backends.launch import Launcher, Process, launcher_for
 from traced_threadpool.engine.backends.pickling import Pickled, dump, dump_call, pickler_class
+from traced_threadpool.engine.backends.process_options import (
+    StartMethod,
+    checked_count,
+    checked_env,
+    checked_method,
+    checked_seconds,
+)
 from traced_threadpool.engine.backends.remote_call import Report, Request
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
-from traced_threadpool.model.records import STATES, processors
+from traced_threadpool.model.records import processors
 
 logger = logging.getLogger("traced_threadpool")
 
@@ -50,9 +54,6 @@ MAX_ATTEMPTS: Final = 3
 
 PRELOADED: Final = ("numpy", "pandas", "hamilton.function_modifiers")
 """What workers have imported before their first node, where the program has imported it too: it takes a second."""
-
-StartMethod = Literal["forkserver", "spawn"]
-DEFAULT_METHOD: Final[StartMethod] = "forkserver" if sys.platform.startswith(("linux", "freebsd")) else "spawn"
 
 
 class Processes:
@@ -89,21 +90,21 @@ class Processes:
         idle_seconds: float = IDLE_SECONDS,
         cancel_grace_seconds: float = CANCEL_GRACE_SECONDS,
     ) -> None:
-        self._max_workers = processors() if max_workers is None else _checked_count("max_workers", max_workers)
-        self._method = _checked_method(start_method)
+        self._max_workers = processors() if max_workers is None else checked_count("max_workers", max_workers)
+        self._method = checked_method(start_method)
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a function, not {initializer!r}")
         self._initializer = initializer
         self._initargs = tuple(initargs)
         self._max_tasks = (
-            None if max_tasks_per_worker is None else _checked_count("max_tasks_per_worker", max_tasks_per_worker)
+            None if max_tasks_per_worker is None else checked_count("max_tasks_per_worker", max_tasks_per_worker)
         )
-        self._env = _checked_env(env)
+        self._env = checked_env(env)
         if isinstance(preload, str):
             raise TypeError(f"preload must be a list of names of modules, such as [{preload!r}], not a string")
         self._preload = tuple(preload)
-        self._idle_seconds = _checked_seconds("idle_seconds", idle_seconds)
-        self._grace_seconds = _checked_seconds("cancel_grace_seconds", cancel_grace_seconds)
+        self._idle_seconds = checked_seconds("idle_seconds", idle_seconds)
+        self._grace_seconds = checked_seconds("cancel_grace_seconds", cancel_grace_seconds)
         pickler_class()
         self._variables_left: set[str] = set()
         self._reset()
@@ -159,7 +160,7 @@ class Processes:
         try:
             return remote_call.value_of(report, result)
         finally:
-            _fill(timing, report, began_ns)
+            fill(timing, report, began_ns)
 
     def _request(self, call: Call) -> Request:
         record = call.record
@@ -204,12 +205,12 @@ class Processes:
                 if kind == worker.LEAVING:
                     timing.attempts -= 1  # it reads nothing after that
                     return None
-                _deliver(kind, head, call)
+                deliver(kind, head, call)
         except Closed:
             code = running.process.exit_code()
             if call in self._cancelled:
                 raise CancelledError(f"node {request.node!r} was cancelled; its worker process was ended") from None
-            raise _crash(request.node, running.pid, code) from None
+            raise crash(request.node, running.pid, code) from None
         finally:
             self._release(running, reusable=reusable)
 
@@ -262,8 +263,8 @@ class Processes:
                     started.pid = head
                     return started
                 if kind == worker.SETUP_FAILED:
-                    raise _setup_error(node, head, answer)
-                _deliver(kind, head, call)
+                    raise setup_error(node, head, answer)
+                deliver(kind, head, call)
         except BaseException as error:
             channel.close()
             if process is not None:
@@ -407,93 +408,6 @@ def _readable(descriptor: int) -> bool:
         poll.register(descriptor, select.POLLIN)
         return bool(poll.poll(0))
     return bool(select.select([descriptor], [], [], 0)[0])
-
-
-def _deliver(kind: int, head: Any, call: Call) -> None:
-    """What a worker has logged or printed, as if it had been here."""
-    try:
-        if kind == worker.LOG:
-            record = logging.makeLogRecord(head)
-            record.hamilton_node, record.hamilton_run_id = call.record.name, call.record.run_id
-            own = logging.getLogger(record.name)
-            if own.isEnabledFor(record.levelno):
-                own.handle(record)
-        elif kind == worker.PRINTED:
-            name, text = head
-            stream = getattr(sys, name)
-            if stream is not None:
-                stream.write(text)
-    except Exception:  # a handler's or a stream's own failure is not the node's
-        logger.debug("what a worker process had to say could not be delivered", exc_info=True)
-
-
-def _crash(node: str, pid: int, code: int | None) -> WorkerCrashed:
-    if code is not None and code < 0:
-        return WorkerCrashed(node, pid, signal=-code)
-    return WorkerCrashed(node, pid, exitcode=code)
-
-
-def _setup_error(node: str, described: Any, answer: Pickled | None) -> WorkerSetupError:
-    if answer is None:
-        return WorkerSetupError(f"no worker process can run node {node!r}: {described}")
-    type_name, message, text = described
-    error = WorkerSetupError(f"no worker process can run node {node!r}: its initializer raised {type_name}: {message}")
-    with contextlib.suppress(Exception):
-        cause = answer.load()
-        if isinstance(cause, BaseException):
-            set_cause(cause, RemoteTraceback(text))
-            set_cause(error, cause)
-    return error
-
-
-def _fill(timing: Timing, report: Report, began_ns: int) -> None:
-    timing.worker_pid, timing.worker_host = report.pid, report.host
-    timing.started_ns, timing.ended_ns = report.started_ns, report.ended_ns
-    function_ns = max(0, report.ended_ns - report.started_ns)
-    timing.cpu_ns = min(report.cpu_ns, function_ns)
-    delay_ns = min(report.runqueue_ns or 0, function_ns - timing.cpu_ns)
-    known = {"cpu": timing.cpu_ns, "runqueue": delay_ns, "other": function_ns - timing.cpu_ns - delay_ns}
-    timing.state_ns = tuple(known.get(state, 0) for state in STATES)
-    timing.transfer_ns = max(0, time.monotonic_ns() - began_ns - timing.remote_queue_ns - function_ns)
-
-
-def _checked_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be greater than 0, not {value}")
-    return value
-
-
-def _checked_seconds(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not 0 <= value < threading.TIMEOUT_MAX:
-        raise ValueError(f"{name} must be 0 or more seconds, not {value!r}")
-    return float(value)
-
-
-def _checked_method(value: Any) -> StartMethod:
-    if value is None:
-        return DEFAULT_METHOD
-    if value == "fork":
-        raise ValueError(
-            "start_method='fork' is not supported: a fork copies the locks that other threads of this process hold, "
-            "and with a thread pool at work the child hangs on one of them; use 'forkserver' or 'spawn'"
-        )
-    if value not in ("forkserver", "spawn"):
-        raise ValueError(f"start_method must be 'forkserver' or 'spawn', not {value!r}")
-    if value == "forkserver" and not hasattr(os, "fork"):
-        raise ValueError("start_method='forkserver' needs a platform that can fork; use 'spawn'")
-    return value  # type: ignore[no-any-return]
-
-
-def _checked_env(value: Any) -> dict[str, str]:
-    env = dict(value or {})
-    for name, text in env.items():
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise TypeError(f"env must map strings to strings; the value of {name!r} is a {type(text).__name__}")
-    return env
 
 
 _all: weakref.WeakSet[Processes] = weakref.WeakSet()
