@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from traced_threadpool.adapter import FutureAdapter
     from traced_threadpool.engine.pool import PoolSnapshot
     from traced_threadpool.options import Attribution, Metrics, Tracing
+    from traced_threadpool.placement import run_on
     from traced_threadpool.telemetry.export.setup import TelemetrySetup, setup_telemetry
     from traced_threadpool.telemetry.metrics.pushgateway import push_metrics
 
@@ -33,6 +34,7 @@ __all__ = [
     "Tracing",
     "__version__",
     "push_metrics",
+    "run_on",
     "setup_telemetry",
 ]
 
@@ -44,6 +46,7 @@ _HOMES: Final = {
     "TelemetrySetup": "telemetry.export.setup",
     "Tracing": "options",
     "push_metrics": "telemetry.metrics.pushgateway",
+    "run_on": "placement",
     "setup_telemetry": "telemetry.export.setup",
 }
 

@@ -45,18 +45,29 @@ MAY_IMPORT: dict[str, set[str]] = {
     "slo": {"telemetry"},
     "live": MODEL | {"_version"},
     "backends": {"engine/backends"},
-    "options": LOWER,
+    "placement": MODEL,
+    "options": LOWER | {"placement"},
     "hamilton_graph": LOWER,
     "run_registry": LOWER,
-    "assembly": LOWER | {"live", "options", "hamilton_graph", "run_registry", "report"},
+    "assembly": LOWER | {"live", "options", "placement", "hamilton_graph", "run_registry", "report"},
     "hamilton_hooks": LOWER | {"assembly", "hamilton_graph"},
-    "adapter": LOWER | {"live", "assembly", "hamilton_graph", "hamilton_hooks", "options"},
+    "adapter": LOWER | {"live", "placement", "assembly", "hamilton_graph", "hamilton_hooks", "options"},
     "demo": {"adapter", "telemetry/export"},
     "cli": MODEL | ANALYSIS | {"_version", "demo", "engine", "report", "slo", "telemetry"},
     "__main__": {"cli"},
     # The package says who shows a recorded run in a notebook, since `model` may not know.
     "__init__": MODEL
-    | {"_version", "adapter", "engine", "live", "options", "report", "telemetry/export", "telemetry/metrics"},
+    | {
+        "_version",
+        "adapter",
+        "engine",
+        "live",
+        "options",
+        "placement",
+        "report",
+        "telemetry/export",
+        "telemetry/metrics",
+    },
 }
 
 

@@ -17,7 +17,7 @@ from tests.house.layers import (
     reachable_from,
 )
 
-HAMILTON_IS_KNOWN_IN = {"adapter.py", "demo.py", "hamilton_graph.py", "hamilton_hooks.py"}
+HAMILTON_IS_KNOWN_IN = {"adapter.py", "demo.py", "hamilton_graph.py", "hamilton_hooks.py", "placement.py"}
 EXTRAS = (
     "click",
     "google",
