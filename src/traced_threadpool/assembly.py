@@ -91,7 +91,6 @@ class Assembly:
             store.add_source(self._source)
             if self._waits is not None:
                 store.show_waits(waits)
-        weakref.finalize(self, _end_open_runs, self.pool).atexit = False  # `_at_exit` does it, in its turn
         _assemblies.add(self)
 
     # Parts
@@ -187,6 +186,17 @@ class Assembly:
             self.pool.end_runs(cancel_pending=True)
             self.flush()
 
+    def __del__(self) -> None:
+        """Nobody has the adapter any more, so no run of its gets another node.
+
+        This may come in the middle of anything, on a thread that holds the pool's lock: so runs are ended on a thread
+        of their own, where there are any.
+        """
+        pool: Pool | None = self.__dict__.get("pool")  # None: what it was told was refused
+        if pool is not None and pool.has_runs:
+            with contextlib.suppress(RuntimeError):  # no thread can be started, or the interpreter is at its end
+                threading.Thread(target=pool.end_runs, name="traced-threadpool-end", daemon=True).start()
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(NO_PICKLE)
 
@@ -218,19 +228,7 @@ def _tell_path(run: RunRecord, recording: Recording) -> None:
     run.critical_path = lambda: recording.path
 
 
-# What is open is ended
-
-
-def _end_open_runs(pool: Pool) -> None:
-    """Nobody has the adapter any more, so no run of its gets another node.
-
-    This may come in the middle of anything, on a thread that holds the pool's lock: so on a thread of its own, and only
-    where there is something to end.
-    """
-    if pool.has_runs:
-        with contextlib.suppress(RuntimeError):  # no thread can be started, or the interpreter is at its end
-            threading.Thread(target=pool.end_runs, name="traced-threadpool-end", daemon=True).start()
-
+# What is open when the program ends
 
 _assemblies: Final[weakref.WeakSet[Assembly]] = weakref.WeakSet()
 _exit_lock: Final = threading.Lock()

@@ -53,6 +53,8 @@ class RunRegistry:
         if run is None:
             return self.started.get(run_id)  # another thread may have started it just now
         self._pool.open_run(run)
+        if run.record is not None:
+            run.record.graph = None  # whoever wants it has it: a future that is kept keeps no driver
         self.started[run_id] = run
         self._announced.pop(run_id, None)
         return run

@@ -19,7 +19,7 @@ from hamilton import base
 from hamilton.io.materialization import to
 
 import traced_threadpool
-from tests.contract.both_adapters import ITEMS, RIGHT, AdapterClass, Sorted, one, outcome_of, run, total, two
+from tests.contract.shared import ITEMS, RIGHT, AdapterClass, Sorted, one, outcome_of, run, total, two
 from tests.dags import PATIENCE, Held, Stage, driver_of, submit, wait_for
 
 # Arguments

@@ -17,7 +17,7 @@ from hamilton.lifecycle import base as lifecycle_base
 from hamilton.plugins import h_threadpool
 
 import traced_threadpool
-from tests.contract.both_adapters import RIGHT, AdapterClass, module, one
+from tests.contract.shared import RIGHT, AdapterClass, module, one
 from tests.dags import PATIENCE, Held, Stage, driver_of, eventually, submit, wait_for
 
 

@@ -15,7 +15,7 @@ from hamilton.lifecycle import base as lifecycle_base
 from hamilton.plugins import h_threadpool
 
 import traced_threadpool
-from tests.contract.both_adapters import ITEMS, RIGHT, AdapterClass, Sorted, run
+from tests.contract.shared import ITEMS, RIGHT, AdapterClass, Sorted, run
 from tests.dags import PATIENCE, Stage, submit
 
 

@@ -779,7 +779,7 @@ class Pool:
         with self._lock:
             runs = [run for run in self._runs if run.record is not None]
         for run in runs:
-            if cancel_pending:
+            if cancel_pending and run.pending:
                 self.cancel_run(run)
             self.close_run(run)
 

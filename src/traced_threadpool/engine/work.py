@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from traced_threadpool.engine.scheduler import NEW, RUNNING, RunQueue, Task
 from traced_threadpool.model.concurrency import STORES_IN_ORDER
@@ -35,6 +35,9 @@ def closed_error() -> RuntimeError:
     """What using a closed adapter raises."""
     return RuntimeError("this FutureAdapter is closed and takes no new work; make a new one")
 
+
+MOST_CAUSES: Final = 16
+"""How far an exception is followed to what it was raised from."""
 
 current_work: contextvars.ContextVar[Work | None] = contextvars.ContextVar(
     "traced_threadpool_current_work", default=None
@@ -91,11 +94,18 @@ class Run(RunQueue):
         self.stopped = False  # nothing that has not started may start
 
     def raised(self, error: BaseException) -> bool:
-        """Whether this came from one of the run's nodes: it raised it, was cancelled, or what it waits for was."""
+        """Whether this came from one of the run's nodes: it raised it, or what it was raised from; or was cancelled."""
         if isinstance(error, CancelledError) and self.cancelled:
             return True
-        failure = None if self.failure is None else self.failure.error
-        return error is failure or any(each is error for each in self.errors)
+        known = [*self.errors, *(() if self.failure is None else (self.failure.error,))]
+        step: BaseException | None = error
+        for _ in range(MOST_CAUSES):
+            if step is None:
+                break
+            if any(each is step for each in known):
+                return True
+            step = (step.__cause__ or step.__context__) if isinstance(step, Exception) else None
+        return False
 
 
 class Work(Task):

@@ -1,0 +1,179 @@
+"""Hooks, caching, graceful errors and validators beside the adapter. On both adapters."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hamilton import driver, lifecycle
+from hamilton.lifecycle.default import FunctionInputOutputTypeChecker, GracefulErrorAdapter
+
+from tests.contract.shared import (
+    MakeAdapter,
+)
+from tests.dags import (
+    driver_of,
+)
+
+
+class Recorder(lifecycle.NodeExecutionHook):
+    """What a progress bar or a tracker sees: each call, and the thread that it came in."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str, threading.Thread]] = []
+
+    def run_before_node_execution(self, *, node_name: str, **future_kwargs: Any) -> None:
+        self.calls.append(("before", node_name, threading.current_thread()))
+
+    def run_after_node_execution(self, *, node_name: str, success: bool, **future_kwargs: Any) -> None:
+        self.calls.append(("after" if success else "failed", node_name, threading.current_thread()))
+
+
+def test_hooks_run_in_the_worker_around_the_function(make_adapter: MakeAdapter) -> None:
+    """Before and after, all in the thread of the function, which is not the caller's."""
+    hook = Recorder()
+
+    def node() -> int:
+        hook.calls.append(("call", "node", threading.current_thread()))
+        return 1
+
+    driver_of(make_adapter(2), node, others=[hook]).execute(["node"])
+    assert [(what, name) for what, name, _ in hook.calls] == [("before", "node"), ("call", "node"), ("after", "node")]
+    (thread,) = {thread for *_, thread in hook.calls}
+    assert thread is not threading.current_thread()
+
+
+def test_hooks_of_a_failing_node(make_adapter: MakeAdapter) -> None:
+    """They are told of the failure, and nothing of the nodes that never run."""
+    hook = Recorder()
+
+    def bad() -> int:
+        raise ValueError("bad")
+
+    def below(bad: int) -> int:
+        return bad
+
+    with pytest.raises(ValueError, match="bad"):
+        driver_of(make_adapter(2), bad, below, others=[hook]).execute(["below"])
+    assert [(what, name) for what, name, _ in hook.calls] == [("before", "bad"), ("failed", "bad")]
+
+
+def test_a_failing_hook_fails_the_node(make_adapter: MakeAdapter) -> None:
+    """With the hook's exception, and the function is not called."""
+    error = ValueError("hook")
+
+    class Failing(lifecycle.NodeExecutionHook):
+        def run_before_node_execution(self, **future_kwargs: Any) -> None:
+            raise error
+
+        def run_after_node_execution(self, **future_kwargs: Any) -> None:
+            pass
+
+    called: list[int] = []
+
+    def node() -> int:
+        called.append(1)
+        return 1
+
+    with pytest.raises(ValueError, match="hook") as raised:
+        driver_of(make_adapter(1), node, others=[Failing()]).execute(["node"])
+    assert raised.value is error
+    assert not called
+
+
+def test_graph_hooks_come_before_and_after_the_nodes(make_adapter: MakeAdapter) -> None:
+    """When a run's hook is called after the graph, its outputs are there as values."""
+    seen: list[Any] = []
+
+    class Hook(lifecycle.GraphExecutionHook):
+        def run_before_graph_execution(self, **future_kwargs: Any) -> None:
+            seen.append("before")
+
+        def run_after_graph_execution(self, *, results: Any, success: bool, **future_kwargs: Any) -> None:
+            seen.append((results, success))
+
+    def node() -> int:
+        seen.append("node")
+        return 1
+
+    driver_of(make_adapter(1), node, others=[Hook()]).execute(["node"])
+    assert seen == ["before", "node", ({"node": 1}, True)]
+
+
+def test_a_run_goes_on_after_one_whose_graph_hook_raised(make_adapter: MakeAdapter) -> None:
+    """Another adapter's hook that raises before the first node costs that run, and no other."""
+    error = ValueError("hook")
+
+    class Failing(lifecycle.GraphExecutionHook):
+        def run_before_graph_execution(self, **future_kwargs: Any) -> None:
+            raise error
+
+        def run_after_graph_execution(self, **future_kwargs: Any) -> None:
+            pass
+
+    def node() -> int:
+        return 1
+
+    adapter = make_adapter(1)
+    with pytest.raises(ValueError, match="hook") as raised:
+        driver_of(adapter, node, others=[Failing()]).execute(["node"])
+    assert raised.value is error
+    assert driver_of(adapter, node).execute(["node"]) == {"node": 1}
+
+
+def test_graceful_error_adapter(make_adapter: MakeAdapter) -> None:
+    """A failing node and what is below it give the sentinel; the rest gives its values."""
+
+    def bad() -> int:
+        raise ValueError("bad")
+
+    def below(bad: int) -> int:
+        return bad
+
+    def good() -> int:
+        return 1
+
+    graceful = GracefulErrorAdapter(error_to_catch=ValueError, sentinel_value=None)
+    result = driver_of(make_adapter(2), bad, below, good, others=[graceful]).execute(["below", "good"])
+    assert result == {"below": None, "good": 1}
+
+
+def test_type_checking_hook_sees_values(make_adapter: MakeAdapter) -> None:
+    """Hamilton's own checker of inputs and outputs meets no futures."""
+
+    def one() -> int:
+        return 1
+
+    def two(one: int) -> str:
+        return 2  # type: ignore[return-value]
+
+    with pytest.raises(TypeError, match="two"):
+        driver_of(make_adapter(1), one, two, others=[FunctionInputOutputTypeChecker()]).execute(["two"])
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Hamilton's store leaves its SQLite connection open
+def test_caching(make_adapter: MakeAdapter, tmp_path: Path) -> None:
+    """Hamilton's cache: a second run calls no function, another input calls what depends on it."""
+    calls: list[str] = []
+
+    def doubled(number: int) -> int:
+        calls.append("doubled")
+        return number * 2
+
+    def report(doubled: int) -> str:
+        calls.append("report")
+        return f"it is {doubled}"
+
+    def cached_driver() -> driver.Driver:
+        module = driver_of(make_adapter(2), doubled, report).graph_modules[0]
+        builder = driver.Builder().with_modules(module).with_adapters(make_adapter(2))  # type: ignore[no-untyped-call]
+        return builder.with_cache(path=tmp_path).build()
+
+    runs = cached_driver()
+    assert runs.execute(["report"], inputs={"number": 2}) == {"report": "it is 4"}
+    assert runs.execute(["report"], inputs={"number": 2}) == {"report": "it is 4"}
+    assert calls == ["doubled", "report"]
+    assert runs.execute(["report"], inputs={"number": 3}) == {"report": "it is 6"}
+    assert calls == ["doubled", "report"] * 2
