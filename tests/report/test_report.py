@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 
 from tests.analysis.synthetic_runs import NASTY_NAMES, layered_run
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
+from traced_threadpool.analysis.replay.what_if import counts_to_try
 from traced_threadpool.model.formatting import change, duration, one_line, percent
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.report.as_json import explanation_json
-from traced_threadpool.report.curve import curve, workers_to_try
+from traced_threadpool.report.curve import curve
 from traced_threadpool.report.explanation import explain
 from traced_threadpool.report.notebook import notebook_html
 from traced_threadpool.report.page import MAX_NODES, page, script_json
@@ -198,7 +199,7 @@ def test_the_curve_begins_at_one_worker_and_goes_past_the_recorded_number() -> N
 def test_a_large_run_is_replayed_with_few_numbers_of_workers() -> None:
     """So that explaining it takes seconds; the recorded number and its double are among them."""
     (node,) = layered_run(1).nodes
-    assert workers_to_try(replace(EMPTY, nodes=(node,) * 5_000, max_workers=10)) == [1, 4, 10, 16, 20, 64]
+    assert counts_to_try(replace(EMPTY, nodes=(node,) * 5_000, max_workers=10)) == [1, 4, 10, 16, 20, 40, 64]
 
 
 def test_json_is_json() -> None:

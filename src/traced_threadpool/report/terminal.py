@@ -21,7 +21,7 @@ from traced_threadpool.model.formatting import change, count, duration, one_line
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.model.records import State
 from traced_threadpool.recording.critical_path import OUTSIDE, Step
-from traced_threadpool.report.curve import LIMITS, Curve, Point, more_workers
+from traced_threadpool.report.curve import LIMITS, Curve, Point
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.palette import LOOKS
 from traced_threadpool.report.prediction import Prediction
@@ -173,9 +173,16 @@ def _curve(curve: Curve) -> RenderableType:
 
 def _telling(curve: Curve) -> Sequence[Point]:
     """The points worth a row: powers of two, the recorded number, and the number beyond which nothing changes."""
-    chosen = {1, 2, 4, 8, 16, 32, 64, curve.now, curve.scaling.enough_workers}
-    enough = max(curve.now, curve.scaling.enough_workers)
-    return [point for point in curve.points if point.workers in chosen and point.workers <= 2 * enough]
+    told = {curve.now, curve.scaling.enough_workers}
+    enough = max(told)
+    # What a sentence names has a row.
+    told |= {best[0] for number in list(told) if (best := curve.scaling.best_beyond(number)) is not None}
+    chosen = {1, 2, 4, 8, 16, 32, 64}
+    return [
+        point
+        for point in curve.points
+        if point.workers in told or (point.workers in chosen and point.workers <= 2 * enough)
+    ]
 
 
 def _predictions(recorded_ns: int, points: Iterable[Point]) -> Table:
@@ -197,8 +204,9 @@ def prediction_text(prediction: Prediction) -> Iterator[RenderableType]:
     words = prediction.settings.in_words
     heading = f"Predicted by replay{f', {one_line(words)}' if words else ''}"
     yield _section(heading, _predictions(run.duration_ns, prediction.points))
-    if len(prediction.points) > 1 and (beyond := more_workers(scaling)):
-        yield Text(beyond)
+    most = prediction.points[-1].workers
+    if len(prediction.points) > 1 and scaling.enough_workers < most:
+        yield Text(scaling.of_more_than(scaling.enough_workers))
     elif scaling.limit != "none":
         yield Text(f"Limited by {LIMITS[scaling.limit]}: {scaling.reason}.")
     for assumption in scaling.assumptions:

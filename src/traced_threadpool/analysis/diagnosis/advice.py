@@ -103,8 +103,7 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
             "replay": "{source}: if nobody waited for it, {instead}",
         },
         advice={
-            "nodes": "Run {nodes} in processes, or use a library that releases the GIL (NumPy, Polars, Arrow). More "
-            "threads cannot help.",
+            "nodes": "Run {nodes} in processes, or use a library that releases the GIL (NumPy, Polars, Arrow).",
             "threads": "Keep thread {threads} from computing in this process while nodes run.",
         },
     ),
@@ -118,8 +117,7 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
             "replay_others": "{source}: if they had not waited for a CPU, {instead}",
         },
         advice={
-            "more": "Give the program more CPUs (check the container's CPU limit first), or let {nodes} compute less. "
-            "More workers cannot help.",
+            "more": "Give the program more CPUs (check the container's CPU limit first), or let {nodes} compute less.",
             "others": "Check what else runs on the machine, and the container's CPU limit: the nodes alone would not "
             "use up the CPUs.",
         },
@@ -161,8 +159,7 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
             "record does not tell",
         },
         advice={
-            "": "Set max_workers={workers}.",
-            "limit": "Set max_workers={workers}. More would not help: {reason}.",
+            "": "Set max_workers={workers}. {of_more}",
         },
     ),
     "straggler": CauseInWords(
@@ -191,7 +188,7 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
         },
         advice={
             "": "In {nodes}, request less data, batch requests, prefetch, or cache responses; or make the service "
-            "faster. More workers or CPUs cannot help.",
+            "faster.",
         },
     ),
     "slow_disk": CauseInWords(
@@ -203,8 +200,7 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
             "replay": "{source}: if that took half as long, {instead}",
         },
         advice={
-            "": "In {nodes}, read and write larger blocks, and sync once for many writes; or use a faster disk. More "
-            "workers or CPUs cannot help.",
+            "": "In {nodes}, read and write larger blocks, and sync once for many writes; or use a faster disk.",
         },
     ),
     "critical_path": CauseInWords(
@@ -217,8 +213,7 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
             "replay": "{source}: if these nodes were twice as fast, {instead}",
         },
         advice={
-            "": "Make {nodes} faster, run independent parts in parallel, or start the chain earlier. More workers "
-            "cannot help.",
+            "": "Make {nodes} faster, run independent parts in parallel, or start the chain earlier.",
         },
     ),
     "outside_nodes": CauseInWords(
@@ -257,10 +252,15 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
             "replay": "{source}: with more than {workers}, {instead}",
         },
         advice={
-            "": "Leave it as it is: no setting makes it {share} shorter. More workers would not help: {reason}.",
+            "": "Leave it as it is: nothing that was replayed makes it {share} shorter. {of_more}",
         },
     ),
 }
+
+MORE_WORKERS_CANNOT_HELP: Final = "More workers cannot help."
+"""After the advice for a cause that is none of the pool, where the replay says so."""
+
+OVERLAP: Final = "gains overlap: this one is not in addition to those above"
 
 NEITHER_LOCK: Final = "{source}: if nobody waited for either, {instead}"
 BOTH_LOCKS: Final = "{first} Then the other: by itself, neither gains much. {second}"

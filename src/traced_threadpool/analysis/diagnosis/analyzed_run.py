@@ -12,7 +12,7 @@ from traced_threadpool.analysis.diagnosis.path_states import BETWEEN_NODES, Path
 from traced_threadpool.analysis.replay.estimate import WHOLE, Estimate
 from traced_threadpool.analysis.replay.plan import Plan
 from traced_threadpool.analysis.replay.replayed import Replayed
-from traced_threadpool.analysis.replay.what_if import MOST_WORKERS, Scaling, replay, scale
+from traced_threadpool.analysis.replay.what_if import MOST_WORKERS, Scaling, counts_to_try, replay, scale
 from traced_threadpool.model.formatting import count, duration, share
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.records import State
@@ -20,9 +20,6 @@ from traced_threadpool.recording.critical_path import CriticalPath, critical_pat
 
 CONTENTION: Final[frozenset[PathState]] = frozenset({"gil", "runqueue", "lock"})
 """What a node's time goes to because of others."""
-
-MANY_NODES: Final = 2_000
-"""Of larger runs not every number of workers is replayed."""
 
 WORTH_SCALING: Final = 0.1
 """If the most workers take less than this off a very large run, no number in between is asked about."""
@@ -105,15 +102,15 @@ class AnalyzedRun:
             return None
 
     @cached_property
-    def more_workers(self) -> Scaling | None:
-        """From the recorded number of workers on."""
+    def scaling(self) -> Scaling | None:
+        """How the run scales with its workers. Findings and curves have the same numbers from here."""
         if self.as_recorded is None:
             return None
+        if not self.is_large:
+            return scale(self.run, {self.as_recorded.workers, *counts_to_try(self.run)}, plan=self.plan)
         now = self.as_recorded.workers
         most = max(MOST_WORKERS, 2 * now)
-        if len(self.nodes) <= MANY_NODES:
-            return scale(self.run, range(now, most + 1), plan=self.plan)
-        if self.is_large and self.gain_ns(self.replayed(workers=most)) < WORTH_SCALING * self.duration_ns:
+        if self.gain_ns(self.replayed(workers=most)) < WORTH_SCALING * self.duration_ns:
             return scale(self.run, {now, most}, plan=self.plan)
         return scale(self.run, {now, 2 * now, 4 * now, most}, plan=self.plan)
 
@@ -201,7 +198,11 @@ class AnalyzedRun:
 
     def instead(self, other: Replayed | Scaling) -> str:
         """What the run would take and what it did."""
-        return f"{duration(_makespan_ns(other))} instead of {duration(self.duration_ns)}"
+        return self.instead_ns(_makespan_ns(other))
+
+    def instead_ns(self, makespan_ns: int) -> str:
+        """The same, of a length of time."""
+        return f"{duration(makespan_ns)} instead of {duration(self.duration_ns)}"
 
 
 OUTSIDE_OF_NODES: Final = "thread:"

@@ -14,6 +14,7 @@ from traced_threadpool.analysis.diagnosis.ranking import (
     FULL,
     GOVERNS,
     MATTERS,
+    and_more_workers,
     by_gain,
     most_of,
 )
@@ -48,7 +49,8 @@ def gil_bound(analyzed: AnalyzedRun, *, matters: float = MATTERS) -> RankedFindi
     advice = [words.advises("threads", threads=quoted(threads))] if threads else []
     if nodes or not threads:
         advice.append(words.advises("nodes", nodes=quoted(nodes or list(victims))))
-    return by_gain(analyzed, other, "gil_bound", nodes or list(victims), evidence, " ".join(advice), matters=matters)
+    said = and_more_workers(analyzed, " ".join(advice))
+    return by_gain(analyzed, other, "gil_bound", nodes or list(victims), evidence, said, matters=matters)
 
 
 def _culprits(holders: Mapping[str, float]) -> list[str]:
@@ -79,7 +81,7 @@ def processor_starved(analyzed: AnalyzedRun) -> RankedFinding | None:
     if cpus is not None and used is not None and used >= FULL:
         other = analyzed.replayed(cpus=2 * cpus)
         more = words.says("replay", source=analyzed.source, cpus=f"{2 * cpus:,}", instead=analyzed.instead(other))
-        advice = words.advises("more", nodes=quoted(list(analyzed.by_name("cpu"))))
+        advice = and_more_workers(analyzed, words.advises("more", nodes=quoted(list(analyzed.by_name("cpu")))))
     elif waited_ns < STARVED * analyzed.total_ns("cpu"):
         return None
     else:

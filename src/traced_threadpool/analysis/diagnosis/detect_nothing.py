@@ -38,12 +38,14 @@ def not_known(analyzed: AnalyzedRun) -> Finding | None:
 
 def healthy(analyzed: AnalyzedRun) -> Finding:
     """No setting would make the run noticeably shorter."""
-    scaling, words = analyzed.more_workers, CAUSES_IN_WORDS["healthy"]
+    scaling, words = analyzed.scaling, CAUSES_IN_WORDS["healthy"]
     assert scaling is not None
     states: tuple[State, ...] = ("gil", "runqueue", "lock", "sleep")
     waits = {
         str(state): share(analyzed.total_ns(state) / analyzed.busy_ns if analyzed.busy_ns else 0) for state in states
     }
+    best = scaling.best_beyond(scaling.recorded_workers)
+    best_ns = scaling.makespan_ns[scaling.recorded_workers] if best is None else best[1]
     evidence = (
         words.says(
             "nodes",
@@ -56,8 +58,9 @@ def healthy(analyzed: AnalyzedRun) -> Finding:
             "replay",
             source=analyzed.source,
             workers=count(scaling.recorded_workers, "worker"),
-            instead=analyzed.instead(scaling),
+            instead=analyzed.instead_ns(best_ns),
         ),
     )
-    advice = words.advises("", share=share(MATTERS), reason=scaling.reason)
+    of_more = scaling.of_more_than(scaling.recorded_workers)
+    advice = words.advises("", share=share(MATTERS), of_more=of_more)
     return Finding(cause="healthy", nodes=(), evidence=evidence, advice=advice, gain_seconds=None)

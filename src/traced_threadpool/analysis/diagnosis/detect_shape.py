@@ -10,7 +10,7 @@ from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS, quoted
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun, faster_by, most_first
 from traced_threadpool.analysis.diagnosis.causes import Finding, RankedFinding
 from traced_threadpool.analysis.diagnosis.path_states import BETWEEN_NODES
-from traced_threadpool.analysis.diagnosis.ranking import GOVERNS, MATTERS, by_gain, most_of
+from traced_threadpool.analysis.diagnosis.ranking import GOVERNS, MATTERS, and_more_workers, by_gain, most_of
 from traced_threadpool.model.formatting import count, duration, shortened
 from traced_threadpool.model.recorded_run import NodeExecution
 
@@ -112,7 +112,7 @@ def critical_chain(analyzed: AnalyzedRun) -> RankedFinding | None:
         words.says("replay", source=analyzed.source, instead=analyzed.instead(other)),
     )
     names = list(by_name)
-    advice = words.advises("", nodes=quoted(names))
+    advice = and_more_workers(analyzed, words.advises("", nodes=quoted(names)))
     return by_gain(analyzed, other, "critical_path", names, evidence, advice, matters=GOVERNS)
 
 

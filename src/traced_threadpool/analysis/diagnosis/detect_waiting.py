@@ -7,7 +7,7 @@ from typing import Final
 from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS, quoted
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.analysis.diagnosis.causes import Cause, RankedFinding
-from traced_threadpool.analysis.diagnosis.ranking import MATTERS, by_gain, most_of
+from traced_threadpool.analysis.diagnosis.ranking import MATTERS, and_more_workers, by_gain, most_of
 from traced_threadpool.model.records import State
 
 DOMINATES: Final = 2 / 3
@@ -49,4 +49,6 @@ def waiting(
     evidence.append(words.says("replay", source=analyzed.source, instead=analyzed.instead(other)))
     names = list(by_name)
     advice = words.advises("", nodes=quoted(names))
+    if state in ("network", "disk"):
+        advice = and_more_workers(analyzed, advice)
     return by_gain(analyzed, other, cause, names, evidence, advice, matters=matters)

@@ -8,8 +8,9 @@ from typing import Final
 from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun, names_of
 from traced_threadpool.analysis.diagnosis.causes import Finding, RankedFinding
-from traced_threadpool.analysis.diagnosis.ranking import FULL, UNKNOWN, by_gain
+from traced_threadpool.analysis.diagnosis.ranking import FULL, MATTERS, UNKNOWN, by_gain
 from traced_threadpool.analysis.replay.replayed import Replayed
+from traced_threadpool.analysis.replay.what_if import HELPS
 from traced_threadpool.model.formatting import count, duration
 
 CROWDED: Final = 2
@@ -24,8 +25,10 @@ AS_WELL: Final = 0.02
 
 def pool_too_small(analyzed: AnalyzedRun) -> RankedFinding | None:
     """More workers."""
-    scaling, words = analyzed.more_workers, CAUSES_IN_WORDS["pool_too_small"]
+    scaling, words = analyzed.scaling, CAUSES_IN_WORDS["pool_too_small"]
     if scaling is None or scaling.enough_workers <= scaling.recorded_workers:
+        return None
+    if min(scaling.makespan_ns.values()) > (1 - MATTERS) * scaling.makespan_ns[scaling.recorded_workers]:
         return None
     queued = sorted(
         (node for node in analyzed.nodes if node.queue_ns > 0), key=lambda node: (-node.queue_ns, node.name)
@@ -50,10 +53,9 @@ def pool_too_small(analyzed: AnalyzedRun) -> RankedFinding | None:
             instead=analyzed.instead(scaling),
         )
     )
-    advice = words.advises(
-        "" if scaling.limit == "none" else "limit", workers=scaling.enough_workers, reason=scaling.reason
-    )
-    found = by_gain(analyzed, scaling, "pool_too_small", names_of(queued), evidence, advice)
+    enough = scaling.enough_workers
+    advice = words.advises("", workers=enough, of_more=scaling.of_more_than(enough))
+    found = by_gain(analyzed, scaling, "pool_too_small", names_of(queued), evidence, advice, matters=MATTERS - HELPS)
     if found is None or is_known:
         return found
     return replace(found, finding=replace(found.finding, gain_seconds=None))

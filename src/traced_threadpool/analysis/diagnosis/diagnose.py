@@ -40,6 +40,7 @@ says more comes first, in the order above. Those of 4 follow.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from traced_threadpool.analysis.diagnosis import (
@@ -60,6 +61,7 @@ from traced_threadpool.analysis.diagnosis import (
 from traced_threadpool.analysis.diagnosis import (
     detect_workers as workers,
 )
+from traced_threadpool.analysis.diagnosis.advice import OVERLAP
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.analysis.diagnosis.causes import CAUSES, Cause, Diagnosis, Finding, RankedFinding
 from traced_threadpool.analysis.diagnosis.ranking import CONTRIBUTES
@@ -97,7 +99,15 @@ def diagnose(run: RecordedRun, *, analyzed: AnalyzedRun | None = None) -> Diagno
     if loss is not None and not loss[1]:
         told = [found for found in findings if found.cause != "telemetry_loss"]
         findings = [*told[: MOST_FINDINGS - 1], loss[0]]
-    return Diagnosis(findings=tuple(findings[:MOST_FINDINGS]), estimated=analyzed.estimated)
+    return Diagnosis(findings=_overlapping(findings[:MOST_FINDINGS]), estimated=analyzed.estimated)
+
+
+def _overlapping(findings: list[Finding]) -> tuple[Finding, ...]:
+    """Each gain is that of one change alone: from the second on, that is said."""
+    gaining = [found for found in findings if found.gain_seconds]
+    return tuple(
+        replace(found, evidence=(*found.evidence, OVERLAP)) if found in gaining[1:] else found for found in findings
+    )
 
 
 def _by_gain(analyzed: AnalyzedRun) -> list[RankedFinding]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from traced_threadpool.analysis.diagnosis.advice import MORE_WORKERS_CANNOT_HELP
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.analysis.diagnosis.causes import Cause, Finding, RankedFinding
 from traced_threadpool.analysis.replay.replayed import Replayed
-from traced_threadpool.analysis.replay.what_if import Scaling
+from traced_threadpool.analysis.replay.what_if import HELPS, Scaling
 from traced_threadpool.model.formatting import duration, shortened
 
 MATTERS: Final = 0.1
@@ -27,6 +28,15 @@ UNKNOWN: Final = 0.5
 """If of this part of the run nobody knows what it went to, nothing can be called healthy."""
 
 MOST_SHOWN: Final = 3
+
+
+def and_more_workers(analyzed: AnalyzedRun, advice: str) -> str:
+    """The advice, and that more workers cannot help where that is so."""
+    scaling = analyzed.scaling
+    best = None if scaling is None else scaling.best_beyond(scaling.recorded_workers)
+    if scaling is None or best is None or best[1] <= scaling.makespan_ns[scaling.recorded_workers] * (1 - HELPS):
+        return advice
+    return f"{advice} {MORE_WORKERS_CANNOT_HELP}"
 
 
 def by_gain(

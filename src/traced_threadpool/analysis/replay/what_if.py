@@ -21,7 +21,7 @@ nothing changed gives back the record, whatever the model misses.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -40,6 +40,7 @@ __all__ = [
     "Replayed",
     "ReplayedNode",
     "Scaling",
+    "counts_to_try",
     "replay",
     "scale",
 ]
@@ -52,6 +53,10 @@ SATURATED: Final = 0.9
 
 MOST_WORKERS: Final = 64
 
+_FEW_NODES: Final = 300
+_MANY_NODES: Final = 2_000
+"""Of larger runs not every number of workers is replayed."""
+
 Limit = Literal["gil", "cpus", "critical_path", "nodes", "none"]
 """Why more workers stop helping: the GIL is always held; all CPUs are busy; the critical path is reached; no more nodes
 are ever ready at once; or none: the run still scales at the largest number tried."""
@@ -61,18 +66,49 @@ are ever ready at once; or none: the run still scales at the largest number trie
 class Scaling:
     """Makespan by workers, in the order of the workers.
 
-    `enough_workers` is the least number beyond which no number asked about is faster by 2 % or more, and `limit`
-    says why; `reason` is that in a sentence. `floor_ns` is the makespan with as many workers and CPUs as
-    anybody could want and no GIL: the critical path.
+    `enough_workers` is the least number beyond which no number asked about is faster by 2 % or more. `limits` says for
+    each number what keeps the run from being shorter: `none` where more workers would make it so. `reason` is that
+    of `enough_workers` in a sentence. `floor_ns` is the makespan with as many workers and CPUs as anybody could want
+    and no GIL: the critical path.
     """
 
     makespan_ns: Mapping[int, int]
     recorded_workers: int
     enough_workers: int
-    limit: Limit
+    limits: Mapping[int, Limit]
     reason: str
     floor_ns: int
     assumptions: tuple[str, ...] = ()
+
+    @property
+    def limit(self) -> Limit:
+        return self.limits[self.enough_workers]
+
+    def best_beyond(self, workers: int) -> tuple[int, int] | None:
+        """Of the larger numbers that were asked about, the least that is fastest, and its makespan."""
+        larger = [(makespan_ns, number) for number, makespan_ns in self.makespan_ns.items() if number > workers]
+        if not larger:
+            return None
+        makespan_ns, number = min(larger)
+        return number, makespan_ns
+
+    def of_more_than(self, workers: int) -> str:
+        """What is to be expected of more workers than these, as the numbers have it.
+
+        >>> told = {"recorded_workers": 2, "enough_workers": 2, "limits": {2: "gil"}, "reason": "why", "floor_ns": 1}
+        >>> Scaling(makespan_ns={2: 1_000_000, 4: 1_000_000}, **told).of_more_than(2)
+        'More than 2 workers would not help: why.'
+        >>> Scaling(makespan_ns={2: 1_000_000, 4: 990_000}, **told).of_more_than(2)
+        'More than 2 workers would gain 10.0 µs (1 %) at best, with 4: why.'
+        """
+        best, now_ns = self.best_beyond(workers), self.makespan_ns[workers]
+        if best is None or best[1] >= now_ns:
+            if self.limits[workers] == "none":
+                return f"{self.reason[:1].upper()}{self.reason[1:]}."
+            return f"More than {count(workers, 'worker')} would not help: {self.reason}."
+        gained = f"{duration(now_ns - best[1])} ({share(1 - best[1] / now_ns)}) at best, with {best[0]:,}"
+        gain = f"More than {count(workers, 'worker')} would gain {gained}"
+        return f"{gain}: {self.reason}." if best[1] > now_ns * (1 - HELPS) else f"{gain}."
 
 
 def replay(
@@ -141,19 +177,40 @@ def scale(
         found[number] = last if last is not None and last.most_busy < last.workers else plan.replay(settings)
     makespan_ns = {number: replayed.makespan_ns for number, replayed in found.items()}
     enough = _enough(makespan_ns)
-    free = replace(settings, workers=len(plan.nodes), cpus=None, gil=False)
-    floor_ns = plan.replay(free).makespan_ns
     most = found[counts[-1]]
-    limit = _limit(found[enough], most, floor_ns, len(plan.nodes))
+    free = replace(settings, workers=len(plan.nodes))
+    unbounded = most if most.most_busy < most.workers else plan.replay(free)
+    floor_ns = plan.replay(replace(free, cpus=None, gil=False)).makespan_ns
+    limits: dict[int, Limit] = {}
+    beyond_ns = unbounded.makespan_ns
+    for number in reversed(counts):
+        limits[number] = _limit(found[number], beyond_ns, floor_ns, len(plan.nodes))
+        beyond_ns = min(beyond_ns, makespan_ns[number])
     return Scaling(
         makespan_ns=makespan_ns,
         recorded_workers=plan.workers,
         enough_workers=enough,
-        limit=limit,
-        reason=_reason(limit, found[enough], most, floor_ns),
+        limits=dict(reversed(limits.items())),
+        reason=_reason(limits[enough], found[enough], most, floor_ns),
         floor_ns=floor_ns,
         assumptions=found[enough].assumptions,
     )
+
+
+def counts_to_try(run: RecordedRun) -> Sequence[int]:
+    """Numbers of workers that tell how a run scales: 1 to 64, of a larger run fewer, and always the recorded number.
+
+    >>> counts_to_try(RecordedRun(id="1", name="r", pool="p", started_ns=0, ended_ns=1, nodes=(), max_workers=80))[-4:]
+    [63, 64, 80, 160]
+    """
+    now = run.max_workers or 1
+    if len(run.nodes) <= _FEW_NODES:
+        tried = set(range(1, MOST_WORKERS + 1))
+    elif len(run.nodes) <= _MANY_NODES:
+        tried = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, *range(now, MOST_WORKERS + 1)}
+    else:
+        tried = {1, 4, 16, MOST_WORKERS, 4 * now}
+    return sorted(tried | {now, 2 * now})
 
 
 def _enough(makespan_ns: Mapping[int, int]) -> int:
@@ -171,20 +228,20 @@ def _enough(makespan_ns: Mapping[int, int]) -> int:
     return enough
 
 
-def _limit(enough: Replayed, most: Replayed, floor_ns: int, nodes: int) -> Limit:
-    """Why nothing beyond `enough` helps, `most` being the replay with the most workers."""
-    if enough.gil_share >= SATURATED:
-        return "gil"
-    if enough.cpu_share >= SATURATED:
-        return "cpus"
-    if most.makespan_ns * (1 - HELPS) <= floor_ns:
-        return "nodes" if enough.workers >= nodes else "critical_path"
-    if most.most_busy >= most.workers:
+def _limit(replayed: Replayed, beyond_ns: int, floor_ns: int, nodes: int) -> Limit:
+    """What keeps a run from being shorter, the shortest with more workers being `beyond_ns`."""
+    if beyond_ns <= replayed.makespan_ns * (1 - HELPS):
         return "none"
-    # Nodes never wait for a worker, and yet get in each other's way.
-    if max(enough.gil_share, enough.cpu_share) < SATURATED / 2:
+    if replayed.gil_share >= SATURATED:
+        return "gil"
+    if replayed.cpu_share >= SATURATED:
+        return "cpus"
+    if replayed.makespan_ns * (1 - HELPS) <= floor_ns:
+        return "nodes" if replayed.most_busy >= nodes else "critical_path"
+    if max(replayed.gil_share, replayed.cpu_share) < SATURATED / 2:
         return "critical_path"
-    return "gil" if enough.gil_share >= enough.cpu_share else "cpus"
+    # More workers would not help, and yet nodes get in each other's way.
+    return "gil" if replayed.gil_share >= replayed.cpu_share else "cpus"
 
 
 def _reason(limit: Limit, enough: Replayed, most: Replayed, floor_ns: int) -> str:
@@ -193,7 +250,9 @@ def _reason(limit: Limit, enough: Replayed, most: Replayed, floor_ns: int) -> st
     if limit == "cpus":
         return f"nodes use {share(enough.cpu_share)} of the CPUs"
     if limit == "critical_path":
-        return f"the critical path takes {duration(floor_ns)}, however many workers there are"
+        if enough.makespan_ns * (1 - HELPS) <= floor_ns:
+            return f"the critical path takes {duration(floor_ns)}, however many workers there are"
+        return f"the critical path takes {duration(enough.makespan_ns)}, with its waits for the GIL and CPUs"
     if limit == "nodes":
         return f"no more than {count(most.most_busy, 'node')} can run at once"
-    return f"still scaling at {count(most.workers, 'worker')}, the largest count tried"
+    return f"still scaling at {count(enough.workers, 'worker')}, the largest count tried"

@@ -35,7 +35,6 @@ _OF_RUNS: Final = (
 """What every span has."""
 
 _NEVER_RAN: Final[tuple[Outcome, ...]] = ("upstream_error", "cancelled")
-_CUT: Final = "hamilton.attributes.cut"
 _MOST_TOLD: Final = 3
 
 
@@ -119,7 +118,7 @@ def _wanted_of_node(span: Span, *, in_run: bool) -> Sequence[str]:
 def _is_cut(span: Span) -> bool:
     """By the adapter's own count; without it, by names and words that are not whole."""
     attributes = span.attributes
-    if attributes.get(_CUT):
+    if attributes.get(names.ATTRIBUTES_CUT):
         return True
     name = text_of(attributes, names.NODE_NAME)
     if name is not None and name != span.name and span.name.startswith(name):

@@ -1,0 +1,146 @@
+"""No statement without its table: what sentences say of workers and gains follows from the numbers beside them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.analysis.played_runs import dags, played, workers_counts
+from tests.analysis.synthetic_runs import layered_run
+from traced_threadpool.analysis.diagnosis.advice import MORE_WORKERS_CANNOT_HELP, OVERLAP
+from traced_threadpool.analysis.replay.what_if import HELPS, Plan, Scaling, counts_to_try, replay, scale
+from traced_threadpool.model.formatting import duration, percent
+from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+from traced_threadpool.report.explanation import explain
+from traced_threadpool.report.verdict import expected_gain
+
+NUMBER = r"([\d,]+)"
+TIME = r"((?:[\d.,]+ (?:s|ms|µs|ns|min|h) ?)+)"
+
+
+@st.composite
+def layered(draw: st.DrawFn) -> RecordedRun:
+    """Layers of nodes of any states, on as many workers as there were or on a number that the record does not have."""
+    run = layered_run(
+        draw(st.integers(1, 25)),
+        workers=draw(st.integers(1, 12)),
+        layers=draw(st.integers(1, 6)),
+        seed=draw(st.integers(0, 10_000)),
+        states=draw(st.booleans()),
+        mean_ms=draw(st.sampled_from([1.0, 40.0, 5_000.0])),
+    )
+    if draw(st.booleans()):
+        run = replace(run, max_workers=None)
+    state = draw(st.sampled_from([None, "lock", "sleep", "network", "disk", "cpu"]))
+    if state is not None:
+        run = replace(run, nodes=tuple(_mostly(each, state) for each in run.nodes))
+    return replace(run, cpus=draw(st.none() | st.integers(1, 8)))
+
+
+def _mostly(node: NodeExecution, state: str) -> NodeExecution:
+    part_ns = node.duration_ns * 9 // 10
+    return replace(node, states={state: part_ns, "other": node.duration_ns - part_ns}, samples=9)
+
+
+@st.composite
+def contended(draw: st.DrawFn) -> RecordedRun:
+    """Any graph of nodes that compute with and without the GIL, as the virtual machine plays it."""
+    return played(
+        draw(dags(held=draw(st.booleans()), mixed=True)), workers=draw(workers_counts), cpus=draw(st.integers(1, 4))
+    )
+
+
+runs = st.one_of(layered(), contended())
+
+
+def workers_of(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+def check_of_more_than(sentence: str, scaling: Scaling) -> None:
+    """`Scaling.of_more_than`, against the rows."""
+    if (found := re.search(rf"More than {NUMBER} workers? would not help", sentence)) is not None:
+        number = workers_of(found[1])
+        rows = {each: ns for each, ns in scaling.makespan_ns.items() if each > number}
+        assert rows
+        assert min(rows.values()) >= scaling.makespan_ns[number], sentence
+    elif (
+        found := re.search(rf"More than {NUMBER} workers? would gain {TIME}\(.+ %\) at best, with {NUMBER}", sentence)
+    ) is not None:
+        number, best = workers_of(found[1]), workers_of(found[3])
+        rows = {each: ns for each, ns in scaling.makespan_ns.items() if each > number}
+        assert scaling.makespan_ns[best] == min(rows.values())
+        assert found[2].strip() == duration(scaling.makespan_ns[number] - scaling.makespan_ns[best])
+    elif (found := re.search(rf"[Ss]till scaling at {NUMBER} workers?, the largest count tried", sentence)) is not None:
+        assert workers_of(found[1]) == max(scaling.makespan_ns)
+
+
+@settings(deadline=None, max_examples=60)
+@given(runs)
+def test_what_is_said_of_workers_follows_from_the_rows(run: RecordedRun) -> None:
+    """In findings and in the curve's summary, which have the same rows."""
+    explanation = explain(run)
+    curve = explanation.curve
+    assert curve is not None
+    scaling, now = curve.scaling, curve.now
+    rows = {point.workers: point.makespan_ns for point in curve.points}
+    assert rows == dict(scaling.makespan_ns)
+    best_ns = min((ns for each, ns in rows.items() if each > now), default=rows[now])
+    for finding in explanation.findings:
+        check_of_more_than(finding.advice, scaling)
+        if MORE_WORKERS_CANNOT_HELP in finding.advice:
+            assert best_ns > rows[now] * (1 - HELPS)
+        if (found := re.search(rf"Set max_workers={NUMBER}\.", finding.advice)) is not None:
+            number = workers_of(found[1])
+            shown = [each for each in finding.evidence if f"with {number:,} worker" in each]
+            assert [duration(rows[number]) in each for each in shown] == [True]
+        if "nothing that was replayed makes it 10 % shorter" in finding.advice:
+            assert min(rows.values()) > 0.9 * rows[now] * (1 - 1e-9)
+    check_of_more_than(curve.summary, scaling)
+    if (found := re.search(rf"^{NUMBER} workers? instead of {NUMBER} would take {TIME}\(", curve.summary)) is not None:
+        assert found[3].strip() == duration(rows[workers_of(found[1])])
+
+
+@settings(deadline=None, max_examples=60)
+@given(runs, st.data())
+def test_the_limit_of_a_number_of_workers_is_the_same_whoever_asks(run: RecordedRun, data: st.DataObject) -> None:
+    """A row is limited by the number of workers if, and only if, more workers make the run shorter by 2 %."""
+    plan = Plan(run)
+    whole = scale(run, counts_to_try(run), plan=plan)
+    many = replay(run, workers=len(run.nodes), plan=plan).makespan_ns
+    for number, makespan_ns in whole.makespan_ns.items():
+        beyond = min([ns for each, ns in whole.makespan_ns.items() if each > number] + [many])
+        assert (whole.limits[number] == "none") == (beyond <= makespan_ns * (1 - HELPS))
+    number = data.draw(st.sampled_from(sorted(whole.makespan_ns)))
+    alone = scale(run, [number], plan=plan)
+    assert alone.makespan_ns[number] == whole.makespan_ns[number]
+    if many <= min(ns for each, ns in whole.makespan_ns.items() if each >= number):
+        assert alone.limits[number] == whole.limits[number]
+
+
+@settings(deadline=None, max_examples=60)
+@given(runs)
+def test_gains_and_shares_follow_from_the_times_beside_them(run: RecordedRun) -> None:
+    """The gain is the difference of the two lengths in the evidence, its share is of the run, and overlaps are told."""
+    findings = explain(run).findings
+    gaining = [finding for finding in findings if finding.gain_seconds]
+    for finding in gaining:
+        gain_ns = finding.gain_seconds * 1e9
+        (replayed,) = [each for each in finding.evidence if re.match(r"(replay|estimate): ", each)]
+        assert f"{duration(run.duration_ns - gain_ns)} instead of {duration(run.duration_ns)}" in replayed
+        told = expected_gain(finding, run)
+        assert told == f"Expected gain: {duration(gain_ns)}, {percent(gain_ns, run.duration_ns)} of the run."
+        assert (finding.evidence[-1] == OVERLAP) == (finding is not gaining[0])
+
+
+@pytest.mark.parametrize("workers", [2, 6, 8])
+def test_unchanged_settings_give_back_the_run(workers: int) -> None:
+    """The row of the recorded number is the run itself."""
+    run = layered_run(40, workers=workers, layers=5, seed=3)
+    curve = explain(run).curve
+    assert curve is not None
+    assert {point.workers: point.makespan_ns for point in curve.points}[workers] == run.duration_ns
