@@ -78,14 +78,14 @@ format: venv ## put the code into the form that lint asks for
 
 # Run on any Python: --universal solves for every version from 3.10 on and for every platform, with markers.
 # Pins that still fit are kept; UPGRADE=1 moves them to the newest.
-compile := uv pip compile --quiet --universal --python-version 3.10 --custom-compile-command 'make lock' \
+compile := uv pip compile --quiet --universal --custom-compile-command 'make lock' \
 	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
 lock: ## pin the dependencies again (needs uv); UPGRADE=1 for the newest
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
-	$(compile) --extra all --group dev pyproject.toml --output-file requirements/dev.txt
+	$(compile) --python-version 3.10 --extra all --group dev pyproject.toml --output-file requirements/dev.txt
 	$(compile) --python-version 3.13 --group free-threaded pyproject.toml --output-file requirements/free-threaded.txt
-	$(compile) --resolution lowest-direct --group build --group test pyproject.toml --output-file requirements/core.txt
+	$(compile) --python-version 3.10 --resolution lowest-direct --group build --group test pyproject.toml --output-file requirements/core.txt
 
 clean: ## remove environments, caches and builds
 	rm -rf .venv .venv-* build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

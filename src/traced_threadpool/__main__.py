@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-NEEDED = {"click", "rich", "yaml"}
+NEEDED = {"click", "jinja2", "markupsafe", "rich", "yaml"}
 EXTRA_MISSING = 5
 INTERRUPTED = 130
 

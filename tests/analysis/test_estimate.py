@@ -22,7 +22,6 @@ from traced_threadpool.analysis.replay.what_if import HELPS, replay
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.report.as_json import explanation_json
 from traced_threadpool.report.explanation import explain
-from traced_threadpool.report.page import page
 
 counts = st.integers(1, 6)
 
@@ -117,13 +116,20 @@ def _text_of(run: RecordedRun) -> str:
     return captured.get()
 
 
+def _page_of(run: RecordedRun) -> str:
+    pytest.importorskip("jinja2", reason="needs the extra [report]")
+    from traced_threadpool.report.page import page
+
+    return page(explain(run))
+
+
 @pytest.mark.usefixtures("every_run_is_large")
 @pytest.mark.parametrize(
     "shown",
     [
         _text_of,
         lambda run: json.dumps(explanation_json(explain(run))["estimated"]),
-        lambda run: page(explain(run)),
+        _page_of,
     ],
     ids=["text", "json", "page"],
 )

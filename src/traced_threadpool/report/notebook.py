@@ -132,7 +132,7 @@ def _tables(explanation: Explanation) -> str:
             [(path_name(name), duration(ns), percent(ns, run.duration_ns)) for name, ns in path[:NAMES] if ns > 0],
         ),
         _table(
-            ("Nodes that took most", "Time", "Queue wait"),
+            ("Slowest nodes", "Time", "Queue wait"),
             [(each.name, duration(each.duration_ns), duration(each.queue_ns)) for each in explanation.by_name[:NAMES]],
         ),
     ]

@@ -276,7 +276,7 @@
           splitLine: { lineStyle: { color: theme.grid } }, name: "nodes", nameLocation: "middle", nameGap: 40, nameTextStyle: axisText(),
         },
       ],
-      legend: { top: loadTop - 30, right: 18, selectedMode: false, itemWidth: 22, itemHeight: 8, itemStyle: { opacity: 0 }, textStyle: axisText(), data: ["running", "in the queue", ...(run.maxWorkers ? ["workers"] : [])] },
+      legend: { top: loadTop - 30, right: 18, selectedMode: false, itemWidth: 22, itemHeight: 8, itemStyle: { opacity: 0 }, textStyle: axisText(), data: ["running", "queued", ...(run.maxWorkers ? ["workers"] : [])] },
       dataZoom: [
         { type: "inside", xAxisIndex: [0, 1], filterMode: "none", zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false, preventDefaultMouseMove: false, minValueSpan: Math.min(total, 20), ...zoom },
         {
@@ -288,7 +288,7 @@
       series: [
         { id: "bars", type: "custom", xAxisIndex: 0, yAxisIndex: 0, data: [[0, 0]], renderItem: drawBars, clip: false, silent: true, animation: false },
         line("running", running, { color: theme.ink }, { color: theme.ink, opacity: 0.1 }),
-        line("in the queue", queued, { color: theme.accent, type: [5, 3] }),
+        line("queued", queued, { color: theme.accent, type: [5, 3] }),
         ...(run.maxWorkers ? [line("workers", [[0, run.maxWorkers], [total, run.maxWorkers]], { color: theme.soft, type: "dotted", width: 1 })] : []),
       ],
     };
@@ -417,8 +417,8 @@
   function stepFacts([kind, name, , started, ended, behind]) {
     const long = `${time(ended - started)}, ${share(ended - started, total)} of the run`;
     if (kind === "node") return [name, ["on the critical path", long]];
-    if (kind === "queue") return [name, ["ready, and no worker free", ...(behind ? [`its worker ran ${behind} until then`] : []), long]];
-    if (kind === "dependency") return [name, ["waited for something that the record does not hold", long]];
+    if (kind === "queue") return [name, [`queued${behind ? ` (worker busy with ${behind})` : ""}`, long]];
+    if (kind === "dependency") return [name, ["waited for inputs that are not in the record", long]];
     return ["outside of nodes", [long]];
   }
 
@@ -436,7 +436,7 @@
     else if (found) showTip(pointer, label(found.node), facts(found.node));
     else if (chart.containPixel({ gridIndex: 1 }, [x, y])) {
       const at = chart.convertFromPixel({ xAxisIndex: 1, yAxisIndex: 1 }, [x, y])[0];
-      showTip(pointer, `at ${time(Math.round(at))}`, [`${plural(before(running, at)[1], "node")} running`, `${plural(before(queued, at)[1], "node")} in the queue`]);
+      showTip(pointer, `at ${time(Math.round(at))}`, [`${plural(before(running, at)[1], "node")} running`, `${plural(before(queued, at)[1], "node")} queued`]);
     } else tip.hidden = true;
   }
 
@@ -490,7 +490,7 @@
     const box = $("details");
     if (!box) return; // no node ran: there is no timeline, and no bar to choose
     if (i < 0) {
-      box.replaceChildren(element("p", "Choose a bar, or a node in the table below, to see its times, its states and its neighbours.", { class: "hint" }));
+      box.replaceChildren(element("p", "Select a bar, or a node in the table below, to see its times, its states and its neighbours.", { class: "hint" }));
       return;
     }
     const columns = element("div", null, { class: "columns" });
@@ -498,14 +498,14 @@
     first.append(element("h3", label(i)));
     first.append(pairs([
       ...(n.outcome[i] ? [["outcome", outcomes[n.outcome[i]].replace("_", " ") + (n.error[i] ? `: ${n.error[i]}` : "")]] : []),
-      ...(n.cause[i] ? [["because of", n.cause[i]]] : []),
+      ...(n.cause[i] ? [["failed upstream", n.cause[i]]] : []),
       ...(ran(i) ? [
         ["worker", rows[n.row[i]].worker || "not recorded"],
         ["start", `${time(n.start[i])} into the run`],
         ["duration", time(n.duration[i])],
         ["queue wait", time(n.queue[i])],
         ["waited for inputs", time(n.dependency[i])],
-        ["slack", n.slack[i] === null ? "not known" : n.critical[i] ? `${time(n.slack[i])}, on the critical path` : time(n.slack[i])],
+        ["slack", n.slack[i] === null ? "unknown" : n.critical[i] ? `${time(n.slack[i])}, on the critical path` : time(n.slack[i])],
       ] : [["ran", "never"]]),
     ]));
     const second = element("div");
