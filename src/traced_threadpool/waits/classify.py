@@ -221,6 +221,21 @@ def table_for(machine: str, pointer_bytes: int) -> Table:
     )
 
 
+def waits_for_any_child(text: bytes, machine: str) -> bool:
+    """Whether a thread that reads so waits until any of its process's children ends.
+
+    >>> waits_for_any_child(b"61 0xffffffff 0x7ffc 0x0 0x0 0x0 0x0 0x7ffb 0x7fab", "x86_64")
+    True
+    >>> waits_for_any_child(b"61 0x2c2d 0x7ffc 0x0 0x0 0x0 0x0 0x7ffb 0x7fab", "x86_64")
+    False
+    """
+    fields = text.split(b" ", 2)
+    wait4, waitid = (b"61", b"247") if machine == "x86_64" else (b"260", b"95")
+    if fields[0] == wait4:
+        return fields[1] in (b"0xffffffff", b"0xffffffffffffffff")
+    return fields[0] == waitid and fields[1] == _NULL
+
+
 def kind_of_link(link: str) -> int:
     """What a thread waits for that waits in a call on this descriptor.
 

@@ -11,32 +11,21 @@ What a round costs is what decides how many there are. After 10 ms of sleep all 
 processor's caches, so that code that is not run costs least: a round sleeps in one call, which what is said on the
 channel interrupts as a signal would (it is one); files are opened once; a call that means one thing is looked up by its
 number alone; and the account is made up every few rounds.
-
-The process ends when its socket is closed, which is how it learns of its parent's end however that came about.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
-import signal
 import sys
-from time import monotonic_ns, process_time_ns
 
 from traced_threadpool.waits import shared_memory as b
-from traced_threadpool.waits.classify import GIL, RUNNING, Classifier, table_for
+from traced_threadpool.waits.classify import GIL, RUNNING, Classifier
 
 LEAST_NS = 2_000_000
 MOST_NS = 1_000_000_000
 SAVINGS_NS = 10_000_000
 """How much processor time can be saved up, to be spent on closer looks."""
-
-ACCOUNT_ROUNDS = 4
-"""After so many rounds their cost is read."""
-
-LINGER_NS = 100_000_000
-"""How long it goes on looking for work when no node runs, before it parks."""
 
 FRESH_NS = 1_000_000_000
 """How long the processor time stolen is taken as known."""
@@ -44,15 +33,6 @@ FRESH_NS = 1_000_000_000
 MAX_READINGS = 4_096
 MAX_RUNS = 1_000
 MAX_HOLDERS = 50
-ORPHAN_SECONDS = 2.0
-
-MEMORY, CHANNEL = 3, 4
-"""The descriptors that the process is started with, beside the usual three."""
-
-# What is said over the channel, a socket that keeps messages apart. By the service:
-WAKE, HOLDERS, AGAIN = b"w", b"h", b"a"
-# and by the sampler, once it has been told whom to look at; later it answers with a run's holders.
-READY, REFUSED = b"y", b"r"
 
 
 class Pace:
@@ -272,119 +252,3 @@ class _Seat:
         if self.descriptor >= 0:
             os.close(self.descriptor)
         self.descriptor = -1
-
-
-def serve(sampler: Sampler, words: memoryview[int], channel: int, parent: int) -> None:
-    """Looks at what is active, parks when nothing is, answers questions; returns when the channel is closed.
-
-    The channel is to send SIGIO, which is to be blocked, when something is said.
-    """
-    pace = Pace()
-    said = [int(signal.SIGIO)]
-    before_ns = active_ns = account_ns = monotonic_ns()
-    cpu_ns, rounds, interval_ns = process_time_ns(), 0, LEAST_NS
-    words[b.PHASE] = b.SAMPLING
-    while True:
-        # Evenly spread over half to one and a half intervals, so as not to beat with the work; the clock's last
-        # digits are chance enough.
-        due_ns = before_ns + interval_ns * (500 + before_ns % 1_000) // 1_000
-        # A question neither puts the next look off nor brings it on: it comes at a run's end.
-        while (left_ns := due_ns - monotonic_ns()) > 0:
-            if signal.sigtimedwait(said, left_ns / 1e9) is not None and not _answer(sampler, channel):
-                return
-        now_ns = monotonic_ns()
-        if sampler.look(now_ns, now_ns - before_ns):
-            active_ns = now_ns
-        elif now_ns - active_ns > LINGER_NS:
-            words[b.PHASE] = b.PARKED
-            # A node that starts now sees that it must wake us, or is seen here.
-            while not sampler.is_needed() and os.getppid() == parent:
-                if signal.sigtimedwait(said, ORPHAN_SECONDS) is not None and not _answer(sampler, channel):
-                    return
-            words[b.PHASE] = b.SAMPLING
-            active_ns = now_ns = monotonic_ns()
-        before_ns = now_ns
-        words[b.ROUNDS] += 1
-        rounds += 1
-        if rounds >= ACCOUNT_ROUNDS or interval_ns > FRESH_NS // ACCOUNT_ROUNDS:
-            if os.getppid() != parent:
-                return
-            used_ns = process_time_ns()
-            interval_ns = pace.interval_ns(
-                cost_ns=used_ns - cpu_ns,
-                elapsed_ns=now_ns - account_ns,
-                rounds=rounds,
-                share=max(1, words[b.BUDGET_PPM]) / 1e6,
-            )
-            words[b.CPU_NS], words[b.INTERVAL_NS] = used_ns, interval_ns
-            cpu_ns, account_ns, rounds = used_ns, now_ns, 0
-
-
-def _answer(sampler: Sampler, channel: int) -> bool:
-    """Reads all that was said. False: the other side is gone."""
-    try:
-        while said := os.read(channel, 64):
-            if said[:1] == HOLDERS:
-                run_number = int(said[1:])
-                holders = " ".join(f"{who}={caused_ns}" for who, caused_ns in sampler.holders(run_number))
-                os.write(channel, f"{run_number} {holders}".encode())
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def refusal(proc: str, thread: int) -> str | None:
-    """Why the system calls of a thread cannot be read; None when they can."""
-    try:
-        descriptor = os.open(f"{proc}/task/{thread}/syscall", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return None if os.read(descriptor, 256) else "it is empty"
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        return os.strerror(error.errno or 0)
-
-
-def main() -> None:
-    """What the helper process does."""
-    import fcntl  # these two are not on Windows
-    import resource
-
-    os.chdir("/")
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # pathlib is slow to import
-        if int(name) > CHANNEL:
-            with contextlib.suppress(OSError):
-                os.close(int(name))
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one for each worker
-    told = os.read(CHANNEL, 4_096).decode().split("\n", 6)
-    if len(told) < 7:
-        return
-    parent, pointer_bytes, address, holder_address, ident_offset = map(int, told[:5])
-    proc = f"{told[6]}/{parent}"
-    while (reason := refusal(proc, parent)) is not None:
-        os.write(CHANNEL, REFUSED + reason.encode())
-        if os.read(CHANNEL, 64) != AGAIN:
-            return
-    words = b.Board(MEMORY).words
-    sampler = Sampler(
-        words,
-        proc,
-        holder_address=None if holder_address < 0 else holder_address,
-        ident_offset=None if ident_offset < 0 else ident_offset,
-    )
-    sampler.classifier = Classifier(
-        table_for(told[5], pointer_bytes),
-        gil_address=None if address < 0 else address,
-        descriptor=sampler.descriptor,
-        memory=sampler.memory,
-    )
-    # What is said from now on comes as a signal, which is taken when it suits.
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])
-    fcntl.fcntl(CHANNEL, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(CHANNEL, fcntl.F_SETFL, os.O_RDWR | os.O_ASYNC | os.O_NONBLOCK)
-    gc.disable()  # nothing here makes cycles
-    os.write(CHANNEL, READY)
-    serve(sampler, words, CHANNEL, parent)

@@ -19,8 +19,6 @@ import itertools
 import logging
 import os
 import platform
-import select
-import signal
 import socket
 import struct
 import sys
@@ -35,11 +33,12 @@ from typing import Any, Final
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import STORES_IN_ORDER, members, values
-from traced_threadpool.waits import sampler
+from traced_threadpool.waits import protocol, spawn
 from traced_threadpool.waits import shared_memory as b
 from traced_threadpool.waits.calibrate import Lock, NoCalibration, calibrate, thread_state_address
 from traced_threadpool.waits.classify import UnknownArchitecture, table_for
 from traced_threadpool.waits.runqueue import RunQueueDelay
+from traced_threadpool.waits.spawn import SamplerProcess, is_readable
 
 # Where there is one, it is imported now and by nobody later: a fork in the middle of an import leaves the child with
 # a lock on the module that nobody will ever let go of.
@@ -58,7 +57,6 @@ RESTART_SECONDS: Final = 60.0
 GIL_TRIES: Final = 3
 """How often the interpreter lock is looked for: on processors that are busy with others a try may see too little."""
 
-START_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 0.2
 PROBE_SECONDS: Final = 0.05
 UNSEEN_SECONDS: Final = 1.0
@@ -69,7 +67,6 @@ PROBE_SLACK_NS: Final = 200_000
 
 MAX_NAMES: Final = 100_000
 MAX_DELAY_FILES: Final = 256
-PR_SET_PTRACER: Final = 0x59616D61
 
 REASONS: Final = {
     "warming_up": "nodes have not been running for long enough to start the sampler",
@@ -82,6 +79,8 @@ REASONS: Final = {
     "runqueue_unknown": "how long each worker waited for a processor is not to be had, so it is in `other`",
     "too_many_workers": "there are more workers than can be looked at; the waits of the others are in `other`",
     "free_threaded": "this interpreter has no global lock, so nothing waits for it",
+    "no_init": "a sampler would become a child of this program, or stay behind as a zombie, so there is none",
+    "is_init": "this program is pid 1, so the sampler is its child; it ends when the program waits for any child",
     "sampler_failed": "the sampler could not be started, or has ended",
 }
 
@@ -214,7 +213,7 @@ class Service:
         self._board: b.Board | None = None
         self._memory = -1
         self._channel: socket.socket | None = None
-        self._process: _Process | None = None
+        self._process: SamplerProcess | None = None
         self._unanswered = False
 
     @property
@@ -297,7 +296,7 @@ class Service:
         channel = self._channel
         if channel is not None:
             with contextlib.suppress(OSError):
-                channel.send(sampler.WAKE, _SEND_FLAGS)
+                channel.send(protocol.WAKE, _SEND_FLAGS)
 
     def wake_keeper(self) -> None:
         """It sleeps, and a node starts."""
@@ -364,10 +363,10 @@ class Service:
         if channel is None:
             return []
         try:
-            channel.send(sampler.HOLDERS + str(run_number).encode(), _SEND_FLAGS)
+            channel.send(protocol.HOLDERS + str(run_number).encode(), _SEND_FLAGS)
             # One that has not answered before, because it was stopped, holds up no further run until it does.
             deadline = time.monotonic() + (0.0 if self._unanswered else ANSWER_SECONDS)
-            while _has_word(channel, deadline - time.monotonic()):
+            while is_readable(channel, deadline - time.monotonic()):
                 self._unanswered = False
                 number, *held = channel.recv(65_536).decode().split()
                 if number == str(run_number):
@@ -415,7 +414,7 @@ class Service:
         if process is not None:
             process.end()
 
-    def _watch(self) -> _Process | None:
+    def _watch(self) -> SamplerProcess | None:
         """Until nothing has been left to do for long enough; returns the sampler that is to end."""
         self._keepers_delay = self._delay_of(threading.get_native_id())
         active_seconds, idle_since = 0.0, time.monotonic()
@@ -475,9 +474,13 @@ class Service:
     def _start_sampler(self) -> None:
         if self._why_none not in ("warming_up", "sampler_failed") or _is_recent(self._failed_at):
             return
-        interpreter = _interpreter()
+        interpreter = spawn.interpreter()
         if interpreter is None:
             self._fail("no_interpreter")
+            return
+        no_init = spawn.why_not_an_orphan()
+        if no_init is not None:
+            self._fail("no_init", no_init)
             return
         machine, pointer_bytes = platform.machine(), struct.calcsize("P")
         try:
@@ -486,7 +489,7 @@ class Service:
             self._fail("unknown_architecture", error)
             return
         try:
-            process, channel = _spawn(interpreter, self._memory)
+            process, channel = spawn.spawn(interpreter, self._memory)
         except (OSError, NotImplementedError, AttributeError) as error:  # as the C library has `posix_spawn`
             self._fail("sampler_failed", error)
             return
@@ -506,7 +509,7 @@ class Service:
                 ).encode(),
                 socket.MSG_NOSIGNAL,
             )
-            refused = _greeted(channel, process.pid)
+            refused = spawn.greeted(channel, process.pid)
         except OSError as error:
             refused = "sampler_failed", str(error)
         if refused is not None:
@@ -519,6 +522,8 @@ class Service:
             self._why_none, self._failed_at = "", None
             self._unanswered = False
             self._lacks.pop("gil_not_found", None)
+            if os.getpid() == 1:
+                self._lack("is_init")
             if not_found is not None:
                 self._lack("gil_not_found", not_found)
 
@@ -538,7 +543,7 @@ class Service:
     def _is_gil_worth_another_try(self) -> bool:
         return "gil_not_found" in self._lacks and self._gil_tries < GIL_TRIES and not _is_recent(self._gil_tried_at)
 
-    def _part_from_sampler(self, reason: str) -> _Process:
+    def _part_from_sampler(self, reason: str) -> SamplerProcess:
         """States are not sampled from now on, because of this. Returns the process, which ends by itself."""
         process = self._process
         assert process is not None
@@ -550,8 +555,8 @@ class Service:
         return process
 
     def _lose_sampler(self) -> None:
-        self._part_from_sampler("sampler_failed")
-        self._fail("sampler_failed")
+        self._part_from_sampler("sampler_failed").close()
+        self._fail("sampler_failed" if self._lacks.pop("is_init", 1) else "is_init")
 
     def _fail(self, reason: str, error: object = None) -> None:
         """From now on states are not sampled, because of this."""
@@ -578,7 +583,7 @@ class Service:
                 detail = "" if error is None else f" ({error})"
                 logger.info("where nodes wait is not fully known: %s%s", REASONS[reason], detail)
 
-    def _close(self) -> _Process | None:
+    def _close(self) -> SamplerProcess | None:
         """Lets go of everything; returns the sampler, which ends now that its channel is closed. Under the lock.
 
         The board goes with the last seat: a worker may be about to write on it.
@@ -608,10 +613,18 @@ class Service:
     def reset_after_fork(self) -> None:
         """For a forked child, which has neither the keeper nor a sampler, and must not write on its parent's board."""
         board = self._board
+        self._all_seats = forks.kept_in_child(self._all_seats, weakref.WeakSet())
         with contextlib.suppress(OSError):
-            self._close()
+            process = self._close()
+            if process is not None:
+                process.close()
         if board is not None:
             board.close()  # threads that do not exist here may hold it
+        self._users = forks.kept_in_child(self._users, weakref.WeakKeyDictionary())
+        self._said = forks.kept_in_child(self._said, set())
+        self._unsaid = deque()
+        self._names, self._numbers = [""], {}
+        self._run_numbers = itertools.count(1)
         self._reset()
 
 
@@ -643,112 +656,6 @@ def _id_of(interpreter: Any) -> Any:
     return interpreter[0] if isinstance(interpreter, tuple) else interpreter
 
 
-def _interpreter() -> str | None:
-    """A Python of this version; None inside a program that merely embeds one."""
-    if getattr(sys, "frozen", False):
-        return None
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for path in (Path(sys.executable or ""), Path(sys.base_prefix, "bin", name)):
-        if path.name.startswith("python") and os.access(path, os.X_OK):
-            return str(path)
-    return None
-
-
-def _spawn(interpreter: str, memory: int) -> tuple[_Process, socket.socket]:
-    """Starts the sampler's process with a board's memory; what else it must know goes over the channel.
-
-    In few steps, for each that lets go of the interpreter lock can wait long to get it back. `posix_spawn` keeps it.
-    """
-    import fcntl  # not on Windows
-
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    copies: list[int] = []
-    try:
-        with theirs:
-            # Above the numbers that they get there, else one could take the other's place.
-            for each in (memory, theirs.fileno()):
-                copies += [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, sampler.CHANNEL + 1)]
-            pid = os.posix_spawn(
-                interpreter,
-                [interpreter, "-I", "-S", "-c", _PROGRAM],
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
-                    (os.POSIX_SPAWN_DUP2, 0, 1),
-                    (os.POSIX_SPAWN_DUP2, 0, 2),
-                    (os.POSIX_SPAWN_DUP2, copies[0], sampler.MEMORY),
-                    (os.POSIX_SPAWN_DUP2, copies[1], sampler.CHANNEL),
-                ],
-                setsid=True,  # Ctrl-C is not meant for it
-                setsigmask=(),
-                setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE),
-            )
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        for descriptor in copies:
-            os.close(descriptor)
-    return _Process(pid), ours
-
-
-class _Process:
-    """A child process. Somebody else in this program may have waited for it."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-
-    def has_ended(self) -> bool:
-        try:
-            return os.waitpid(self.pid, os.WNOHANG)[0] != 0
-        except ChildProcessError:
-            return True
-
-    def end(self) -> None:
-        """Waits for the end that its closed channel means; not for long."""
-        for _ in range(200):
-            if self.has_ended():
-                return
-            time.sleep(0.005)
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-
-
-def _greeted(channel: socket.socket, pid: int) -> tuple[str, str] | None:
-    """Waits for the sampler's first words. Returns why it cannot work, if it cannot."""
-    asked_again = False
-    while _has_word(channel, START_SECONDS):
-        said = channel.recv(1024)
-        if said[:1] == sampler.READY:
-            return None
-        detail = said[1:].decode(errors="replace")
-        if said[:1] != sampler.REFUSED:
-            return "sampler_failed", "it ended at once"
-        if asked_again or not _let_trace(pid):
-            return "proc_unreadable", detail
-        asked_again = True
-        channel.send(sampler.AGAIN, socket.MSG_NOSIGNAL)
-    return "sampler_failed", f"it did not answer for {START_SECONDS:.0f} s"
-
-
-def _has_word(channel: socket.socket, seconds: float) -> bool:
-    """Whether something is said within that time. Not by `select`, which knows no descriptor above 1,023."""
-    poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    return bool(poll.poll(max(0.0, seconds * 1000)))
-
-
-def _let_trace(pid: int) -> bool:
-    """Yama lets a process be read by its ancestors, and by one that it names."""
-    try:
-        import ctypes
-
-        return bool(ctypes.CDLL(None).prctl(PR_SET_PTRACER, pid, 0, 0, 0) == 0)
-    except (ImportError, OSError, AttributeError):
-        return False
-
-
 def _thread_state() -> int:
     """The address of the calling thread's state in the interpreter, 0 where that is not to be had."""
     try:
@@ -756,13 +663,6 @@ def _thread_state() -> int:
     except NoCalibration:
         return 0
 
-
-# The sampler's own modules alone: the package itself would import Hamilton and OpenTelemetry.
-_PROGRAM: Final = (
-    "import sys, types; package = types.ModuleType('traced_threadpool'); "
-    f"package.__path__ = [{str(Path(__file__).parent.parent)!r}]; sys.modules['traced_threadpool'] = package; "
-    "from traced_threadpool.waits.sampler import main; main()"
-)
 
 service: Final = Service()
 """The process's own."""
