@@ -12,7 +12,6 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Executor, Future
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hamilton import lifecycle
@@ -27,6 +26,7 @@ from traced_threadpool.engine.pool import Pool, PoolSnapshot
 from traced_threadpool.engine.priorities import CRITICAL_PATH, Priority, PriorityName
 from traced_threadpool.engine.work import NodeFuture, Run, Work, help_until_done
 from traced_threadpool.hamilton_hooks import RunHooks, listen
+from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.options import Attribution, Metrics, Tracing
 
@@ -135,16 +135,16 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         adapter.__dict__["_assembly"] = assembly
         return adapter
 
-    @cached_property
+    @lazy
     def _assembly(self) -> Assembly:
         """For a subclass that does not call our initializer, as those of Hamilton's adapter need not."""
         return assemble(options.checked())
 
-    @cached_property
+    @lazy
     def _pool(self) -> Pool:
         return self._assembly.pool
 
-    @cached_property
+    @lazy
     def _run_hooks(self) -> RunHooks:
         return RunHooks(self._assembly)
 

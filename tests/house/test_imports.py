@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.house.layers import (
@@ -70,6 +72,13 @@ def test_only_few_modules_know_hamilton() -> None:
         if any(name.split(".")[0] == "hamilton" for name in imported(file))
     }
     assert knowing <= HAMILTON_IS_KNOWN_IN
+
+
+def test_what_runs_in_jobs_has_no_cached_property() -> None:
+    """Until Python 3.11 it has a lock, which a fork can copy held: `model/lazy.py` has none."""
+    public = [f"traced_threadpool.{home}" for home in HOMES.values()]
+    live = {*public, *reachable_from(public, lazily=False)}
+    assert {name for name in live if re.search(r"^ *@.*cached_property", modules()[name].read_text(), re.M)} == set()
 
 
 def test_the_core_imports_no_extra() -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Protocol
 
+from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.records import Outcome, RunOutcome, State
 
 
@@ -109,11 +109,11 @@ class RecordedRun:
     def duration_ns(self) -> int:
         return self.ended_ns - self.started_ns
 
-    @cached_property
+    @lazy
     def by_key(self) -> Mapping[str, NodeExecution]:
         return {node.key: node for node in self.nodes}
 
-    @cached_property
+    @lazy
     def by_parent(self) -> Mapping[str | None, Sequence[NodeExecution]]:
         """The nodes of the run itself under None, those of nested runs under the key of the node that executed them."""
         found: dict[str | None, list[NodeExecution]] = {}
@@ -121,7 +121,7 @@ class RecordedRun:
             found.setdefault(node.parent, []).append(node)
         return found
 
-    @cached_property
+    @lazy
     def outermost(self) -> Sequence[NodeExecution]:
         """Those that ran, without nodes of runs that one of them executed: they are part of what that one does."""
         return [node for node in self.nodes if node.ran and (node.parent is None or node.parent not in self.by_key)]

@@ -49,9 +49,9 @@ import heapq
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final, Literal, TypeVar
 
+from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.records import TimedNode
 
@@ -298,7 +298,7 @@ class _Slack(Mapping[str, int]):
     def __repr__(self) -> str:
         return repr(self._known)
 
-    @cached_property
+    @lazy
     def _known(self) -> dict[str, int]:
         return _slack(self._nodes)
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from traced_threadpool.model import forks
+from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.observers import Observer
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun, is_split
 from traced_threadpool.model.records import (
@@ -264,7 +265,7 @@ class Recording:
         self._by_node.clear()
         self._awaited.clear()
 
-    @cached_property
+    @lazy
     def path(self) -> PathFacts:
         """The critical path; nothing where nodes were left out. Its time grows with the path, not with the run."""
         facts, root = self._facts, self.root
@@ -304,7 +305,7 @@ class Recording:
         last = min((entry for entry in nodes if entry.ended_ns == last_ended_ns), key=_submitted_ns, default=None)
         return walk_back(last, started_ns, ended_ns, upstream_of)
 
-    @cached_property
+    @lazy
     def record(self) -> RecordedRun:
         """The run for everybody to read. What the sampler of waits has to say of it is asked for here."""
         facts = self._facts
