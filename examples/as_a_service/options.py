@@ -9,7 +9,7 @@ PROGRAM = "as_a_service"
 DEFAULT_PORT = 9464  # where OpenTelemetry's exporters for Prometheus listen, by custom
 LARGEST_PORT = 65_535
 
-# Those that need neither a disk of their own nor fewer processors than there are: they may share a process.
+# Those that need neither a disk of their own nor fewer CPUs than there are: they may share a process.
 PATHOLOGIES = ("gil_bound", "slow_network", "lock_convoy", "pool_starved", "hidden_sleep", "healthy")
 
 

@@ -1,11 +1,11 @@
-"""A nightly backup of twelve volumes: compressed, sealed and checked on eight threads, with two processors.
+"""A nightly backup of twelve volumes: compressed, sealed and checked on eight threads, with two CPUs.
 
 What is wrong: LZMA and SHA-256 compute without the GIL, so that all eight threads could compute at once, but there
-are two processors to do it. The threads take turns, and each node takes several times as long as it computes.
+are two CPUs to do it. The threads take turns, and each node takes several times as long as it computes.
 
-The cure: more processors (the container's limit is the first thing to look at), or less to compute: a quicker
-preset. Until then no more threads than processors: two need less time than twelve. On a machine with more
-than two processors the program confines itself to two, as a container would.
+The cure: more CPUs (the container's limit is the first thing to look at), or less to compute: a quicker
+preset. Until then no more threads than CPUs: two need less time than twelve. On a machine with more
+than two CPUs the program confines itself to two, as a container would.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ def _inputs(amount: Amount) -> Iterator[Mapping[str, Any]]:
     yield {"snapshots": snapshots, "derivation_rounds": amount.count(ROUNDS)}
 
 
-PATHOLOGY = Pathology(output="manifest", workers=12, inputs=_inputs, processors=2)
+PATHOLOGY = Pathology(output="manifest", workers=12, inputs=_inputs, cpus=2)
 
 if __name__ == "__main__":
     sys.exit(main("cpu_starved"))

@@ -22,7 +22,7 @@ from .service import ServiceError
 
 
 class DemonstrationError(Exception):
-    """Something that the user can mend. The message is one line."""
+    """Something that the user can fix. The message is one line."""
 
 
 class TraceFileRefused(DemonstrationError):
@@ -39,8 +39,8 @@ def demonstrate(name: str, options: Options, console: Console) -> None:
     pathology: Pathology = module.PATHOLOGY
     console.print(f"[bold]{name}[/bold]: {escape((module.__doc__ or '').strip())}\n", soft_wrap=True)
     with ExitStack() as stack:
-        if pathology.processors is not None:
-            _confine_to(pathology.processors)
+        if pathology.cpus is not None:
+            _confine_to(pathology.cpus)
         thrown_away = stack.enter_context(tempfile.TemporaryDirectory(prefix="pathologies-"))
         trace = options.trace or Path(thrown_away) / "trace.jsonl"
         telemetry = stack.enter_context(_telemetry(trace))
@@ -74,10 +74,10 @@ def _print_run(trace: Path, console: Console) -> None:
         console.print(said)
 
 
-def _confine_to(processors: int) -> None:
-    """Let this program, and all threads that it will start, use so many processors and no more."""
+def _confine_to(cpus: int) -> None:
+    """Let this program, and all threads that it will start, use so many CPUs and no more."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:processors])
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cpus])
 
 
 @contextmanager

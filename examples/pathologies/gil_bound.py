@@ -1,7 +1,7 @@
 """Access logs of eight web servers, taken apart in pure Python on eight threads.
 
-What is wrong: a regular expression and a dictionary hold the interpreter lock (the GIL), so that one thread computes
-and the others wait for it, however many processors there are. Threads make this no faster than a loop would be.
+What is wrong: a regular expression and a dictionary hold the GIL, so that one thread computes
+and the others wait for it, however many CPUs there are. Threads make this no faster than a loop would be.
 
 The cure: processes for the parsing, or a library that parses without the GIL. Fewer threads, in the meantime: what
 waits for the GIL only gets in the way of what has it.

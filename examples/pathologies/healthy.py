@@ -2,7 +2,7 @@
 
 Each page can be asked for when the one before has been acknowledged by its seal, so that an archive is a chain, and
 there are three of them. The nodes wait for the network about as long as they compute without the GIL, none stands
-out, two processors suffice for what is computed, and there is a worker for each chain and one to spare.
+out, two CPUs suffice for what is computed, and there is a worker for each chain and one to spare.
 
 The cure: none. No setting makes this faster. What would is another protocol, which hands out more than one page at a
 time.

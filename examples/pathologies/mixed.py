@@ -1,7 +1,7 @@
 """Six newspapers: fetched, compared with themselves in pure Python, their places looked up by a client under a lock.
 
 What is wrong, three things at once: the newspapers answer slowly (network); comparing paragraphs holds the
-interpreter lock, so that six threads compare no faster than one (GIL); all of them share one geocoding client, and
+GIL, so that six threads compare no faster than one (GIL); all of them share one geocoding client, and
 one at a time waits for its answers while the others wait for the lock (lock). The last two also harm each other:
 whoever has got an answer has to wait for the GIL before the client is free again.
 

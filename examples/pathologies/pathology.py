@@ -58,11 +58,11 @@ class Amount:
 class Pathology:
     """How to run the pipeline.
 
-    `inputs` makes what the pipeline works on, and takes it away again. `processors` is how many the run may use, where
+    `inputs` makes what the pipeline works on, and takes it away again. `cpus` is how many the run may use, where
     that matters: so many as in a small container, also on a large machine.
     """
 
     output: str
     workers: int
     inputs: Callable[[Amount], AbstractContextManager[Mapping[str, Any]]]
-    processors: int | None = None
+    cpus: int | None = None

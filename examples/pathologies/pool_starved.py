@@ -5,7 +5,7 @@ same time, but only two may; all others wait in the queue. A node that takes 0.2
 could have begun.
 
 The cure: more workers; `--workers 24` takes a third of a second instead of three. For nodes that wait, the number
-of workers is how many may wait at once, and has nothing to do with the number of processors.
+of workers is how many may wait at once, and has nothing to do with the number of CPUs.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Price lists of ten suppliers, fetched from a service that takes its time; all of them at once.
 
 What is wrong: nothing in this program. The service answers after a second, and the order can be placed only when the
-last price list is there. More workers, processors or a quicker Python would change nothing.
+last price list is there. More workers, CPUs or a quicker Python would change nothing.
 
 The cure: at the service, or in front of it. Fetch what does not depend on the list of suppliers earlier, ask for all
 pages of a list at once, keep yesterday's prices in a cache, give up on the slowest supplier after a time.

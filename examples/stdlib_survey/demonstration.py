@@ -1,6 +1,8 @@
 """Options into a run of the survey, and the run into everything that is printed about it."""
 
+import shlex
 import sqlite3
+import sys
 import sysconfig
 import time
 import warnings
@@ -34,7 +36,7 @@ RUN_NAME = "stdlib_survey"
 
 
 class DemonstrationError(Exception):
-    """Something that the user can mend. The message is one line."""
+    """Something that the user can fix. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +183,11 @@ def _print_whereabouts(options: Options, console: Console, telemetry: TelemetryS
         highlight=False,
         soft_wrap=True,
     )
+    file = shlex.quote(str(options.trace_file))
+    command = shlex.join([sys.executable, "-m", "traced_threadpool"])
+    console.print("Try next:", highlight=False)
+    for words in (f"explain {file} --run last", f"what-if {file} --run last", f"report {file} --run last"):
+        console.print(f"  {command} {words}", highlight=False, soft_wrap=True)
 
 
 def _wait_for_interrupt() -> None:

@@ -17,7 +17,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceText:
-    """A file's bytes and text. Where it could not be had, `problem` says why and the rest is empty."""
+    """A file's bytes and text. Where it could not be read, `problem` says why and the rest is empty."""
 
     file: SourceFile
     data: bytes = b""

@@ -30,7 +30,7 @@ UNPARSABLE = "unparsable"
 LZMA_PRESET = 3  # the highest that is not several times slower than bzip2
 
 # Some releases of CPython let threads that parse at once make each other fail with a SystemError
-# (https://github.com/python/cpython/pull/113035). It costs nothing there: parsing holds the interpreter lock.
+# (https://github.com/python/cpython/pull/113035). It costs nothing there: parsing holds the GIL.
 _parses_safely = not ((3, 11) <= sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3, 12, 2))
 _parsing = nullcontext() if _parses_safely else threading.Lock()
 

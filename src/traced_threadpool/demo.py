@@ -1,6 +1,6 @@
 """A small pipeline to look at: fetches, parses, hashes, stores and rates a few regions, in about a second.
 
-Its nodes spend their time in different ways, really: on a socket, with the interpreter lock, on a processor without it,
+Its nodes spend their time in different ways, really: on a socket, with the GIL, on a CPU without it,
 on a disk, asleep. The server is a thread of this process.
 """
 
@@ -85,7 +85,7 @@ def fetched(region: str, port: int) -> bytes:
 
 @_of_each_region("parsed", raw="fetched")
 def parsed(raw: bytes) -> list[int]:
-    """Computes with the interpreter lock."""
+    """Computes with the GIL."""
     return [sum(int(word) for word in line.split(b",")) for line in raw.splitlines()]
 
 

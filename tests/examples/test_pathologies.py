@@ -37,7 +37,7 @@ ON_LINUX = sys.platform.startswith("linux")
 class Measured:
     """What running a pipeline gave, and what it took of this process.
 
-    `wanted` is how many processors its threads had or waited for on average, which others' load does not change.
+    `wanted` is how many CPUs its threads had or waited for on average, which others' load does not change.
     `requests` are the service's own statistics; empty where there is none.
     """
 
@@ -70,7 +70,7 @@ def _measured(name: str, *, scale: float = 0.2, workers: int | None = None, seed
 
 
 def _processor_seconds_wanted() -> float:
-    """What this process' threads ran, and what they waited for a processor."""
+    """What this process' threads ran, and what they waited for a CPU."""
     total_ns = 0
     for task in Path("/proc/self/task").glob("*/schedstat"):
         ran_ns, waited_ns, _ = task.read_text().split()
@@ -82,7 +82,7 @@ def _processor_seconds_wanted() -> float:
 def patient_threads() -> Iterator[None]:
     """Threads that wait for the GIL do nothing but wait.
 
-    Usually each wakes up every 5 ms to ask for it, and where others use the processors it waits for one each time.
+    Usually each wakes up every 5 ms to ask for it, and where others use the CPUs it waits for one each time.
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(10)
@@ -95,7 +95,7 @@ def patient_threads() -> Iterator[None]:
 @needs_gil
 @needs_proc
 def test_parsing_logs_on_eight_threads_takes_one_processor(no_thread_left: None, patient_threads: None) -> None:
-    """Eight threads compute, and all of them together never want more than about one processor."""
+    """Eight threads compute, and all of them together never want more than about one CPU."""
     measured = _measured("gil_bound")
 
     assert 0.6 < measured.wanted < 1.7
@@ -107,7 +107,7 @@ def test_parsing_logs_on_eight_threads_takes_one_processor(no_thread_left: None,
 @pytest.mark.slow
 @needs_proc
 def test_the_backup_wants_more_processors_than_it_may_have(no_thread_left: None) -> None:
-    """Twelve threads want several processors at once: nothing but processors keeps them apart."""
+    """Twelve threads want several CPUs at once: nothing but CPUs keeps them apart."""
     measured = _measured("cpu_starved")
 
     assert measured.wanted > 3

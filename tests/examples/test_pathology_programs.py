@@ -218,7 +218,7 @@ def _told_apart(run: RecordedRun) -> RecordedRun:
 def test_most_time_is_lost_where_it_was_planted(name: str, ran: Callable[[str], Ran]) -> None:
     """Of all states and the queue, the planted one has most of the nodes' time.
 
-    Waiting for a processor is left out where it was not planted: whoever else uses them has a part in it.
+    Waiting for a CPU is left out where it was not planted: whoever else uses them has a part in it.
     """
     seconds = _seconds_by_cause(_told_apart(ran(name).run))
     if PLANTED[name] != ["runqueue"]:
@@ -252,7 +252,7 @@ DIAGNOSED: dict[str, set[Cause]] = {
 @needs_proc
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_finding_names_what_was_planted(name: str, ran: Callable[[str], Ran]) -> None:
-    """On a machine that others use too, processors they have may be what helps most: that is right, and left out.
+    """On a machine that others use too, CPUs they have may be what helps most: that is right, and left out.
 
     A run that others held up is not a healthy one.
     """
@@ -262,7 +262,7 @@ def test_the_first_finding_names_what_was_planted(name: str, ran: Callable[[str]
     if name != "cpu_starved" and others > 0.2:
         found = [cause for cause in found if cause != "processor_starved"]
         if not found or (name == "healthy" and found[0] not in DIAGNOSED[name]):
-            pytest.skip(f"the machine is too busy: {others:.0%} of the nodes' time is waiting for a processor")
+            pytest.skip(f"the machine is too busy: {others:.0%} of the nodes' time is waiting for a CPU")
 
     assert found[0] in DIAGNOSED[name], found
 
@@ -272,7 +272,7 @@ def test_the_first_finding_names_what_was_planted(name: str, ran: Callable[[str]
 @needs_gil
 @needs_proc
 def test_all_three_faults_of_the_mixed_one_are_seen(ran: Callable[[str], Ran]) -> None:
-    """GIL, network and lock are what its nodes wait for most, next to a processor that others may be using."""
+    """GIL, network and lock are what its nodes wait for most, next to a CPU that others may be using."""
     seconds = _seconds_by_cause(_told_apart(ran("mixed").run))
     for on_a_processor in ("cpu", "runqueue"):
         seconds.pop(on_a_processor, None)
@@ -284,14 +284,14 @@ def test_all_three_faults_of_the_mixed_one_are_seen(ran: Callable[[str], Ran]) -
 @pytest.mark.slow
 @needs_proc
 def test_the_healthy_one_waits_for_the_network_and_computes(ran: Callable[[str], Ran]) -> None:
-    """Nothing else takes a large part, and no node a large part of the run; others may use the processors.
+    """Nothing else takes a large part, and no node a large part of the run; others may use the CPUs.
 
-    Who waits for a processor while it has the GIL or a worker makes all wait who want those: what such a run says of
+    Who waits for a CPU while it has the GIL or a worker makes all wait who want those: what such a run says of
     its health is not the program's.
     """
     run = _told_apart(ran("healthy").run)
     if (others := _waiting_for_a_processor(run)) > 0.2:
-        pytest.skip(f"the machine is too busy: {others:.0%} of the nodes' time is waiting for a processor")
+        pytest.skip(f"the machine is too busy: {others:.0%} of the nodes' time is waiting for a CPU")
     seconds = _seconds_by_cause(run)
     own = seconds["network"] + seconds["cpu"]
 

@@ -369,7 +369,7 @@ def test_the_program_shows_its_run_serves_metrics_and_is_interrupted(tmp_path: P
         printed = []
         for line in program.stdout:
             printed.append(line)
-            if line.startswith("Trace, as OTLP/JSON lines:"):
+            if "traced_threadpool report " in line:  # the last of what to try next
                 break
         text = "".join(printed)
         metrics_url = re.search(r"http://127\.0\.0\.1:\d+/metrics", text)
@@ -388,7 +388,7 @@ def test_the_program_shows_its_run_serves_metrics_and_is_interrupted(tmp_path: P
         "digests_1",
         "measures_1",
     }
-    for title in ("Import hubs", "The run as a whole", "Slowest nodes", "<- surveys_1, surveys_2"):
+    for title in ("Import hubs", "The run as a whole", "Slowest nodes", "<- surveys_1, surveys_2", "Try next:"):
         assert title in text
     assert re.search(r'hamilton_nodes_total\{.*node="report",outcome="success".*\} 1\.0', metrics)
 

@@ -141,7 +141,7 @@ def test_pointing_at_a_bar_tells_of_its_node(open_page: Open) -> None:
     for key, place, (from_x, from_y, to_x, to_y) in zip(node.upstream, inputs, arrows, strict=True):
         assert from_x == pytest.approx(first["x"] - box["x"] + scale * (run.by_key[key].ended_ns - middles[0]), abs=2)
         assert to_x + 4 == pytest.approx(first["x"] - box["x"] + scale * (node.started_ns - middles[0]), abs=2)
-        # In the middle of the bars, which is below the middle of their row: above is room for a name.
+        # In the middle of the bars, which is below the middle of their row: above is space for a name.
         assert (from_y - place["y"], to_y - here["y"]) == pytest.approx((to_y - here["y"],) * 2)
     opened.point_at(next(each.name for each in run.nodes if each.key in explain(run).critical_keys))
     assert tip.locator("div").last.inner_text() == "on the critical path"

@@ -142,7 +142,7 @@
   });
   echarts.graphic.registerShape("rects", Rects);
 
-  // Names stand above the bars, where there is room for them: on the bands they could not be read.
+  // Names stand above the bars, where there is space for them: on the bands they could not be read.
   const named = rows.length <= 16;
   const rowHeight = named ? 34 : rows.length <= 40 ? 18 : 12;
   const above = named ? 14 : 1.5;
