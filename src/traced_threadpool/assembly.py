@@ -231,7 +231,6 @@ def _tell_path(run: RunRecord, recording: Recording) -> None:
 # What is open when the program ends
 
 _assemblies: Final[weakref.WeakSet[Assembly]] = weakref.WeakSet()
-_exit_lock: Final = threading.Lock()
 _registered: list[bool] = []
 
 
@@ -241,10 +240,8 @@ def end_runs_at_exit() -> None:
     Called when a run starts: what is registered last is called first, and by then the application's provider is there.
     """
     if not _registered:
-        with _exit_lock:
-            if not _registered:
-                atexit.register(_at_exit)
-                _registered.append(True)
+        _registered.append(True)
+        atexit.register(_at_exit)  # twice, if two threads come here at once, which does no harm
 
 
 def _at_exit() -> None:

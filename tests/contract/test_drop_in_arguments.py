@@ -77,6 +77,7 @@ def module_that_builds() -> types.ModuleType:
     return made
 
 
+DICT = base.DictResult().output_type()
 FORMS = {
     "nothing": Form(),
     "a count": Form((3,)),
@@ -86,7 +87,7 @@ FORMS = {
     "None for the count": Form((None, "x")),
     "None for the prefix": Form((2, None)),
     "None for the builder": Form((2, "", None)),
-    "a builder": Form((2, "", base.DictResult()), result=RIGHT, output_type=dict[str, Any]),
+    "a builder": Form((2, "", base.DictResult()), result=RIGHT, output_type=DICT),
     "a builder's class": Form((2, "", base.DictResult), result=RIGHT, output_type=None),
     "a class with static methods": Form((2, "", Static), result=["total", "one"], output_type=list),
     "any object with build_result": Form((2, "", Sorted()), result=ITEMS, output_type=None),
@@ -96,7 +97,7 @@ FORMS = {
         output_type=None,
     ),
     "a module": Form((2, "", module_that_builds()), result=ITEMS, output_type=None),
-    "a proxy of a builder": Form((2, "", LikeEverything(base.DictResult())), result=RIGHT, output_type=dict[str, Any]),
+    "a proxy of a builder": Form((2, "", LikeEverything(base.DictResult())), result=RIGHT, output_type=DICT),
     "a builder that counts as false": Form((2, "", Empty()), result=RIGHT),
     "False for the builder": Form((2, "", False), result=RIGHT),
     "keywords": Form(
