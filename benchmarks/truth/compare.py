@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from traced_threadpool.model.records import STATES, State
+from traced_threadpool.model.states import STATES, State
 
 LIMIT_POINTS: Final = 5.0
 """Of the mean over a case's nodes of a state's absolute error, for nodes of 100 ms and more."""

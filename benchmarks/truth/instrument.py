@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from traced_threadpool.model.records import STATES, State
+from traced_threadpool.model.states import STATES, State
 
 SOURCE: Final = Path(__file__).with_name("shim.c")
 COMPILERS: Final = ("cc", "gcc", "clang")

@@ -32,7 +32,8 @@ from benchmarks.truth.scenarios import SCENARIOS, Bodies
 from benchmarks.truth.work import Piece
 from traced_threadpool import FutureAdapter
 from traced_threadpool.engine.pool import Meter
-from traced_threadpool.model.records import STATES, NodeRecord, State
+from traced_threadpool.model.records import NodeRecord
+from traced_threadpool.model.states import STATES, State
 from traced_threadpool.telemetry import names
 
 WARM_UP_SECONDS: Final = 0.5

@@ -17,7 +17,7 @@ from benchmarks.truth.compare import (
     total,
 )
 from benchmarks.truth.scenarios import SCENARIOS
-from traced_threadpool.model.records import STATES, State
+from traced_threadpool.model.states import STATES, State
 
 COLUMNS: Final = (
     "scenario",

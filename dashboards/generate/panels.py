@@ -16,6 +16,7 @@ from grafana_foundation_sdk.models import prometheus as prometheus_models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from dashboards.generate.queries import Query
+from traced_threadpool.model.states import TABLE
 from traced_threadpool.telemetry import names
 
 PROMETHEUS: Final = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -39,16 +40,7 @@ def falling(bad: float, worry: float) -> Limits:
     return ((None, BAD), (bad, WORRY), (worry, GOOD))
 
 
-STATE_COLOURS: Final[Mapping[str, str]] = {
-    "cpu": "green",
-    "gil": "red",
-    "runqueue": "orange",
-    "network": "blue",
-    "disk": "purple",
-    "lock": "dark-red",
-    "sleep": "light-blue",
-    "other": "gray",
-}
+STATE_COLOURS: Final[Mapping[str, str]] = {each.name: each.panel for each in TABLE}
 
 
 def time_series(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from dashboards.generate.markdown import table
-from traced_threadpool.model.records import OUTCOMES, RUN_OUTCOMES, STATES
+from traced_threadpool.model.records import OUTCOMES, RUN_OUTCOMES
+from traced_threadpool.model.states import STATES
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.lost_spans import STAGES
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from traced_threadpool.analysis.diagnosis.diagnose import Diagnosis, diagnose
 from traced_threadpool.model.formatting import duration
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.records import STATES
+from traced_threadpool.model.states import STATES
 
 SLOWEST = 5
 UNKNOWN = "unknown"

@@ -15,7 +15,7 @@ from typing import Any, Final
 from traced_threadpool.analysis.diagnosis.causes import Cause
 from traced_threadpool.analysis.diagnosis.diagnose import diagnose
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.records import State
+from traced_threadpool.model.states import State
 from traced_threadpool.report.verdict import expected_gain, title
 
 MS: Final = 1_000_000

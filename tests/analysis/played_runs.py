@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from traced_threadpool.analysis.replay.machine import Demand
 from traced_threadpool.analysis.replay.virtual_pool import HandOvers, VirtualPool
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.records import State
+from traced_threadpool.model.states import State
 
 MS = 1_000_000
 START_NS = 5_000 * MS

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.records import Outcome, State
+from traced_threadpool.model.records import Outcome
+from traced_threadpool.model.states import State
 from traced_threadpool.telemetry import names
 
 NASTY_NAMES = (

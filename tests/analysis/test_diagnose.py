@@ -24,7 +24,7 @@ from traced_threadpool.analysis.diagnosis.causes import CAUSES, Cause, Finding
 from traced_threadpool.analysis.diagnosis.diagnose import ALIKE, MOST_FINDINGS, diagnose
 from traced_threadpool.analysis.replay.what_if import HELPS, Replayed, replay
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.records import State
+from traced_threadpool.model.states import State
 
 
 def causes(run: RecordedRun) -> list[Cause]:

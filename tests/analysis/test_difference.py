@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.analysis.synthetic_runs import layered_run
 from traced_threadpool.analysis.difference import NodeDifference, Total, compare
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.records import State
+from traced_threadpool.model.states import State
 
 MS = 1_000_000
 

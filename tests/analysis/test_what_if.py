@@ -13,7 +13,7 @@ from traced_threadpool.analysis.replay.demand import demands
 from traced_threadpool.analysis.replay.machine import Demand
 from traced_threadpool.analysis.replay.virtual_pool import most_at_once
 from traced_threadpool.analysis.replay.what_if import Replayed, ReplayedNode, replay
-from traced_threadpool.model.records import State
+from traced_threadpool.model.states import State
 
 
 @settings(deadline=None)

@@ -29,7 +29,8 @@ from traced_threadpool.backends import (
 )
 from traced_threadpool.engine.backends import processes as processes_module
 from traced_threadpool.engine.backends.base import Call, Timing
-from traced_threadpool.model.records import STATES, NodeRecord
+from traced_threadpool.model.records import NodeRecord
+from traced_threadpool.model.states import STATES
 
 Make = Callable[..., Processes]
 

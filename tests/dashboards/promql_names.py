@@ -7,7 +7,8 @@ from typing import Any
 
 import promql_parser
 
-from traced_threadpool.model.records import OUTCOMES, STATES
+from traced_threadpool.model.records import OUTCOMES
+from traced_threadpool.model.states import STATES
 from traced_threadpool.telemetry import names
 
 OF_SCRAPES = {"job", "instance"}

@@ -20,7 +20,7 @@ yaml = pytest.importorskip("yaml", reason="needs the extra [report]")
 
 from dashboards.generate import check_grafana, queries  # noqa: E402  # what it imports may be missing
 from tests.dashboards.promql_names import problems  # noqa: E402  # likewise
-from traced_threadpool.model.records import STATES  # noqa: E402  # likewise
+from traced_threadpool.model.states import STATES  # noqa: E402  # likewise
 from traced_threadpool.slo import burn_rate  # noqa: E402  # likewise
 
 ROOT = Path(__file__).parent.parent.parent

@@ -14,9 +14,8 @@ from tests.analysis.synthetic_runs import layered_run
 from tests.report.browser import PICTURES, Open, Opened, shown
 from traced_threadpool.model.formatting import percent
 from traced_threadpool.model.recorded_run import NodeExecution
-from traced_threadpool.model.records import STATES
+from traced_threadpool.model.states import INFO, STATES
 from traced_threadpool.report.explanation import explain
-from traced_threadpool.report.palette import LOOKS
 
 pytest.importorskip("playwright", reason="playwright is not installed (it is in the dev group)")
 pytest.importorskip("jinja2", reason="needs the extra [report]")
@@ -174,7 +173,7 @@ def test_the_theme_can_be_switched(open_page: Open) -> None:
             shown := [state for state in STATES if opened.page.locator(f".legend .state-{state}").count()],
         )
         assert len(shown) > 5
-        assert [_hex(swatch) for swatch in swatches] == [getattr(LOOKS[state], theme) for state in shown]
+        assert [_hex(swatch) for swatch in swatches] == [getattr(INFO[state], theme) for state in shown]
         drawn[theme].append(
             opened.page.evaluate(
                 "['timeline', 'names', 'curve'].map((id) => document.querySelector(`#${id} canvas`).toDataURL())"

@@ -10,7 +10,7 @@ from tests.analysis.synthetic_runs import NASTY_NAMES, layered_run
 from tests.report.browser import Open, shown
 from traced_threadpool.model.formatting import one_line, percent
 from traced_threadpool.model.recorded_run import RecordedRun
-from traced_threadpool.model.records import STATES
+from traced_threadpool.model.states import STATES
 from traced_threadpool.report.explanation import explain
 
 pytest.importorskip("playwright", reason="playwright is not installed (it is in the dev group)")

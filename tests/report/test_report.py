@@ -19,11 +19,11 @@ from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.analysis.replay.what_if import counts_to_try
 from traced_threadpool.model.formatting import change, duration, one_line, percent
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+from traced_threadpool.model.states import INFO
 from traced_threadpool.report.as_json import explanation_json
 from traced_threadpool.report.curve import curve
 from traced_threadpool.report.explanation import explain
 from traced_threadpool.report.notebook import notebook_html
-from traced_threadpool.report.palette import DARK_BACKGROUND, LIGHT_BACKGROUND, LOOKS
 from traced_threadpool.report.timeline import timeline
 from traced_threadpool.report.verdict import title
 
@@ -105,8 +105,8 @@ def _oklab(linear: list[float]) -> tuple[float, float, float]:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_states_can_be_told_apart(theme: str) -> None:
     """By everybody who sees fewer colours too, and each from the background."""
-    colours = {state: getattr(look, theme) for state, look in LOOKS.items()}
-    background = LIGHT_BACKGROUND if theme == "light" else DARK_BACKGROUND
+    colours = {state: getattr(look, theme) for state, look in INFO.items()}
+    background = "#ffffff" if theme == "light" else "#14181d"
     assert {state: round(_contrast(colour, background), 1) >= 3 for state, colour in colours.items()} == dict.fromkeys(
         colours, True
     )
@@ -239,7 +239,7 @@ def test_what_a_notebook_shows(run: RecordedRun) -> None:
     }
     for node in explanation.ran:
         most = max(node.states, key=lambda state: node.states[state], default=None)
-        known = "#6f8aa8" if most is None else LOOKS[most].light
+        known = "#6f8aa8" if most is None else INFO[most].light
         colour = "#b3160a" if node.outcome == "error" else known
         expected.add(box(node.started_ns, node.ended_ns, row_of[node.key], colour))
         if node.key in explanation.critical_keys:

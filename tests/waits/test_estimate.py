@@ -9,19 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traced_threadpool.waits.estimate import BLOCKED, Account, Division
+from traced_threadpool.model.states import SAMPLED
+from traced_threadpool.waits.estimate import Account, Division
 
-GIL, NETWORK, SLEEP, OTHER = (BLOCKED.index(state) for state in ("gil", "network", "sleep", "other"))
+GIL, NETWORK, SLEEP, OTHER = (SAMPLED.index(state) for state in ("gil", "network", "sleep", "other"))
 MS = 1_000_000
 EACH_NS = 10 * MS
 """What a look stands for."""
 
-looks_of_each = st.lists(st.integers(0, 300), min_size=6, max_size=6)
+looks_of_each = st.lists(st.integers(0, 300), min_size=len(SAMPLED), max_size=len(SAMPLED))
 
 
 def looked(*counts: tuple[int, int]) -> list[int]:
     """The looks of an execution: state and how often it was seen."""
-    seen = [0] * len(BLOCKED)
+    seen = [0] * len(SAMPLED)
     for state, count in counts:
         seen[state] = count * EACH_NS
     return seen
@@ -39,7 +40,7 @@ def shares(parts: Sequence[int]) -> list[float]:
 @given(st.lists(st.tuples(st.integers(0, 10**11), looks_of_each, st.booleans()), max_size=30))
 def test_both_add_up_and_nothing_is_negative(executions: list[tuple[int, list[int], bool]]) -> None:
     """Whatever was seen; and a state that nobody ever saw gets nothing. Also of one that came in between another."""
-    account, ever = Account(), [0] * len(BLOCKED)
+    account, ever = Account(), [0] * len(SAMPLED)
     for off_ns, counts, in_between in executions:
         seen = [count * EACH_NS for count in counts]
         ever = [so_far + now for so_far, now in zip(ever, seen, strict=True)]
@@ -91,7 +92,7 @@ def test_counters_are_right_in_the_sum_where_executions_differ() -> None:
     hardly any is looked at. What short ones were not given is made good later on.
     """
     account, choice = Account(), random.Random(1)
-    true, counted = [0] * len(BLOCKED), [0] * len(BLOCKED)
+    true, counted = [0] * len(SAMPLED), [0] * len(SAMPLED)
     for number in range(5_500):
         long = number % 11 == 0
         state, off_ns = (NETWORK, 10 * EACH_NS) if long else (GIL, EACH_NS)
@@ -109,7 +110,7 @@ def test_counters_are_right_in_the_sum_where_executions_differ() -> None:
 def test_counters_are_right_where_hardly_any_execution_is_looked_at(in_between: float) -> None:
     """One in twenty, once; what it is seen in stands for the nineteen others too. Some come in between others."""
     account, choice = Account(), random.Random(1)
-    counted, off_ns = [0] * len(BLOCKED), EACH_NS // 20
+    counted, off_ns = [0] * len(SAMPLED), EACH_NS // 20
     for _ in range(20_000):
         seen, looks = looked(), 0
         if choice.random() < 0.05:

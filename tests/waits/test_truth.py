@@ -21,7 +21,7 @@ from benchmarks.truth import __main__ as command
 from benchmarks.truth import compare, instrument, report
 from benchmarks.truth.compare import Case, Execution, Measured
 from benchmarks.truth.instrument import Truth, between, without
-from traced_threadpool.model.records import STATES, State
+from traced_threadpool.model.states import STATES, State
 
 ROOT = Path(instrument.SOURCE).parents[2]
 MS = 1_000_000

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.records import State
+from traced_threadpool.model.states import State
 from traced_threadpool.recording.critical_path import critical_ns
 
 WORTH_TELLING_SHARE: Final = 0.1

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from traced_threadpool.model.lazy import lazy
-from traced_threadpool.model.records import Outcome, RunOutcome, State
+from traced_threadpool.model.records import Outcome, RunOutcome
+from traced_threadpool.model.states import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

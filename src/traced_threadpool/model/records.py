@@ -33,12 +33,6 @@ RUN_OUTCOMES: Final[tuple[RunOutcome, ...]] = ("success", "error", "cancelled")
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("success", "error", "upstream_error", "cancelled")
 
-State = Literal["cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "other"]
-"""What a running node does with its time: runs; wants to run, and waits for the interpreter lock or for a processor;
-waits for a socket, a file, another thread, a point in time, or something else."""
-
-STATES: Final[tuple[State, ...]] = ("cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "other")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitFacts:

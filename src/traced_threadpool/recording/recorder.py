@@ -20,17 +20,16 @@ from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.observers import Observer
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun, is_split
 from traced_threadpool.model.records import (
-    STATES,
     KeptNodes,
     NodeRecord,
     Outcome,
     PathFacts,
     RunOutcome,
     RunRecord,
-    State,
     WaitFacts,
     processors,
 )
+from traced_threadpool.model.states import STATES, State
 from traced_threadpool.recording.critical_path import Stretch, ns_by_name, path_names, waited_for, walk_back
 
 DEFAULT_RUNS: Final = 10

@@ -10,7 +10,7 @@ from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.analysis.diagnosis.diagnose import Finding, diagnose
 from traced_threadpool.analysis.replay.virtual_pool import most_at_once
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.records import STATES, State
+from traced_threadpool.model.states import STATES, State
 from traced_threadpool.recording.critical_path import CriticalPath
 from traced_threadpool.report.curve import Curve, curve
 

@@ -13,9 +13,8 @@ from typing import Final
 from traced_threadpool.analysis.diagnosis.diagnose import Finding
 from traced_threadpool.model.formatting import count, duration, one_line, percent
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.records import State
+from traced_threadpool.model.states import INFO, State
 from traced_threadpool.report.explanation import Explanation, explain
-from traced_threadpool.report.palette import LOOKS
 from traced_threadpool.report.timeline import timeline
 from traced_threadpool.report.verdict import expected_gain, path_name, title
 
@@ -139,7 +138,7 @@ def _tables(explanation: Explanation) -> str:
     if explanation.states_ns:
         known = {state: ns for state, ns in explanation.states_ns.items() if ns > 0}
         rows = [("■", state, duration(ns), percent(ns, total)) for state, ns in known.items()]
-        tables.insert(1, _table(("", "State", "Time", "Share"), rows, [LOOKS[state].light for state in known], texts=2))
+        tables.insert(1, _table(("", "State", "Time", "Share"), rows, [INFO[state].light for state in known], texts=2))
     else:
         tables.insert(1, f'<div style="color:{_SOFT}">States were not recorded.</div>')
     style = "display:flex;flex-wrap:wrap;gap:8px 32px;align-items:flex-start;margin-top:8px"
@@ -172,7 +171,7 @@ def _fill(node: NodeExecution) -> str:
     if node.outcome == "error":
         return _BAD
     state = _strongest(node)
-    return _PLAIN if state is None else LOOKS[state].light
+    return _PLAIN if state is None else INFO[state].light
 
 
 def _mostly(node: NodeExecution) -> str:

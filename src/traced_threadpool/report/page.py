@@ -24,11 +24,11 @@ from markupsafe import Markup
 
 from traced_threadpool._version import __version__
 from traced_threadpool.model.formatting import change, count, duration, percent
+from traced_threadpool.model.states import INFO
 from traced_threadpool.recording.critical_path import Step
 from traced_threadpool.report import page_data as drawn
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.page_data import NAMES_IN_CHART, cut, script_json, shown_nodes
-from traced_threadpool.report.palette import LOOKS
 from traced_threadpool.report.timeline import timeline
 from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
 
@@ -129,7 +129,7 @@ def _legend(explanation: Explanation) -> dict[str, Any]:
     total = sum(node.duration_ns for node in explanation.ran)
     return {
         "states": [
-            (state, percent(ns, total), LOOKS[state].meaning) for state, ns in explanation.states_ns.items() if ns > 0
+            (state, percent(ns, total), INFO[state].meaning) for state, ns in explanation.states_ns.items() if ns > 0
         ],
         "not_recorded": any(not node.states for node in explanation.ran),
         "queued": any(step.kind == "queue" for step in explanation.path.steps),
@@ -191,7 +191,7 @@ def _states(explanation: Explanation) -> dict[str, Any]:
         "hint": hint,
         "names": states,
         "sums": [
-            (state, duration(known[state]), percent(known[state], total), LOOKS[state].meaning) for state in states
+            (state, duration(known[state]), percent(known[state], total), INFO[state].meaning) for state in states
         ],
         "known": bool(known),
         "holders": [(name, duration(ns)) for name, ns in holders],
@@ -249,8 +249,8 @@ def _on_one_line(value: Any) -> Any:
 
 
 def _state_colours() -> str:
-    properties = "".join(f"--state-{state}:light-dark({look.light},{look.dark});" for state, look in LOOKS.items())
-    return f":root{{{properties}}}" + "".join(f".state-{state}{{fill:var(--state-{state})}}" for state in LOOKS)
+    properties = "".join(f"--state-{state}:light-dark({look.light},{look.dark});" for state, look in INFO.items())
+    return f":root{{{properties}}}" + "".join(f".state-{state}{{fill:var(--state-{state})}}" for state in INFO)
 
 
 def _text_of(name: str) -> str:

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from traced_threadpool.model.formatting import one_line
 from traced_threadpool.model.recorded_run import NodeExecution
-from traced_threadpool.model.records import OUTCOMES, STATES
+from traced_threadpool.model.records import OUTCOMES
+from traced_threadpool.model.states import STATES
 from traced_threadpool.report.curve import Curve
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.timeline import levels, timeline

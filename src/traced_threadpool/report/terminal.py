@@ -19,11 +19,10 @@ from traced_threadpool.analysis.diagnosis.diagnose import Finding
 from traced_threadpool.analysis.difference import Difference
 from traced_threadpool.model.formatting import change, count, duration, one_line, percent, signed
 from traced_threadpool.model.recorded_run import RecordedRun
-from traced_threadpool.model.records import State
+from traced_threadpool.model.states import INFO, State
 from traced_threadpool.recording.critical_path import OUTSIDE, Step
 from traced_threadpool.report.curve import LIMITS, Curve, Point
 from traced_threadpool.report.explanation import Explanation
-from traced_threadpool.report.palette import LOOKS
 from traced_threadpool.report.prediction import Prediction
 from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
 
@@ -146,8 +145,8 @@ def _states(explanation: Explanation) -> Iterator[RenderableType]:
 
 
 def _bar(state: State, ns: int, total: int) -> Text:
-    bar = Text("#" * max(1, round(24 * ns / total)) if total else "", style=LOOKS[state].terminal)
-    return bar.append(f"  {LOOKS[state].meaning}", style="default")
+    bar = Text("#" * max(1, round(24 * ns / total)) if total else "", style=INFO[state].terminal)
+    return bar.append(f"  {INFO[state].meaning}", style="default")
 
 
 def _slowest(explanation: Explanation) -> RenderableType:

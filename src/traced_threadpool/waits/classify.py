@@ -36,8 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
-RUNNING, GIL, NETWORK, DISK, LOCK, SLEEP, OTHER = range(7)
 KINDS = ("running", "gil", "network", "disk", "lock", "sleep", "other")
+"""What a sample tells: that the thread runs, or one of `model.states.SAMPLED`, in their order; a test compares the two,
+for nothing is imported here. `other` is the last, so that a kind is told from a rule by its number."""
+
+RUNNING, GIL, NETWORK, DISK, LOCK, SLEEP, OTHER = range(len(KINDS))
 
 Table = dict[bytes, int]
 """A call's number, as the kernel writes it, to its kind, or to one of the rules below."""
@@ -52,7 +55,7 @@ MAX_POLLED = 128
 _BYTE_ORDER: Literal["little"] = "little"  # of every machine in the tables
 
 # Rules: what to look at besides the number.
-_FUTEX, _POLL, _SELECT, _FCNTL, _DESCRIPTOR, _FIRST_OR_SECOND, _FIRST_OR_THIRD = range(7, 14)
+_FUTEX, _POLL, _SELECT, _FCNTL, _DESCRIPTOR, _FIRST_OR_SECOND, _FIRST_OR_THIRD = range(OTHER + 1, OTHER + 8)
 
 # Name, number on x86-64, number in the generic table, kind or rule. None: not there.
 _CALLS: tuple[tuple[str, int, int | None, int], ...] = (

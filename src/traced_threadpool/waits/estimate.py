@@ -33,10 +33,12 @@ from collections.abc import Sequence
 from math import exp, lgamma
 from typing import Final, NamedTuple
 
-BLOCKED: Final = ("gil", "network", "disk", "lock", "sleep", "other")
-"""The states that `off` is divided among, in the order of all sequences here."""
+from traced_threadpool.model.states import SAMPLED
 
-OTHER: Final = 5
+OTHER: Final = SAMPLED.index("other")
+"""Its place in all sequences here, which are in the order of `SAMPLED`."""
+
+_UNKNOWN: Final = [float(state == "other") for state in SAMPLED]
 
 TRUST: Final = (2.0, 8.0, 32.0, 128.0)
 """How many looks the past may count for. Each has the weight that it would have predicted what was seen with."""
@@ -104,7 +106,7 @@ class _Past:
         """How much so many looks at an execution count for beside the past, where they tell nothing of its trust."""
         if looks:
             # Half a look is spread over all states, for what was never seen is not impossible.
-            scale, spread = looks / (looks + 0.5), 0.5 / len(BLOCKED) / (looks + 0.5)
+            scale, spread = looks / (looks + 0.5), 0.5 / len(SAMPLED) / (looks + 0.5)
             for each_trust in TRUST:
                 count = 1 / (1 / each_trust + 1 / looks)  # the past is itself known from so many looks and no more
                 of_each = [count * (share * scale + spread) for share in shares]
@@ -158,8 +160,8 @@ class Account:
 
     def __init__(self) -> None:
         self._off_ns = 0.0
-        self._seen = [0.0] * len(BLOCKED)
-        self._counted = [0.0] * len(BLOCKED)
+        self._seen = [0.0] * len(SAMPLED)
+        self._counted = [0.0] * len(SAMPLED)
         self._looks = 0.0
         self._trust = [0.0] * len(TRUST)
         self._only: int | None = OTHER
@@ -203,7 +205,7 @@ class Account:
         """About what `settle` does, without a change to anything: somebody else may be in the middle of one."""
         own, past = sum(seen) if looks else 0, self._seen
         whole = sum(past)
-        shares: Sequence[float] = past if whole else [0.0] * OTHER + [1.0]
+        shares: Sequence[float] = past if whole else _UNKNOWN
         if own:
             shares = [each / own + (then / whole if whole else 0.0) for each, then in zip(seen, past, strict=True)]
         parts = _whole(off_ns, shares)
@@ -225,7 +227,7 @@ class Account:
         """All of it is the one state that there is."""
         assert self._only is not None
         self._since_ns += off_ns
-        parts = [0] * len(BLOCKED)
+        parts = [0] * len(SAMPLED)
         parts[self._only] = off_ns
         return Division(parts, parts)
 

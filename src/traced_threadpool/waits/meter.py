@@ -16,9 +16,10 @@ from typing import Final, NamedTuple
 from traced_threadpool.model import forks
 from traced_threadpool.model.observers import ErrorLog, Observer
 from traced_threadpool.model.records import NodeRecord, RunRecord, WaitFacts
+from traced_threadpool.model.states import SAMPLED, sampled, unsampled
 from traced_threadpool.waits import shared_memory as b
-from traced_threadpool.waits.classify import RUNNING
-from traced_threadpool.waits.estimate import Account, Division
+from traced_threadpool.waits.classify import KINDS, RUNNING
+from traced_threadpool.waits.estimate import OTHER, Account, Division
 from traced_threadpool.waits.supervisor import Seat, Service
 
 NOISE_NS: Final = 20_000
@@ -28,7 +29,8 @@ STALE_NS: Final = 20_000
 """For how long a thread may have been off its processor since the run-queue delay was read, for that to count for a
 node's start: the delay has grown by no more. The reading is a system call of some microseconds."""
 
-_UNSEEN: Final = (0,) * 6
+_GIL: Final = SAMPLED.index("gil")
+_UNSEEN: Final = (0,) * len(SAMPLED)
 
 MAX_ACCOUNTS: Final = 10_000
 
@@ -201,13 +203,13 @@ class WaitsMeter(CpuMeter, Observer):
             looks -= reading.looks
         off_ns = waited_ns - delay_ns
         if not looks and off_ns <= NOISE_NS:
-            node.state_ns = node.counted_ns = (cpu_ns, 0, delay_ns, 0, 0, 0, 0, off_ns + aside_ns)
+            node.state_ns = node.counted_ns = unsampled(cpu_ns, delay_ns, off_ns + aside_ns)
             return
         seen: Sequence[int] = _UNSEEN
         if seat is not None and (looks or seat.delay is None):
             seen = [now - then for now, then in zip(seat.seen, reading.seen, strict=True)]
             running_ns = seen.pop(RUNNING)
-            if seen[0] and node.run is not None and isinstance(node.run.wait_facts, _Facts):
+            if seen[_GIL] and node.run is not None and isinstance(node.run.wait_facts, _Facts):
                 node.run.wait_facts.saw_gil = True
             if seat.delay is None:
                 # Nobody counts what it waited for a processor. It is what looks found running beyond the processor
@@ -220,10 +222,13 @@ class WaitsMeter(CpuMeter, Observer):
         account = self._accounts.get(node.name) or self._new_account(node.name)
         division = self._settle(account, off_ns, seen, looks)
         node.samples = looks
-        gil, network, disk, lock, sleep, other = division.estimate
-        node.state_ns = (cpu_ns, gil, delay_ns, network, disk, lock, sleep, other + aside_ns)
-        gil, network, disk, lock, sleep, other = division.counted
-        node.counted_ns = (cpu_ns, gil, delay_ns, network, disk, lock, sleep, other + aside_ns)
+        estimate, counted = division
+        if aside_ns:
+            estimate, counted = list(estimate), list(counted)
+            estimate[OTHER] += aside_ns
+            counted[OTHER] += aside_ns
+        node.state_ns = sampled(cpu_ns, delay_ns, estimate)
+        node.counted_ns = sampled(cpu_ns, delay_ns, counted)
 
     def _settle(self, account: Account, off_ns: int, seen: Sequence[int], looks: int) -> Division:
         """Without waiting for another worker, which may have lost the interpreter in the middle of this.
@@ -329,5 +334,5 @@ def _read_delay(seat: Seat, now_ns: int, cpu_ns: int) -> None:
 
 def _read_seen(seat: Seat, looks: int) -> None:
     start = seat.row + b.SEEN
-    seat.seen = seat.words[start : start + b.KINDS].tolist()
+    seat.seen = seat.words[start : start + len(KINDS)].tolist()
     seat.looks = looks

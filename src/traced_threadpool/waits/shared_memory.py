@@ -11,9 +11,7 @@ import contextlib
 import mmap
 import os
 
-ROW = 16
-MAX_WORKERS = 1024
-SIZE = ROW * 8 * (1 + MAX_WORKERS)
+from traced_threadpool.waits.classify import KINDS
 
 # Words of row 0. The service writes the first two, and the last.
 BUDGET_PPM = 0  # of one processor, in millionths
@@ -36,8 +34,11 @@ DEPTH = 2  # nodes that it is in: more than one where it helps
 NODE = 3  # run number and name number, see `packed`
 STATE = 4  # address of the interpreter's thread state
 LOOKS = 8  # that found it waiting: one that runs has nothing new to read at a node's end
-SEEN = 9  # the first of seven sums, in the order of the classifier's kinds
-KINDS = 7
+SEEN = 9  # the first of as many sums as there are kinds, in their order
+
+ROW = 8 * -(-(SEEN + len(KINDS)) // 8)  # a multiple of a cache line
+MAX_WORKERS = 1024
+SIZE = ROW * 8 * (1 + MAX_WORKERS)
 
 NAME_BITS = 24
 

@@ -15,7 +15,7 @@ from traced_threadpool.analysis.replay.replayed import Replayed
 from traced_threadpool.analysis.replay.what_if import MOST_WORKERS, Scaling, counts_to_try, replay, scale
 from traced_threadpool.model.formatting import count, duration, share
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.records import State
+from traced_threadpool.model.states import State
 from traced_threadpool.recording.critical_path import CriticalPath, critical_path
 
 CONTENTION: Final[frozenset[PathState]] = frozenset({"gil", "runqueue", "lock"})

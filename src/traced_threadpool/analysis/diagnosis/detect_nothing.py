@@ -7,7 +7,7 @@ from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.analysis.diagnosis.causes import Finding
 from traced_threadpool.analysis.diagnosis.ranking import MATTERS, UNKNOWN
 from traced_threadpool.model.formatting import count, duration, share
-from traced_threadpool.model.records import State
+from traced_threadpool.model.states import State
 
 
 def not_known(analyzed: AnalyzedRun) -> Finding | None:

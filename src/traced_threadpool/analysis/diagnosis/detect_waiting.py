@@ -8,7 +8,7 @@ from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS, quoted
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.analysis.diagnosis.causes import Cause, RankedFinding
 from traced_threadpool.analysis.diagnosis.ranking import MATTERS, and_more_workers, by_gain, most_of
-from traced_threadpool.model.records import State
+from traced_threadpool.model.states import State
 
 DOMINATES: Final = 2 / 3
 """Waiting for network or disk, which nodes may be there for, is a finding from this part of the path's own time on."""

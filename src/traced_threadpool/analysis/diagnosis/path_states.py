@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, cast
 
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.records import State
+from traced_threadpool.model.states import State
 from traced_threadpool.recording.critical_path import CriticalPath, critical_path
 
 PathState = State | Literal["queue", "dependency", "outside", "unknown"]

@@ -39,7 +39,7 @@ from traced_threadpool.analysis.replay.replayed import Replayed, ReplayedNode
 from traced_threadpool.analysis.replay.settings import ReplaySettings
 from traced_threadpool.analysis.replay.virtual_pool import most_at_once
 from traced_threadpool.analysis.replay.what_if import HELPS
-from traced_threadpool.model.records import State
+from traced_threadpool.model.states import State
 
 WHOLE: Final = 10_000
 """Runs of up to so many nodes are replayed whole."""

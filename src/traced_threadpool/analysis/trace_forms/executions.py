@@ -15,7 +15,8 @@ from traced_threadpool.analysis.trace_forms.grouping import Gathered, Group
 from traced_threadpool.analysis.trace_forms.limits import any_cut, name_of, one_of, whole_names
 from traced_threadpool.analysis.trace_forms.span import Attributes, Span, number_of, text_of, texts, whole
 from traced_threadpool.model.recorded_run import NodeExecution
-from traced_threadpool.model.records import OUTCOMES, STATES, State
+from traced_threadpool.model.records import OUTCOMES
+from traced_threadpool.model.states import STATES, State
 from traced_threadpool.telemetry import names
 
 MAX_LINKS: Final = 128

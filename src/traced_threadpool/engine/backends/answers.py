@@ -13,7 +13,7 @@ from traced_threadpool.engine.backends.base import Call, Timing
 from traced_threadpool.engine.backends.errors import RemoteTraceback, WorkerCrashed, WorkerSetupError, set_cause
 from traced_threadpool.engine.backends.pickling import Pickled
 from traced_threadpool.engine.backends.remote_call import Report
-from traced_threadpool.model.records import STATES
+from traced_threadpool.model.states import unsampled
 
 logger = logging.getLogger("traced_threadpool")
 
@@ -64,6 +64,6 @@ def fill(timing: Timing, report: Report, began_ns: int) -> None:
     function_ns = max(0, report.ended_ns - report.started_ns)
     timing.cpu_ns = min(report.cpu_ns, function_ns)
     delay_ns = min(report.runqueue_ns or 0, function_ns - timing.cpu_ns)
-    known = {"cpu": timing.cpu_ns, "runqueue": delay_ns, "other": function_ns - timing.cpu_ns - delay_ns}
-    timing.state_ns = tuple(known.get(state, 0) for state in STATES)
+    other_ns = function_ns - timing.cpu_ns - delay_ns
+    timing.state_ns = unsampled(timing.cpu_ns, delay_ns, other_ns)
     timing.transfer_ns = max(0, time.monotonic_ns() - began_ns - timing.remote_queue_ns - function_ns)

@@ -15,7 +15,7 @@ from typing import Final
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
-from traced_threadpool.model.records import STATES
+from traced_threadpool.model.states import CPU, OTHER, STATES, has_waits
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.metrics.histogram import Histogram
 
@@ -24,7 +24,7 @@ Labels = tuple[str, ...]
 
 
 class NodeMetrics:
-    """One node with one outcome: its labels. What is not in `state_ns`, in the order of `STATES`, is `other`."""
+    """One node with one outcome: its labels. `state_ns` is in the order of `STATES`, without what is `other`."""
 
     __slots__ = ("count", "duration", "labels", "state_ns")
 
@@ -32,15 +32,22 @@ class NodeMetrics:
         self.labels = labels
         self.count = 0
         self.duration = Histogram(bounds_ns)
-        self.state_ns = [0] * (len(STATES) - 1)
+        self.state_ns = [0] * len(STATES)
 
     def add_states(self, cpu_ns: int, counted_ns: Sequence[int] | None) -> None:
         """The time of one execution: all its states, where they are known."""
         states = self.state_ns
-        if counted_ns is not None and any(counted_ns[1:-1]):
+        if counted_ns is not None and has_waits(counted_ns):
             states[:] = map(add, states, counted_ns)
-        else:  # CPU time and `other`, which is what is left
-            states[0] += cpu_ns
+            states[OTHER] = 0
+        else:
+            states[CPU] += cpu_ns
+
+    def whole_state_ns(self) -> list[int]:
+        """All states: `other` is what the others leave of the durations."""
+        whole = list(self.state_ns)
+        whole[OTHER] = self.duration.sum_ns - sum(whole)
+        return whole
 
     def copy(self) -> NodeMetrics:
         copied = NodeMetrics(self.labels, self.duration.bounds_ns)

@@ -14,7 +14,8 @@ from operator import add
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from traced_threadpool.model import forks
-from traced_threadpool.model.records import OUTCOMES, STATES
+from traced_threadpool.model.records import OUTCOMES
+from traced_threadpool.model.states import STATES
 from traced_threadpool.telemetry import lost_spans as losses
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.metrics.pool_metrics import Labels, PoolMetrics
@@ -181,8 +182,7 @@ def _add_nodes(pool_name: str, pool: PoolMetrics, points: dict[names.Metric, Poi
         sums_ns = times_ns.setdefault(node, [0] * len(STATES))
         if any(each.duration.counts):
             points[names.NODE_DURATION].append(((pool_name, node, outcome), each.duration))
-            other_ns = each.duration.sum_ns - sum(each.state_ns)
-            sums_ns[:] = map(add, sums_ns, (*each.state_ns, other_ns))
+            sums_ns[:] = map(add, sums_ns, each.whole_state_ns())
     points[names.NODES] += [
         ((pool_name, node, outcome), count)
         for node, by_outcome in counts.items()

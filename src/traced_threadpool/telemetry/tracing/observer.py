@@ -25,7 +25,6 @@ from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode
 from traced_threadpool._version import __version__
 from traced_threadpool.model.observers import ErrorLog, Observer
 from traced_threadpool.model.records import (
-    STATES,
     KeptNode,
     KeptNodes,
     NodeRecord,
@@ -34,6 +33,7 @@ from traced_threadpool.model.records import (
     processors,
     unix_offset_ns,
 )
+from traced_threadpool.model.states import CPU, OTHER, STATES, has_waits, in_order
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.background import Background
 from traced_threadpool.telemetry.lost_spans import lose_spans
@@ -52,8 +52,9 @@ STEAL_WORTH_TELLING: Final = 0.01
 MAX_STATICS: Final = 10_000
 """How many nodes' unchanging attributes are kept."""
 
-_NODE_WAITS: Final = tuple(names.node_wait(state) for state in STATES[1:])
-_RUN_WAITS: Final = tuple(names.run_wait(state) for state in STATES[1:])
+# In the order of `STATES`; none for `cpu`, which has an attribute of another name.
+_NODE_WAITS: Final = tuple(None if state == "cpu" else names.node_wait(state) for state in STATES)
+_RUN_WAITS: Final = tuple(None if state == "cpu" else names.run_wait(state) for state in STATES)
 
 AttributeValue = str | bool | int | float | Sequence[str] | Sequence[float]
 Attributes = dict[str, AttributeValue]
@@ -167,7 +168,7 @@ class Tracing(Observer):
         if run.wait_facts is not None:
             attributes.update(_fact_attributes(run.wait_facts()))
             if run.telemetry.state_ns is not None:
-                attributes[names.RUN_CPU] = run.telemetry.state_ns[0] / 1e9
+                attributes[names.RUN_CPU] = run.telemetry.state_ns[CPU] / 1e9
                 _add_waits(attributes, run.telemetry.state_ns, _RUN_WAITS)
         if run.telemetry.graph_version is not None:
             attributes[names.GRAPH_VERSION] = run.telemetry.graph_version
@@ -308,11 +309,11 @@ class Tracing(Observer):
         if node.state_ns is not None and node.run is not None and node.run.telemetry is not None:
             # The sums are a list as long as the run's span has not ended.
             sums, state_ns = node.run.telemetry.state_ns, node.state_ns
-            if any(state_ns[1:-1]):
+            if has_waits(state_ns):
                 sums[:] = map(add, sums, state_ns)
             else:
-                sums[0] += state_ns[0]
-                sums[-1] += state_ns[-1]
+                sums[CPU] += state_ns[CPU]
+                sums[OTHER] += state_ns[OTHER]
         ended_unix_ns = node.ended_ns + offset_ns
         try:
             if span.is_recording():
@@ -491,21 +492,18 @@ def _longest_text(value: AttributeValue) -> int:
     return max((len(each) for each in value if isinstance(each, str)), default=0) if isinstance(value, Sequence) else 0
 
 
-def _add_waits(attributes: Attributes, state_ns: Sequence[int], keys: Sequence[str]) -> None:
-    """What is not 0 of the states other than `cpu`, which is the first."""
-    if any(state_ns[1:-1]):
-        for key, one_ns in zip(keys, state_ns[1:], strict=True):
-            if one_ns:
-                attributes[key] = one_ns / 1e9
-    elif state_ns[-1]:  # of nearly every short node
-        attributes[keys[-1]] = state_ns[-1] / 1e9
+def _add_waits(attributes: Attributes, state_ns: Sequence[int], keys: Sequence[str | None]) -> None:
+    """What is not 0 of the states that have a key."""
+    for key, one_ns in zip(keys, state_ns, strict=True):
+        if one_ns and key is not None:
+            attributes[key] = one_ns / 1e9
 
 
 def _states_of(node: KeptNode) -> Sequence[int]:
     """In the order of `STATES`."""
     if node.state_ns is not None:
         return node.state_ns
-    return (node.cpu_ns, *[0] * (len(STATES) - 1))
+    return in_order({"cpu": node.cpu_ns})
 
 
 def _fact_attributes(facts: WaitFacts) -> Attributes:
