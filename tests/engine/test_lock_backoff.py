@@ -1,11 +1,11 @@
-"""Whoever meets a lock held lets its holder go on."""
+"""A thread that finds a lock held yields to its holder."""
 
 from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from traced_threadpool.model.lock_backoff import let_holder_go_on
+from traced_threadpool.model.lock_backoff import yield_to_holder
 
 
 def test_returns_when_the_holder_has_let_go() -> None:
@@ -22,7 +22,7 @@ def test_returns_when_the_holder_has_let_go() -> None:
         holding = other.submit(hold)
         assert held.wait(60)
         let_go.set()
-        let_holder_go_on(lock)
+        yield_to_holder(lock)
         holding.result(10)
     assert not lock.locked()
 
@@ -31,5 +31,5 @@ def test_gives_up_on_a_holder_that_does_not_let_go() -> None:
     """After that, queueing up is right: the caller's `with` does."""
     lock = threading.Lock()
     with lock:
-        let_holder_go_on(lock)
+        yield_to_holder(lock)
         assert lock.locked()

@@ -27,7 +27,7 @@ from typing import Any, Final, Protocol
 from traced_threadpool.engine.scheduler import AS_ADDED, ENDED, RUNNING, RunQueue, Scheduler, Task
 from traced_threadpool.engine.work import NodeFuture, Run, Work, closed_error, current_work
 from traced_threadpool.model import forks
-from traced_threadpool.model.lock_backoff import let_holder_go_on
+from traced_threadpool.model.lock_backoff import yield_to_holder
 from traced_threadpool.model.observers import Observers
 from traced_threadpool.model.records import NodeRecord
 
@@ -184,7 +184,7 @@ class Pool:
         starts = 0
         lock = self._lock
         if lock.locked():
-            let_holder_go_on(lock)
+            yield_to_holder(lock)
         with lock:
             if record is not None:
                 record.node_count += 1
@@ -301,7 +301,7 @@ class Pool:
                     start.void = True
                     self._starting -= count - started
                     self._loops -= count - started
-                if isinstance(error, RuntimeError):  # interpreter at exit, or no thread to be had
+                if isinstance(error, RuntimeError):  # interpreter at exit, or no thread can start
                     return error
                 raise  # Ctrl-C
         return None
@@ -334,13 +334,13 @@ class Pool:
 
     def _has_loops(self) -> bool:
         if self._lock.locked():
-            let_holder_go_on(self._lock)
+            yield_to_holder(self._lock)
         with self._lock:
             return self._loops > 0
 
     def _loop(self, start: _LoopStart) -> None:
         if self._lock.locked():
-            let_holder_go_on(self._lock)
+            yield_to_holder(self._lock)
         with self._lock:
             if start.void:
                 return
@@ -364,7 +364,7 @@ class Pool:
 
     def _take_locked(self) -> Work | None:
         if self._lock.locked():
-            let_holder_go_on(self._lock)
+            yield_to_holder(self._lock)
         with self._lock:
             return self._take()
 
@@ -471,7 +471,7 @@ class Pool:
         lock = self._lock
         # Half the cost of a `with`. Only a Ctrl-C needs that, which meets the main thread, and this is a worker.
         if not lock.acquire(False):
-            let_holder_go_on(lock)
+            yield_to_holder(lock)
             lock.acquire()
         try:
             if future._state is RUNNING_FUTURE:
@@ -771,7 +771,7 @@ class Pool:
 
     @property
     def has_runs(self) -> bool:
-        """Whether any run has not ended. Without the lock, a look that may be late."""
+        """Whether any run has not ended. Without the lock, and it may be late."""
         return len(self._runs) > 1  # one is not a run
 
     def end_runs(self, *, cancel_pending: bool = False) -> None:

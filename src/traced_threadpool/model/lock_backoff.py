@@ -1,21 +1,20 @@
-"""A lock that is held into a moment for its holder to go on, so that no convoy forms.
+"""Backoff at a lock that is held, so that no lock convoy forms.
 
-Under the interpreter lock only one thread runs. A thread that meets one of our locks held has met a holder that was
-made to give up the interpreter in the middle of its few lines. To queue up for the lock then is the worst to do: the
-lock goes to a thread that does not have the interpreter, while the one that has it soon needs the lock. From then on
-each use of the lock costs two switches of threads, until chance ends it. So one sleeps for a moment *before* queueing
-up: the holder runs on, and lets go of the lock with nobody at it.
+Under the GIL only one thread runs. A thread that finds one of our locks held has found a holder that had to give up the
+GIL within its few lines. Queueing for the lock then is the worst choice: the lock goes to a thread that does not have
+the GIL, while the thread that has it soon needs the lock. From then on each use of the lock costs two switches of
+threads, until chance ends it. So a thread sleeps for a moment *before* it queues: the holder runs on, and releases the
+lock with nobody waiting.
 
     if lock.locked():
-        let_holder_go_on(lock)
+        yield_to_holder(lock)
     with lock:
         ...
 
-It is a hint and no more: what is right is up to the `with`, which a Ctrl-C cannot tear apart from its lock.
+It is only a hint: correctness is up to the `with`, which a Ctrl-C cannot tear apart from its lock.
 
-On a free-threaded build nobody waits for an interpreter: the holder is at its few lines on another processor, and a
-lock met held is an everyday thing. To sleep made 2,400 short nodes of 8 callers take 20 s instead of 0.5 s. There one
-queues up.
+On a free-threaded build nobody waits for the GIL: the holder runs on another CPU, and a held lock is common. Sleeping
+made 2,400 short nodes of 8 callers take 20 s instead of 0.5 s. There a thread queues at once.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from typing import Final
 from traced_threadpool.model.concurrency import STORES_IN_ORDER
 
 MOMENT_SECONDS: Final = 0.00001
-"""The kernel makes 60 us of it: enough for a holder to get the interpreter and do its few lines."""
+"""The kernel makes 60 µs of it: enough for a holder to get the GIL and run its few lines."""
 
 MOMENTS: Final = 100
 
 
-def let_holder_go_on(lock: threading.Lock) -> None:
-    """Returns when the lock is free, or has been met held so often that to queue up is better."""
+def yield_to_holder(lock: threading.Lock) -> None:
+    """Returns when the lock is free, or was found held so often that queueing is better."""
     if not STORES_IN_ORDER:
         return
     for _ in range(MOMENTS):

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import STORES_IN_ORDER, members
-from traced_threadpool.model.lock_backoff import MOMENT_SECONDS, let_holder_go_on
+from traced_threadpool.model.lock_backoff import MOMENT_SECONDS, yield_to_holder
 from traced_threadpool.model.observers import ErrorLog
 
 MAX_WAITING: Final = 100_000
@@ -28,7 +28,7 @@ EXIT_SECONDS: Final = 5.0
 
 ENOUGH_WAITING: Final = 64
 """With more than this waiting, a worker lets the thread go first, if that has got on since: what waits for long has
-left the processor's caches, and is looked at by each garbage collection."""
+left the CPU's caches, and is looked at by each garbage collection."""
 
 
 class _Mark:
@@ -78,7 +78,7 @@ class Background:
 
         The race: here the item is put in before `_awake` is read; the thread says that it is no longer awake before it
         looks for the last time. Whichever comes first, one sees the other, where stores are seen in one order, as under
-        the interpreter lock; without that lock the slow way is taken.
+        the GIL; without it the slow way is taken.
         """
         waiting = self._waiting
         count = len(waiting)
@@ -95,7 +95,7 @@ class Background:
 
     def _wake(self) -> None:
         if self._lock.locked():
-            let_holder_go_on(self._lock)
+            yield_to_holder(self._lock)
         start: threading.Thread | None = None
         with self._lock:
             self._awake = True

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from traced_threadpool.model import forks
-from traced_threadpool.model.lock_backoff import let_holder_go_on
+from traced_threadpool.model.lock_backoff import yield_to_holder
 from traced_threadpool.model.observers import ErrorLog, Observer
 from traced_threadpool.model.records import RUN_OUTCOMES, NodeRecord, RunRecord
 from traced_threadpool.telemetry import names
@@ -79,7 +79,7 @@ class MetricsObserver(Observer):
         pool = self._pool
         name, outcome = node.name, node.outcome or "success"
         if pool.lock.locked():
-            let_holder_go_on(pool.lock)
+            yield_to_holder(pool.lock)
         span_context = node.span_context
         with pool.lock:
             known = self._successes.get(name) if outcome == "success" else None
