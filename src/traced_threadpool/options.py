@@ -24,7 +24,7 @@ from opentelemetry.trace import TracerProvider
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from traced_threadpool.engine.durations import Durations
-from traced_threadpool.engine.pool import default_max_workers
+from traced_threadpool.engine.executor import default_max_workers
 from traced_threadpool.engine.priorities import CRITICAL_PATH, FIFO, Priority, PriorityName
 from traced_threadpool.recording.recorder import DEFAULT_RUNS
 from traced_threadpool.telemetry import names

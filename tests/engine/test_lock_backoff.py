@@ -1,16 +1,16 @@
-"""A thread that finds a lock held yields to its holder."""
+"""Whoever meets a lock held lets its holder go on; whoever fails with one in hand lets go of it."""
 
 from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from traced_threadpool.model.lock_backoff import yield_to_holder
+from traced_threadpool.model.lock_backoff import OwnedLock, release_owned, yield_to_holder
 
 
 def test_returns_when_the_holder_has_let_go() -> None:
-    """It takes the interpreter from nobody, so that the holder gets to its end; and it does not take the lock."""
-    lock = threading.Lock()
+    """It takes the GIL from nobody, so that the holder gets to its end; and it does not take the lock."""
+    lock = OwnedLock()
     held, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -21,6 +21,7 @@ def test_returns_when_the_holder_has_let_go() -> None:
     with ThreadPoolExecutor(1) as other:
         holding = other.submit(hold)
         assert held.wait(60)
+        assert lock.locked()
         let_go.set()
         yield_to_holder(lock)
         holding.result(10)
@@ -28,8 +29,30 @@ def test_returns_when_the_holder_has_let_go() -> None:
 
 
 def test_gives_up_on_a_holder_that_does_not_let_go() -> None:
-    """After that, queueing up is right: the caller's `with` does."""
+    """After that, queueing is right: the caller's `acquire` does."""
     lock = threading.Lock()
     with lock:
         yield_to_holder(lock)
         assert lock.locked()
+
+
+def test_releases_what_the_calling_thread_holds_and_nothing_else() -> None:
+    """However often it was taken; another thread's stays."""
+    mine, theirs = OwnedLock(), OwnedLock()
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with theirs:
+            held.set()
+            assert let_go.wait(60)
+
+    with ThreadPoolExecutor(1) as other:
+        holding = other.submit(hold)
+        assert held.wait(60)
+        mine.acquire()
+        mine.acquire()
+        assert release_owned() == 2
+        assert theirs.locked()
+        let_go.set()
+        holding.result(10)
+    assert not mine.locked()

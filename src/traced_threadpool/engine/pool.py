@@ -8,28 +8,37 @@ A worker never waits for an upstream node. What it may wait for is a run of its 
 a driver. Then it *helps*: it runs that run's ready nodes on its own slot instead of blocking (see `scheduler`).
 
 No lock is held across a call into user code: node functions, hooks, done-callbacks, observers.
+
+An exception may come between any two lines of this file: a signal handler's in the caller's thread, a MemoryError
+anywhere. What is counted is therefore kept as sets of who is counted, and whoever is interrupted lets go of the lock,
+says what it had in hand, and has everything made anew from the tasks themselves (`_repair`): the interrupted run ends
+with the error, and every other goes on.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
-import weakref
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures._base import FINISHED
 from concurrent.futures._base import RUNNING as RUNNING_FUTURE
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, Protocol
+from functools import partial, wraps
+from typing import Any, Final, Protocol, TypeVar, cast
 
-from traced_threadpool.engine.scheduler import AS_ADDED, ENDED, RUNNING, RunQueue, Scheduler, Task
+from traced_threadpool.engine.executor import PoolExecutor, submit_loop
+from traced_threadpool.engine.inputs import Outside, failure_of, find_inputs, forget_callback, input_of, resolve
+from traced_threadpool.engine.scheduler import AS_ADDED, ENDED, RUNNING, Scheduler, Task
 from traced_threadpool.engine.work import NodeFuture, Run, Work, closed_error, current_work
 from traced_threadpool.model import forks
-from traced_threadpool.model.lock_backoff import yield_to_holder
+from traced_threadpool.model.lock_backoff import OwnedLock, acquire_late, release_owned
 from traced_threadpool.model.observers import Observers
 from traced_threadpool.model.records import NodeRecord
+
+logger = logging.getLogger("traced_threadpool")
 
 MOST_WORKERS: Final = 1_000_000
 """Of an executor that says it has more, or no end of them."""
@@ -37,50 +46,33 @@ MOST_WORKERS: Final = 1_000_000
 QUIET_SECONDS: Final = 1.0
 """How long `close` waits for the next node of a run that its caller has not left."""
 
-
-class _Executor(ThreadPoolExecutor):
-    """The pool's threads. To shut it down, as the documented API lets anybody do, is to close the pool."""
-
-    def __init__(self, pool: Pool, max_workers: int, thread_name_prefix: str) -> None:
-        super().__init__(max_workers, thread_name_prefix)
-        self._pool_reference: Callable[[], Pool | None] = weakref.ref(pool)
-        self._refuses = False
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        if self._refuses:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        return super().submit(fn, *args, **kwargs)
-
-    def submit_loop(self, loop: Callable[[_LoopStart], None], start: _LoopStart) -> None:
-        """Also after `shutdown`, while nodes that were submitted before are pending."""
-        super().submit(loop, start)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As in `ThreadPoolExecutor`; nodes are what is pending, and `cancel_futures` cancels those not started."""
-        self._refuses = True
-        pool = self._pool_reference()
-        if pool is None:
-            self.end(wait=wait, cancel_futures=cancel_futures)
-        else:
-            pool.shut_down(wait=wait, cancel_pending=cancel_futures)
-
-    def leave_pool(self) -> None:
-        """Another executor has taken its place: from now on it is one like any other."""
-        self._pool_reference = lambda: None
-
-    def end(self, *, wait: bool, cancel_futures: bool = False) -> None:
-        """The threads end, after what they have been given."""
-        self._refuses = True
-        super().shutdown(wait=wait, cancel_futures=cancel_futures)
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-class _LoopStart:
-    """One request for a worker loop. Void once it is known that it could not be started."""
+def _repairing(method: _Method) -> _Method:
+    """Whatever is raised in the middle of the method leaves a pool that works."""
 
-    __slots__ = ("void",)
+    @wraps(method)
+    def call(self: Pool, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            return method(self, *arguments, **keywords)
+        except BaseException:
+            self._repair()
+            raise
 
-    def __init__(self) -> None:
-        self.void = False
+    return cast("_Method", call)
+
+
+class _Loop:
+    """One worker loop, or one helper: counted from the moment it is planned, with what it has in hand."""
+
+    __slots__ = ("planner", "scheduler", "submitted", "work")
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.planner = threading.get_ident()
+        self.scheduler = scheduler
+        self.submitted = False
+        self.work: Work | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,14 +121,14 @@ class Pool:
         self._observers = observers
         self._observed = observers.any
         self._thread_name_prefix = thread_name_prefix
-        self.executor: Executor = _Executor(self, max_workers, thread_name_prefix)
+        self.executor: Executor = PoolExecutor(self, max_workers, thread_name_prefix)
         self.max_workers = max_workers
         self.closed = False
         self._reset()
         forks.register(self._reset_after_fork)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = OwnedLock()
         self._idle = threading.Condition(self._lock)
         self._scheduler = Scheduler(self.max_workers)
         self._runs: set[Run] = set()
@@ -146,9 +138,9 @@ class Pool:
         self._runs.add(self.unbound)
         self._parked: dict[Task, list[threading.Event]] = {}
         self._threads: set[threading.Thread] = set()  # as many as `max_workers` at most: they end with the executor
-        self._loops = 0
-        self._starting = 0
-        self._pending = 0
+        self._loops: set[_Loop] = set()
+        self._starting: set[_Loop] = set()  # those of them that have not begun
+        self._helpers: set[_Loop] = set()
         self._ends_when_idle = False
 
     def use_executor(self, executor: Executor) -> None:
@@ -158,12 +150,12 @@ class Pool:
             replaced, self.executor = self.executor, executor
             if isinstance(workers, (int, float)) and workers >= 1:
                 self.max_workers = self._scheduler.max_workers = math.ceil(min(workers, MOST_WORKERS))
-        if isinstance(replaced, _Executor):
+        if isinstance(replaced, PoolExecutor):
             replaced.leave_pool()
 
     def _reset_after_fork(self) -> None:
         """Fresh workers and locks in a forked child: the parent's threads do not exist there."""
-        self.executor = _Executor(self, self.max_workers, self._thread_name_prefix)
+        self.executor = PoolExecutor(self, self.max_workers, self._thread_name_prefix)
         if self.closed:
             self._end_threads(wait=False)
         self._reset()
@@ -176,22 +168,23 @@ class Pool:
         Raises RuntimeError when the pool is closed, or when no thread can be started for it.
         """
         future = work.future = NodeFuture(work)
-        outside = self._find_inputs(work) if work.arguments else None
-        work.submitted_ns = now_ns = self._clock()
-        run = work.queue
-        record = run.record
-        never_ran: Sequence[Task] = ()
-        starts = 0
-        lock = self._lock
-        if lock.locked():
-            yield_to_holder(lock)
-        with lock:
+        try:
+            outside = find_inputs(work) if work.arguments else None
+            work.submitted_ns = now_ns = self._clock()
+            run = work.queue
+            record = run.record
+            never_ran: Sequence[Task] = ()
+            loops: Sequence[_Loop] = ()
+            lock = self._lock
+            # No `try` of its own: an exception that comes at the line of a nested one passes by those around it
+            # (CPython 3.11, 3.12). `_withdraw` lets go of the lock.
+            if not lock.acquire(False):
+                acquire_late(lock)
+            if record is None and self.closed and run is self.unbound:
+                raise closed_error()
+            run.pending.add(work)
             if record is not None:
                 record.node_count += 1
-            elif self.closed and run is self.unbound:
-                raise closed_error()
-            run.pending += 1
-            self._pending += 1
             stopped = run.stopped
             if stopped:
                 work.state = ENDED
@@ -200,56 +193,34 @@ class Pool:
                 never_ran = (work,)
             elif not self._scheduler.add(work, work.inputs, now_ns):
                 never_ran = (work,)
-            if (self._loops < self.max_workers or self._parked) and self._scheduler.ready_count:
-                starts = self._plan_loops()
-        if outside:
-            self._listen(outside)
-        if never_ran:
-            self._end_unrun(never_ran, now_ns, cancelled=stopped)
-        if starts:
-            error = self._start_loops(starts)
-            if error is not None and not self._has_loops():
-                self._withdraw(work)
-                raise closed_error() if self.closed else error
+            if (len(self._loops) < self.max_workers or self._parked) and self._scheduler.ready_count:
+                loops = self._plan_loops()
+            lock.release()
+            if outside:
+                self._listen(outside)
+            if never_ran:
+                self._end_unrun(never_ran, now_ns, cancelled=stopped)
+            if loops:
+                error = self._start_loops(loops)
+                if error is not None and not self._has_loops():
+                    raise closed_error() if self.closed else error
+        except BaseException:
+            self._withdraw(work)
+            raise
         return future
 
-    def _find_inputs(self, work: Work) -> Outside:
-        """Sets what the work waits for. Returns those of its inputs that are somebody else's futures."""
-        inputs: list[Task] = []
-        parameters: list[str] = []
-        outside: Outside = {}
-        expanded = work.queue.expanded
-        for name, value in work.arguments.items():
-            if type(value) is NodeFuture and (upstream := value.work).pool is self:
-                parameters.append(name)
-                inputs.append(upstream)
-            elif isinstance(value, Future):
-                parameters.append(name)
-                inputs.append(self._input(value, outside))
-            elif name == work.collected and isinstance(value, list):
-                for each in value:
-                    if isinstance(each, Future):
-                        parameters.append(name)
-                        inputs.append(self._input(each, outside))
-            elif name in expanded:  # an element of that node's list: there already, but where it came from is told
-                parameters.append(name)
-                inputs.append(expanded[name])
-        if inputs:
-            work.inputs = inputs
-            work.parameters = parameters
-        return outside
-
-    def _input(self, future: Future[Any], outside: Outside) -> Task:
-        """What to wait for: the node itself, or what stands for a future that is not one of this pool's nodes."""
-        if isinstance(future, NodeFuture) and future.work.pool is self:
-            return future.work
-        known = outside.get(id(future))
-        if known is not None:
-            return known[0]
-        task = Task("", queue=_OUTSIDE_QUEUE)
-        self._scheduler.add_outside(task)
-        outside[id(future)] = (task, future)
-        return task
+    def _withdraw(self, work: Work) -> None:
+        """Takes back work whose submission fails, unless a worker has it already."""
+        release_owned()
+        with self._lock:
+            given_up = work in work.queue.pending and work.state is not RUNNING
+            if given_up:
+                work.state = ENDED
+                work.failed = True
+                work.outcome = None
+        if given_up:
+            self._end_unrun([work], self._clock(), cancelled=True)
+        self._repair()
 
     def _listen(self, outside: Outside) -> None:
         """Hears of the end of futures that are not this pool's, once those who wait for them are known."""
@@ -257,116 +228,148 @@ class Pool:
             future.add_done_callback(partial(self._outside_done, task))
 
     def _outside_done(self, task: Task, future: Future[Any]) -> None:
+        try:
+            self._end_outside(task, future)
+        except BaseException:
+            self._repair()
+            self._end_outside(task, future)
+            raise
+
+    def _end_outside(self, task: Task, future: Future[Any]) -> None:
         if isinstance(future, NodeFuture):  # a node of another adapter: not ours to run, but upstream all the same
             task.name = future.work.name
             task.span_context = future.work.span_context
-        task.error = _failure_of(future)
+        task.error = failure_of(future)
         if future.cancelled():
             task.outcome = "cancelled"
         now_ns = self._clock()
+        never_ran: Sequence[Task] = ()
         with self._lock:
-            never_ran = self._scheduler.end(task, now_ns, failed=task.error is not None)
-            starts = self._plan_loops()
+            if task.state is not ENDED:
+                never_ran = self._scheduler.end(task, now_ns, failed=task.error is not None)
+            loops = self._plan_loops()
         if never_ran:
             self._end_unrun(never_ran, now_ns)
-        self._start_loops_or_fail(starts)
+        self._start_loops_or_fail(loops)
 
     # Worker loops
 
-    def _plan_loops(self) -> int:
-        """How many loops to start for what is ready now. Under the lock; the caller starts them outside of it."""
+    def _plan_loops(self) -> Sequence[_Loop]:
+        """The loops to start for what is ready now. Under the lock; the caller starts them outside of it."""
         scheduler = self._scheduler
         ready = scheduler.ready_count
         if not ready:
-            return 0
+            return ()
         if self._parked:
             self._wake_helpers()
-        starts = min(ready - self._starting, self.max_workers - self._loops)
-        if starts <= 0:
-            return 0
-        self._starting += starts
-        self._loops += starts
-        return starts
+        count = min(ready - len(self._starting), self.max_workers - len(self._loops))
+        if count <= 0:
+            return ()
+        loops = [_Loop(scheduler) for _ in range(count)]
+        self._starting.update(loops)
+        self._loops.update(loops)
+        return loops
 
-    def _start_loops(self, count: int) -> RuntimeError | None:
-        for started in range(count):
-            start = _LoopStart()
+    def _start_loops(self, loops: Sequence[_Loop]) -> RuntimeError | None:
+        for loop in loops:
             try:
-                if isinstance(executor := self.executor, _Executor):
-                    executor.submit_loop(self._loop, start)
-                else:
-                    executor.submit(self._loop, start).add_done_callback(partial(self._loop_refused, start))
-            except BaseException as error:
-                with self._lock:
-                    start.void = True
-                    self._starting -= count - started
-                    self._loops -= count - started
-                if isinstance(error, RuntimeError):  # interpreter at exit, or no thread can start
-                    return error
-                raise  # Ctrl-C
+                future = submit_loop(self.executor, self._loop, loop)
+                loop.submitted = True
+                future.add_done_callback(partial(self._loop_done, loop))
+            except RuntimeError as error:  # the interpreter is at its exit, or no thread can be started
+                if loop.submitted:
+                    raise
+                self._forget_own_plans()
+                return error
         return None
 
-    def _start_loops_or_fail(self, count: int) -> None:
+    def _forget_own_plans(self) -> None:
+        """Loops that this thread has planned and not started are not counted any more."""
+        me = threading.get_ident()
+        with self._lock:
+            for loop in [each for each in self._starting if each.planner == me and not each.submitted]:
+                self._starting.discard(loop)
+                self._loops.discard(loop)
+
+    def _start_loops_or_fail(self, loops: Sequence[_Loop]) -> None:
         """For work that becomes ready with no caller to raise to: it fails when nobody is left to run it."""
-        error = self._start_loops(count)
+        if not loops:
+            return
+        error = self._start_loops(loops)
         if error is None or self._has_loops():
             return  # the loops that run take everything that is ready before they end
+        self._fail_ready(error)
+
+    def _fail_ready(self, error: BaseException | None) -> None:
         now_ns = self._clock()
         with self._lock:
             ready = [task for run in self._runs for task in run.waiting()]
             never_ran = self._scheduler.cancel(ready, now_ns)
         self._end_unrun(never_ran, now_ns, error=error, cancelled=True)
 
-    def _loop_refused(self, start: _LoopStart, future: Future[Any]) -> None:
-        """Another's executor was shut down with `cancel_futures=True` before this loop began."""
-        if not future.cancelled():
-            return
-        with self._lock:
-            if start.void:
-                return
-            start.void = True
-            self._starting -= 1
-            self._loops -= 1
-            left = self._loops
-            ready = [] if left else [task for run in self._runs for task in run.waiting()]
-            never_ran = self._scheduler.cancel(ready, self._clock())
-        self._end_unrun(never_ran, self._clock(), cancelled=True)
+    def _loop_done(self, loop: _Loop, future: Future[None]) -> None:
+        """The loop's call is over. If that came as no loop ends by itself, what it left is put right."""
+        if future.cancelled():  # another's executor was shut down with `cancel_futures=True` before it began
+            with self._lock:
+                if loop not in self._loops:
+                    return
+                self._starting.discard(loop)
+                self._loops.discard(loop)
+                left = bool(self._loops)
+            if not left:
+                self._fail_ready(None)
+        elif loop in self._loops or future.exception() is not None:
+            self._recover(loop, future.exception() or RuntimeError("a worker's loop ended before its work"))
 
     def _has_loops(self) -> bool:
-        if self._lock.locked():
-            yield_to_holder(self._lock)
-        with self._lock:
-            return self._loops > 0
+        lock = self._lock
+        if not lock.acquire(False):
+            acquire_late(lock)
+        try:
+            return bool(self._loops)
+        finally:
+            lock.release()
 
-    def _loop(self, start: _LoopStart) -> None:
-        if self._lock.locked():
-            yield_to_holder(self._lock)
-        with self._lock:
-            if start.void:
-                return
+    def _loop(self, loop: _Loop) -> None:
+        try:
+            self._work_through(loop)
+        except BaseException as error:
+            self._recover(loop, error)
+
+    def _work_through(self, loop: _Loop) -> None:
+        lock, loops, scheduler = self._lock, self._loops, self._scheduler
+        if not lock.acquire(False):
+            acquire_late(lock)
+        try:
+            if loop not in loops:
+                return  # it is known that it could not be started, which it was all the same
             self._threads.add(threading.current_thread())
-            self._starting -= 1
-            scheduler = self._scheduler
-            work = self._take()
+            self._starting.discard(loop)
+            work = self._take(loop)
+        finally:
+            lock.release()
         run, end_and_take = self._run, self._end_and_take
         while work is not None:
             ended = run(work)
             if scheduler is not self._scheduler:
                 return  # forked inside the node: this process has a scheduler of its own, without this work
-            work = end_and_take(work) if ended else self._take_locked()
+            work = end_and_take(loop, work) if ended else self._take_locked(loop)
 
-    def _take(self) -> Work | None:
+    def _take(self, loop: _Loop) -> Work | None:
         """The loop's next work; without one it counts as ended from this moment on. Under the lock."""
-        work = self._scheduler.take()
+        loop.work = work = self._scheduler.take()  # type: ignore[assignment]  # only Work is ever added
         if work is None:
-            self._loops -= 1
-        return work  # type: ignore[return-value]  # only Work is ever added
+            self._loops.discard(loop)
+        return work  # type: ignore[return-value]  # likewise
 
-    def _take_locked(self) -> Work | None:
-        if self._lock.locked():
-            yield_to_holder(self._lock)
-        with self._lock:
-            return self._take()
+    def _take_locked(self, loop: _Loop) -> Work | None:
+        lock = self._lock
+        if not lock.acquire(False):
+            acquire_late(lock)
+        try:
+            return self._take(loop)
+        finally:
+            lock.release()
 
     def _run(self, work: Work) -> bool:
         """Calls the node's function; its future keeps the result. False when it went back to wait for more inputs."""
@@ -374,13 +377,13 @@ class Pool:
         assert future is not None
         assert context is not None
         try:
-            more = self._resolve(work) if work.inputs else None
+            more = resolve(work) if work.inputs else None
         except BaseException as error:  # a future's own value was a future, and that one failed
             work.ended_ns = work.started_ns = self._clock()
             work.outcome = "cancelled" if isinstance(error, CancelledError) else "upstream_error"
             work.error = error
             self._observers.node_ended(work)
-            future.keep(None, error)
+            future.set_outcome(None, error)
             return True
         if more:
             self._await_more(work, more)
@@ -389,8 +392,10 @@ class Pool:
         try:
             future._result = context.run(self._call_observed if self._observed else self._call, work)
         except BaseException as error:
+            if work.error is None:  # not the function's: of what is around it
+                work.outcome, work.error = "error", error
+            future.set_outcome(None, work.error)
             _forget_own_frames(error)
-            future.keep(None, error)
         return True
 
     def _call(self, work: Work) -> Any:
@@ -427,85 +432,63 @@ class Pool:
         finally:
             meter.end(work)
             observers.node_ended(work)
-
-    def _resolve(self, work: Work) -> Sequence[tuple[str, Future[Any]]]:
-        """Puts values in the place of futures. Returns the futures among the values that are not resolved yet."""
-        arguments = work.arguments
-        more: list[tuple[str, Future[Any]]] = []
-        for name in work.parameters:
-            future = arguments.get(name)
-            # What `result` does, without the calls: this is done for every input of every node.
-            if type(future) is NodeFuture:
-                if future._state is FINISHED and future._exception is None:
-                    value = future._result
-                    if not isinstance(value, Future):
-                        arguments[name] = value
-                        continue
-            elif not isinstance(future, Future):
-                continue
-            arguments[name] = _value_of(work, name, future, more)
-        collect = work.collected
-        if collect is not None and isinstance(collected := arguments.get(collect), list):
-            arguments[collect] = [
-                _value_of(work, collect, each, more) if isinstance(each, Future) else each for each in collected
-            ]
-        return more
+            work.reported = True
 
     def _await_more(self, work: Work, futures: Sequence[tuple[str, Future[Any]]]) -> None:
         """Sends work back to wait for futures that came as values of its futures."""
         outside: Outside = {}
-        inputs = [self._input(future, outside) for _, future in futures]
+        inputs = [input_of(work, future, outside) for _, future in futures]
         work.parameters = [*work.parameters, *(name for name, _ in futures)]
         with self._lock:
             self._scheduler.add_again(work, inputs, self._clock())
         self._listen(outside)
 
-    def _end_and_take(self, work: Work) -> Work | None:
+    def _end_and_take(self, loop: _Loop, work: Work) -> Work | None:
         """Ends work that has run, and takes the loop's next, under one hold of the lock."""
         run, scheduler = work.queue, self._scheduler
         future = work.future
         assert future is not None
         cancelled: Sequence[Task] = ()
+        loops: Sequence[_Loop] = ()
         finished = False
-        starts = 0
         lock = self._lock
-        # Half the cost of a `with`. Only a Ctrl-C needs that, which meets the main thread, and this is a worker.
         if not lock.acquire(False):
-            yield_to_holder(lock)
-            lock.acquire()
+            acquire_late(lock)
         try:
-            if future._state is RUNNING_FUTURE:
-                future._state = FINISHED
-            else:
-                future.finish()
             if work.error is None:
                 doomed = scheduler.end(work, work.ended_ns)  # by another input, which failed before
             else:
                 cancelled, doomed = self._end_failed(work)
+            if future._state is RUNNING_FUTURE:
+                future._state = FINISHED
+            else:
+                future.resolve()
+            run.pending.discard(work)
+            if not run.pending:
+                finished = self._run_is_empty(run)
             following: Work | None = scheduler.take()  # type: ignore[assignment]  # only Work is ever added
             if following is None:
-                self._loops -= 1
-            if (self._loops < self.max_workers or self._parked) and scheduler.ready_count:
-                starts = self._plan_loops()
-            if run.pending > 1:
-                run.pending -= 1
-                self._pending -= 1
-            else:
-                finished = self._count_down(run)
+                self._loops.discard(loop)
+            if (len(self._loops) < self.max_workers or self._parked) and scheduler.ready_count:
+                loops = self._plan_loops()
+            if not (future._watched or cancelled or doomed or finished or loops):
+                loop.work = following  # until then it is this one that is in hand
         finally:
             lock.release()
-        if future._watched:
-            future.tell()
+        if loop.work is work:
+            if future._watched:
+                future.notify()
+            if cancelled or doomed:
+                self._end_unrun(cancelled, work.ended_ns, cancelled=True)
+                self._end_unrun(doomed, work.ended_ns)
+            if finished:
+                self._finish(run)
+            if loops:
+                self._start_loops_or_fail(loops)
+            loop.work = following
         work.function = work.context = work.future = work.thread = None
         work.arguments = _NO_ARGUMENTS
         work.inputs = work.parameters = ()
-        if cancelled or doomed:
-            self._end_unrun(cancelled, work.ended_ns, cancelled=True)
-            self._end_unrun(doomed, work.ended_ns)
-        if finished:
-            self._finish(run)
-        if starts:
-            self._start_loops_or_fail(starts)
         if self._ends_when_idle:
             self._end_if_idle()
         return following
@@ -525,7 +508,7 @@ class Pool:
 
     def _end_unrun(
         self,
-        tasks: Sequence[Task],
+        tasks: Iterable[Task],
         now_ns: int,
         *,
         cancelled: bool = False,
@@ -535,55 +518,139 @@ class Pool:
 
         They carry `error`, else that of the node that stopped them; without either the future is cancelled.
         """
+        interrupted: BaseException | None = None
         for task in tasks:
             assert isinstance(task, Work)
-            future = task.future
-            assert future is not None
-            cause = task.cause
-            if cause is not None and cause is not task:
-                error_here = error or cause.error
-                unrun_because_cancelled = cancelled or cause.outcome == "cancelled"
-            else:
-                error_here, unrun_because_cancelled = error, True
-            task.error = error_here
-            task.outcome = "cancelled" if unrun_because_cancelled else "upstream_error"
-            # What stopped it may have ended just before it was submitted.
-            task.started_ns = task.ended_ns = max(now_ns, task.submitted_ns, task.ready_ns)
-            task.ready_ns = task.ready_ns or task.ended_ns
-            self._observers.node_ended(task)
-            run = task.queue
-            future.keep(None, error_here)
-            with self._lock:
-                if error_here is None:
-                    future.finish_cancelled()
-                else:
-                    future.finish()
-                if task.outcome == "cancelled":
-                    run.cancelled = True
-                elif run.failure is None:
-                    run.failure = task
-                finished = self._count_down(run)
-            future.tell()
-            _release(task)
-            if finished:
-                self._finish(run)
+            try:
+                self._end_one_unrun(task, now_ns, cancelled=cancelled, error=error)
+            except BaseException as fault:
+                interrupted = fault
+                release_owned()
+                task.outcome = task.outcome or "cancelled"
+                self._conclude(task)
+        if interrupted is not None:
+            raise interrupted
         if self._ends_when_idle:
             self._end_if_idle()
 
-    def _count_down(self, run: Run) -> bool:
-        """One more node of the run is done with. Returns whether the run is. Under the lock."""
-        run.pending -= 1
-        self._pending -= 1
-        if not self._pending:
-            self._idle.notify_all()
-        if run.closed and not run.pending:
+    def _end_one_unrun(self, task: Work, now_ns: int, *, cancelled: bool, error: BaseException | None) -> None:
+        future = task.future
+        if future is None:
+            return
+        cause = task.cause
+        if cause is not None and cause is not task:
+            error_here = error or cause.error
+            unrun_because_cancelled = cancelled or cause.outcome == "cancelled"
+        else:
+            error_here, unrun_because_cancelled = error, True
+        with self._lock:
+            if task.outcome is not None:
+                return  # somebody else tells of it
+            task.outcome = "cancelled" if unrun_because_cancelled else "upstream_error"
+        task.error = error_here
+        # What stopped it may have ended just before it was submitted.
+        task.started_ns = task.ended_ns = max(now_ns, task.submitted_ns, task.ready_ns)
+        task.ready_ns = task.ready_ns or task.ended_ns
+        future.set_outcome(None, error_here)
+        self._observers.node_ended(task)
+        self._conclude(task)
+
+    def _conclude(self, work: Work) -> None:
+        """The end of work that is not told of in `_end_and_take`. May be called again after it was interrupted."""
+        run, future = work.queue, work.future
+        if future is None:
+            return
+        finished = False
+        with self._lock:
+            if work in run.pending:
+                if not future.done():
+                    if work.error is None and work.outcome == "cancelled":
+                        future.resolve_cancelled()
+                    else:
+                        future.set_outcome(future._result, work.error)
+                        future.resolve()
+                if work.outcome == "cancelled":
+                    run.cancelled = True
+                elif work.error is not None and run.failure is None:
+                    run.failure = work
+                run.pending.discard(work)
+                if not run.pending:
+                    finished = self._run_is_empty(run)
+        future.notify()
+        _release(work)
+        if finished:
+            self._finish(run)
+
+    def _run_is_empty(self, run: Run) -> bool:
+        """All nodes of the run that were submitted are done with. Returns whether the run is over. Under the lock."""
+        self._idle.notify_all()
+        if run.closed:
             self._runs.discard(run)
+        return run.closed
+
+    @property
+    def _has_pending(self) -> bool:
+        """Under the lock."""
+        return any(run.pending for run in self._runs)
+
+    # What was interrupted
+
+    def _recover(self, loop: _Loop, error: BaseException) -> None:
+        """A worker was interrupted in the middle of the pool's own code: its node fails with that, the rest goes on."""
+        release_owned()
+        with self._lock:
+            if loop.scheduler is not self._scheduler:
+                return  # of before a fork
+            self._starting.discard(loop)
+            self._loops.discard(loop)
+            self._helpers.discard(loop)
+            work, loop.work = loop.work, None
+            fails = work is not None and work in work.queue.pending and work.state is RUNNING
+            if work is not None and fails:
+                work.state = ENDED
+                work.failed = True
+                work.outcome = "error"
+                work.error = work.error or error
+                work.started_ns = work.started_ns or self._clock()
+                work.ended_ns = work.ended_ns or self._clock()
+                work.queue.errors.append(work.error)
+        if work is None:
+            logger.error("a worker was interrupted between two nodes, and goes on", exc_info=error)
+        else:
+            if fails and self._observed and not work.reported:
+                self._observers.node_ended(work)
+            self._conclude(work)
+            if work.queue.closed and not work.queue.pending:
+                self._finish(work.queue)
+        self._repair()
+
+    def _repair(self) -> None:
+        """After an exception in the middle of anything here: makes all that is counted anew from the tasks."""
+        release_owned()
+        now_ns = self._clock()
+        me = threading.get_ident()
+        with self._lock:
+            for loop in [each for each in self._starting if each.planner == me and not each.submitted]:
+                self._starting.discard(loop)
+                self._loops.discard(loop)
+            pending = [work for run in self._runs for work in run.pending]
+            held = {loop.work for loop in (*self._loops, *self._helpers) if loop.work is not None}
+            lost = [work for work in pending if work.state is ENDED and work.outcome is None]
+            doomed = self._scheduler.rebuild(self._runs, pending, held, now_ns)
+            for slot in [each for each in self._parked if each not in self._scheduler.running]:
+                del self._parked[slot]
+            over = [run for run in self._runs if run.closed and not run.pending]
+            self._runs.difference_update(over)
             self._idle.notify_all()
-            return True
-        return False
+            loops = self._plan_loops()
+        self._end_unrun([*lost, *doomed], now_ns)
+        for run in over:
+            self._finish(run)
+        self._start_loops_or_fail(loops)
 
     # Runs
 
+    @_repairing
     def open_run(self, run: Run) -> None:
         """The run starts. Of several threads that bring its first nodes, one does it and the others wait."""
         with run.opening:
@@ -597,6 +664,7 @@ class Pool:
                 self._observers.run_started(run.record)
             run.opened = True
 
+    @_repairing
     def close_run(self, run: Run) -> None:
         """No more nodes will come; the run ends when its last node has."""
         with self._lock:
@@ -608,6 +676,7 @@ class Pool:
         if finished:
             self._finish(run)
 
+    @_repairing
     def cancel_run(self, run: Run) -> None:
         """Nothing of the run that has not started is started any more; those nodes' futures are cancelled."""
         now_ns = self._clock()
@@ -616,6 +685,7 @@ class Pool:
             never_ran = self._scheduler.cancel(self._scheduler.unstarted(run), now_ns)
         self._end_unrun(never_ran, now_ns, cancelled=True)
 
+    @_repairing
     def cancel_work(self, work: Work, future: NodeFuture) -> bool:
         """`Future.cancel`: True when the node will not run."""
         now_ns = self._clock()
@@ -640,12 +710,6 @@ class Pool:
             record.outcome = "cancelled" if run.cancelled else "success"
         self._observers.run_ended(record)
 
-    def _withdraw(self, work: Work) -> None:
-        """Takes back work whose submission is about to fail."""
-        with self._lock:
-            never_ran = self._scheduler.cancel([work], self._clock())
-        self._end_unrun(never_ran, self._clock(), cancelled=True)
-
     # Helping
 
     def help(self, slot: Work, future: Future[Any], deadline: float | None) -> None:
@@ -661,31 +725,40 @@ class Pool:
 
     def _help(self, slot: Work, future: Future[Any], deadline: float | None) -> None:
         event = threading.Event()
-
-        def wake(_: Future[Any]) -> None:
-            event.set()
-
+        helper = _Loop(self._scheduler)
+        wake = _Wake(event)
         future.add_done_callback(wake)
         try:
-            self._help_until(event, slot, future, deadline)
+            self._help_until(event, slot, future, deadline, helper)
+        except BaseException as error:
+            self._helpers.add(helper)
+            self._recover(helper, error)
+            with self._lock:
+                self._unpark(slot, event)
+            raise
         finally:
-            _forget_callback(future, wake)
+            forget_callback(future, wake)
 
-    def _help_until(self, event: threading.Event, slot: Work, future: Future[Any], deadline: float | None) -> None:
+    def _help_until(
+        self, event: threading.Event, slot: Work, future: Future[Any], deadline: float | None, helper: _Loop
+    ) -> None:
         while True:
             event.clear()
             if future.done():
                 return
             with self._lock:
                 self._park(slot, event)  # first: it may be the last worker that did not wait, and so take anything
-                work = self._scheduler.take(slot)
+                self._helpers.add(helper)
+                helper.work = work = self._scheduler.take(slot)  # type: ignore[assignment]  # only Work is ever added
                 if work is None:
+                    self._helpers.discard(helper)
                     self._wake_helpers()  # for whom the same is true now
                 else:
                     self._unpark(slot, event)
             if work is not None:
                 assert isinstance(work, Work)
-                self._run_helping(work)
+                if not self._run_helping(helper, work):
+                    return
                 continue
             try:
                 woken = event.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -695,31 +768,32 @@ class Pool:
             if not woken:
                 return
 
-    def _run_helping(self, work: Work) -> None:
+    def _run_helping(self, helper: _Loop, work: Work) -> bool:
+        """Runs one node on a lent slot. False after a fork within it."""
         scheduler = self._scheduler
         ended = self._run(work)
-        if not ended or scheduler is not self._scheduler:
-            return
-        run = work.queue
-        future = work.future
-        assert future is not None
+        if scheduler is not self._scheduler:
+            return False
+        if not ended:
+            with self._lock:
+                helper.work = None
+                self._helpers.discard(helper)
+            return True
         cancelled: Sequence[Task] = ()
-        doomed: Sequence[Task] = ()
         with self._lock:
-            future.finish()
             if work.error is None:
                 doomed = scheduler.end(work, work.ended_ns)  # by another input, which failed before
             else:
                 cancelled, doomed = self._end_failed(work)
-            starts = self._plan_loops()
-            finished = self._count_down(run)
-        future.tell()
-        _release(work)
+            loops = self._plan_loops()
+        self._conclude(work)
         self._end_unrun(cancelled, work.ended_ns, cancelled=True)
         self._end_unrun(doomed, work.ended_ns)
-        if finished:
-            self._finish(run)
-        self._start_loops_or_fail(starts)
+        with self._lock:
+            helper.work = None
+            self._helpers.discard(helper)
+        self._start_loops_or_fail(loops)
+        return True
 
     def _park(self, slot: Work, event: threading.Event) -> None:
         self._parked.setdefault(slot, []).append(event)
@@ -742,11 +816,12 @@ class Pool:
 
     def close(self, *, cancel_pending: bool) -> None:
         """No new work; what is pending is done, or cancelled where it has not started; the threads end."""
-        if isinstance(self.executor, _Executor):
+        if isinstance(self.executor, PoolExecutor):
             self.executor.shutdown(wait=True, cancel_futures=cancel_pending)
         else:
             self.shut_down(wait=True, cancel_pending=cancel_pending)
 
+    @_repairing
     def shut_down(self, *, wait: bool, cancel_pending: bool) -> None:
         """What `executor.shutdown` does."""
         if wait:
@@ -758,12 +833,12 @@ class Pool:
             for run in runs:
                 self.cancel_run(run)
         with self._lock:
-            while wait and (self._pending or self.has_runs):
+            while wait and ((pending := self._has_pending) or self.has_runs):
                 # A run with nothing pending is about to bring more nodes, or to be left by its caller. Or that has
                 # happened and nobody told.
-                if not self._idle.wait(None if self._pending else QUIET_SECONDS) and not self._pending:
+                if not self._idle.wait(None if pending else QUIET_SECONDS) and not self._has_pending:
                     break
-            self._ends_when_idle = ends_later = bool(self._pending)
+            self._ends_when_idle = ends_later = self._has_pending
         if not ends_later:
             self._end_threads(wait=wait, cancel_futures=cancel_pending)
         if wait:
@@ -771,9 +846,10 @@ class Pool:
 
     @property
     def has_runs(self) -> bool:
-        """Whether any run has not ended. Without the lock, and it may be late."""
+        """Whether any run has not ended. Without the lock, a look that may be late."""
         return len(self._runs) > 1  # one is not a run
 
+    @_repairing
     def end_runs(self, *, cancel_pending: bool = False) -> None:
         """No run gets more nodes, because nobody is left to bring them. Each ends when its last node has."""
         with self._lock:
@@ -785,7 +861,7 @@ class Pool:
 
     def _end_threads(self, *, wait: bool, cancel_futures: bool = False) -> None:
         """Those of its own; an executor that somebody put in their place is theirs to shut down."""
-        if isinstance(self.executor, _Executor):
+        if isinstance(self.executor, PoolExecutor):
             self.executor.end(wait=wait, cancel_futures=cancel_futures)
 
     def _refuse_to_wait_for_oneself(self) -> None:
@@ -804,7 +880,7 @@ class Pool:
     def _end_if_idle(self) -> None:
         """The last pending node of a pool that was shut down without waiting takes the threads with it."""
         with self._lock:
-            if self._pending:
+            if self._has_pending:
                 return
         self._end_threads(wait=False)
 
@@ -829,18 +905,31 @@ class Pool:
             )
 
 
-def default_max_workers() -> int:
-    """What `ThreadPoolExecutor` takes by default: its formula differs between Python versions."""
-    return ThreadPoolExecutor()._max_workers
+class _Wake:
+    """A done-callback that can be told from others and taken back."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def __call__(self, _: Future[Any]) -> None:
+        self._event.set()
 
 
 def _forget_own_frames(error: BaseException) -> None:
-    """Cuts `_run` and `_call` off the traceback: of no use to a reader, and their locals would form a cycle."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
-        traceback = traceback.tb_next
-    if traceback is not None:
-        error.__traceback__ = traceback
+    """Cuts `_run` and `_call` off the traceback: of no use to a reader, and their locals would form a cycle.
+
+    An exception may refuse to be changed (a frozen dataclass does): then it keeps them.
+    """
+    try:
+        traceback = _TRACEBACK.__get__(error)
+        while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
+            traceback = traceback.tb_next
+        if traceback is not None:
+            BaseException.with_traceback(error, traceback)
+    except BaseException:
+        logger.debug("a node's exception of type %s keeps the pool's frames", type(error).__name__)
 
 
 def _release(work: Work) -> None:
@@ -857,46 +946,11 @@ def _release(work: Work) -> None:
     work.parameters = ()
 
 
-def _value_of(work: Work, name: str, future: Future[Any], more: list[tuple[str, Future[Any]]]) -> Any:
-    """The value of an argument whose future is done; if that is a future, its value, and so on."""
-    value = future.result()
-    while isinstance(value, Future):
-        if not value.done():
-            more.append((name, value))
-            return value
-        if isinstance(value, NodeFuture) and value.work not in work.inputs:  # upstream too, by way of another
-            work.inputs = [*work.inputs, value.work]
-            work.parameters = [*work.parameters, name]
-            if value.work.error is not None:
-                work.cause = value.work.cause or value.work
-        value = value.result()
-    return value
-
-
-def _forget_callback(future: Future[Any], callback: Callable[[Future[Any]], None]) -> None:
-    """Takes a done-callback back, so that a node that looks again and again leaves nothing behind.
-
-    Only of a future that is not done: of one that is, its list is being gone through without the lock.
-    """
-    with future._condition:
-        if not future.done():
-            future._done_callbacks.remove(callback)  # type: ignore[attr-defined]  # the stub leaves it out
-
-
-def _failure_of(future: Future[Any]) -> BaseException | None:
-    try:
-        return future.exception()
-    except CancelledError as error:
-        return error
-
-
 def _age(now_ns: int, since_ns: int) -> float:
     return max(0, now_ns - since_ns) / 1e9 if since_ns else 0.0
 
 
+_TRACEBACK: Final[Any] = BaseException.__dict__["__traceback__"]
+"""The very attribute, whatever a subclass has put in its place."""
+
 _NO_ARGUMENTS: Final[dict[str, Any]] = {}
-
-Outside = dict[int, tuple[Task, Future[Any]]]
-"""Futures that are not the pool's own, each with the task that stands for it, by the future's identity."""
-
-_OUTSIDE_QUEUE = RunQueue()

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from types import MappingProxyType
 from typing import Final
@@ -292,6 +292,61 @@ class Scheduler:
                 task.cause = cause
                 ended.append(task)
         return ended + self._settle(ended, now_ns)
+
+    def rebuild(
+        self, queues: Iterable[RunQueue], pending: Collection[Task], held: Collection[Task], now_ns: int
+    ) -> list[Task]:
+        """Everything anew from the tasks themselves, after a change was interrupted in the middle.
+
+        Args:
+            queues: All runs.
+            pending: All tasks that have been added and are not known to everybody as ended.
+            held: Those of them that some thread runs. One that is `RUNNING` and held by nobody is ready again.
+            now_ns: The moment.
+
+        Returns:
+            The tasks that are doomed, as `end` does.
+        """
+        for queue in queues:
+            queue.ready.clear()
+            queue.ranked.clear()
+            queue.blocked.clear()
+            queue.in_ring = False
+        self._ring.clear()
+        self.ready_count = self.blocked_count = 0
+        self.running = {task for task in pending if task.state is RUNNING and task in held}
+        self._lender_of = {
+            task: lender for task, lender in self._lender_of.items() if task in self.running and lender in self.running
+        }
+        self._lending = set(self._lender_of.values())
+        self._parked &= self.running
+        self.busy_count = len(self.running) - len(self._lender_of)
+        waiting = [task for task in pending if task.state is not ENDED and task not in self.running]
+        waiting.sort(key=lambda task: (task.ready_ns or task.submitted_ns, task.submitted_ns))
+        for task in waiting:
+            for upstream in task.inputs:
+                if upstream.state is not ENDED:
+                    upstream.dependents = []
+        doomed: list[Task] = []
+        for task in waiting:
+            unfinished = [upstream for upstream in task.inputs if upstream.state is not ENDED]
+            task.failed = any(upstream.state is ENDED and upstream.failed for upstream in task.inputs)
+            task.remaining = len(unfinished)
+            for upstream in unfinished:
+                assert upstream.dependents is not None
+                upstream.dependents.append(task)
+            if task.failed and self._is_doomed(task):
+                task.state = ENDED
+                doomed.append(task)
+            elif unfinished:
+                task.state = BLOCKED
+                task.queue.blocked.add(task)
+                self.blocked_count += 1
+            else:
+                ready_ns = task.ready_ns
+                self._push(task, now_ns)
+                task.ready_ns = ready_ns or task.ready_ns
+        return doomed + self._settle(doomed, now_ns)
 
     def unstarted(self, queue: RunQueue) -> list[Task]:
         """The tasks of a run that have been added and have not been started."""

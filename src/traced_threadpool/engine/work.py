@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from traced_threadpool.engine.scheduler import NEW, RUNNING, RunQueue, Task
 from traced_threadpool.model.concurrency import STORES_IN_ORDER
+from traced_threadpool.model.lock_backoff import OwnedLock
 from traced_threadpool.model.records import THREADS
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Run(RunQueue):
         self.caller_context = contextvars.copy_context()
         self.caller_thread_id = threading.get_ident()
         self.outer_error = outer_error  # what the caller was handling already when it started the run
-        self.opening = threading.Lock()
+        self.opening = OwnedLock()
         self.opened = False
         self.expanded: dict[str, Work] = {}  # nodes whose results were split into branches
         self.record = record
@@ -86,7 +87,7 @@ class Run(RunQueue):
             str, NodeFuture | None
         ] = {}  # outputs that the caller is not told of unless they are waited for
         self.fail_fast = fail_fast
-        self.pending = 0  # nodes submitted whose end has not been told to everyone yet
+        self.pending: set[Work] = set()  # nodes submitted whose end has not been told to everyone yet
         self.closed = False  # no more nodes will come
         self.failure: Work | None = None  # the first node that failed
         self.errors: list[BaseException] = []  # of all that failed
@@ -111,7 +112,7 @@ class Run(RunQueue):
 class Work(Task):
     """One node function to call, with its arguments, some of which are futures."""
 
-    __slots__ = ("arguments", "collected", "context", "function", "future", "pool")
+    __slots__ = ("arguments", "collected", "context", "function", "future", "pool", "reported")
 
     queue: Run
 
@@ -143,7 +144,7 @@ class Work(Task):
         self.definition = definition
         self.future: NodeFuture | None = None  # None again once resolved: a cycle would keep results alive
         self.state = NEW
-        self.failed = False
+        self.failed = self.reported = False  # reported: observers have heard of its end
         self.dependents = self.cause = self.outcome = self.error = None
         self.inputs = self.parameters = ()
         self.ready_ns = self.started_ns = self.ended_ns = self.cpu_ns = self.aside_ns = self.samples = 0
@@ -188,7 +189,7 @@ class NodeFuture(Future[Any]):
 
     __slots__ = ("_exception", "_result", "_state", "_watched", "work")  # a dict of its own only when asked
 
-    _condition = _MadeWhenAsked(threading.Condition, watched=True)
+    _condition = _MadeWhenAsked(lambda: threading.Condition(OwnedLock()), watched=True)
     _waiters = _MadeWhenAsked(list)
     _done_callbacks = _MadeWhenAsked(list)
 
@@ -212,24 +213,27 @@ class NodeFuture(Future[Any]):
     def cancel(self) -> bool:
         return self.work.pool.cancel_work(self.work, self)
 
-    def keep(self, result: Any, error: BaseException | None) -> None:
+    def set_outcome(self, result: Any, error: BaseException | None) -> None:
         """What it will be resolved with."""
         self._result = result
         self._exception = error
 
-    def finish(self) -> None:
+    def resolve(self) -> None:
         """Resolved from now on. By the pool, under its lock, so that whoever sees it done finds the node ended."""
         if self._state in _DONE:
             logger.error("the future of node %r was resolved by somebody else", self.work.name)
         else:
             self._state = FINISHED
 
-    def finish_cancelled(self) -> None:
-        """As `finish`, for a node that was cancelled."""
+    def resolve_cancelled(self) -> None:
+        """As `resolve`, for a node that was cancelled."""
         self._state = CANCELLED_AND_NOTIFIED
 
-    def tell(self) -> None:
-        """Wakes those who wait and calls those who asked to be called. After `finish`, without the pool's lock."""
+    def notify(self) -> None:
+        """Wakes those who wait and calls those who asked to be called. After `resolve`, without the pool's lock.
+
+        May be called again after it was interrupted: what was called is not called again.
+        """
         if not self._watched:
             return
         with self._condition:
@@ -241,13 +245,14 @@ class NodeFuture(Future[Any]):
                 else:
                     waiter.add_exception(self)
             self._condition.notify_all()
-        self._call_back()
-
-    def _call_back(self) -> None:
-        try:
-            self._invoke_callbacks()  # type: ignore[attr-defined]  # the stub leaves it out; it logs an Exception
-        except BaseException:  # a callback that calls sys.exit() must not end the worker
-            logger.exception("a done-callback of the future of node %r failed", self.work.name)
+        callbacks = self._done_callbacks
+        while callbacks:
+            callback = callbacks[0]
+            try:
+                callback(self)
+            except BaseException:  # a callback that calls sys.exit() must not end the worker
+                logger.exception("a done-callback of the future of node %r failed", self.work.name)
+            del callbacks[0]
 
     def _help(self, timeout: float | None) -> float | None:
         return timeout if self._state in _DONE else help_until_done(self, timeout)
