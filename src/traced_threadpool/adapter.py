@@ -10,7 +10,7 @@ import contextvars
 import inspect
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,7 +20,9 @@ from hamilton.lifecycle import base
 
 from traced_threadpool import hamilton_graph, options
 from traced_threadpool.assembly import Assembly, assemble
+from traced_threadpool.delegation import delegate
 from traced_threadpool.engine import durations as durations_file
+from traced_threadpool.engine.backends.base import Backend
 from traced_threadpool.engine.durations import Durations
 from traced_threadpool.engine.pool import Pool, PoolSnapshot
 from traced_threadpool.engine.priorities import CRITICAL_PATH, Priority, PriorityName
@@ -29,6 +31,7 @@ from traced_threadpool.hamilton_hooks import RunHooks, listen
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.options import Attribution, Metrics, Tracing
+from traced_threadpool.placement import RunOn
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -77,6 +80,11 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             Runs take turns, whichever it is.
         durations: A file that `save_durations` wrote, so that the first run knows how long nodes take; nothing is
             known where there is no such file yet. Or the `durations` of another adapter, to learn together with it.
+        backends: Where nodes can run besides this adapter's threads, by name, such as `{"cpu": Processes(4)}`; see
+            [backends.md](backends.md).
+        run_on: Which nodes run there: the name of a backend for all of them, a mapping of nodes or functions to names,
+            or a callable that gives the name for a node of Hamilton's, or None. It goes before the decorator `@run_on`.
+            The name of the adapter's own threads is `"threads"`.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -105,6 +113,8 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         record: bool | int = False,
         priority: PriorityName | Priority = CRITICAL_PATH,
         durations: str | os.PathLike[str] | Durations | None = None,
+        backends: Mapping[str, Backend] | None = None,
+        run_on: RunOn | None = None,
     ) -> None:
         told = options.checked(
             max_workers=max_workers,
@@ -121,6 +131,8 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             record=record,
             priority=priority,
             durations=durations,
+            backends=backends,
+            run_on=run_on,
         )
         builder = options.checked_builder(result_builder)
         self._assembly = assembly = assemble(told)
@@ -251,6 +263,8 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             node,
             collected,
         )
+        if run.placement and node is not None and (where := run.placement.get(work.name)) is not None:
+            delegate(work, execute_lifecycle_for_node, node, self._assembly.backends[where], where)
         future = pool.submit(work)
         if role is _EXPAND:
             run.expanded[work.name] = work

@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from traced_threadpool import hamilton_graph
 from traced_threadpool.engine import durations as durations_file
+from traced_threadpool.engine.backends.base import Backend
 from traced_threadpool.engine.durations import Durations
 from traced_threadpool.engine.pool import Pool, PoolSnapshot
 from traced_threadpool.engine.priorities import FIFO, Planner
@@ -26,6 +27,7 @@ from traced_threadpool.model.concurrency import members
 from traced_threadpool.model.observers import ErrorLog, Observer, Observers
 from traced_threadpool.model.records import RunRecord
 from traced_threadpool.options import Metrics, Options
+from traced_threadpool.placement import Placements
 from traced_threadpool.recording.recorder import Recorder, Recording
 from traced_threadpool.run_registry import RunRegistry
 from traced_threadpool.telemetry.metrics import multiprocess
@@ -83,7 +85,18 @@ class Assembly:
             waits.join(self, options.attribution.budget)
         if observed:
             watching.append(self.recorder)  # the last hears first of a run's end: the others want its path
-        self.pool = Pool(options.max_workers, options.thread_name_prefix, Observers(watching, self.errors), meter)
+        self.backends = options.backends
+        self.pool = Pool(
+            options.max_workers,
+            options.thread_name_prefix,
+            Observers(watching, self.errors),
+            meter,
+            limits={name: backend.max_workers for name, backend in self.backends.items()},
+        )
+        self.placements = Placements(options.run_on, self.backends)
+        for name, backend in self.backends.items():
+            backend.open(name)
+        self._open_backends: tuple[Backend, ...] = tuple(self.backends.values())
         self.runs = RunRegistry(self.pool)
         self._source = _GaugeSource(options.name, options.run_name, self.pool)
         for store in stores:
@@ -172,6 +185,9 @@ class Assembly:
     def close(self, *, cancel_pending: bool) -> None:
         """See `FutureAdapter.close`."""
         self.pool.close(cancel_pending=cancel_pending)
+        for backend in self._open_backends:
+            backend.close()
+        self._open_backends = ()
         self.flush()
         if self._waits is not None:
             self._waits.leave(self)

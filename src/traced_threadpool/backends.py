@@ -13,5 +13,14 @@ from traced_threadpool.engine.backends.errors import (
     WorkerSetupError,
 )
 from traced_threadpool.engine.backends.processes import Processes
+from traced_threadpool.engine.backends.threads import Threads
 
-__all__ = ["NotPicklable", "Processes", "RemoteError", "RemoteTraceback", "WorkerCrashed", "WorkerSetupError"]
+__all__ = [
+    "NotPicklable",
+    "Processes",
+    "RemoteError",
+    "RemoteTraceback",
+    "Threads",
+    "WorkerCrashed",
+    "WorkerSetupError",
+]

@@ -73,6 +73,9 @@ class RunHooks:
         run = Run(record, parent=parent, fail_fast=assembly.options.fail_fast, outer_error=sys.exc_info()[1])
         run.learn = assembly.learn
         run.savers = dict.fromkeys(hamilton_graph.savers(graph, final_vars, overrides or ()))
+        if assembly.backends:
+            wanted = tuple(final_vars), frozenset(overrides or ())
+            run.placement = assembly.placements.of(graph, wanted, partial(hamilton_graph.upstream, graph, *wanted))
         self._set_priorities(run, graph, final_vars, overrides)
         end_runs_at_exit()
         assembly.runs.announce(run)

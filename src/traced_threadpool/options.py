@@ -15,7 +15,7 @@ import inspect
 import math
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -23,9 +23,12 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from traced_threadpool.engine.backends.base import Backend
 from traced_threadpool.engine.durations import Durations
 from traced_threadpool.engine.executor import default_max_workers
 from traced_threadpool.engine.priorities import CRITICAL_PATH, FIFO, Priority, PriorityName
+from traced_threadpool.model.records import THREADS
+from traced_threadpool.placement import RunOn
 from traced_threadpool.recording.recorder import DEFAULT_RUNS
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.metrics.store import Buckets, bounds
@@ -73,8 +76,8 @@ def _unknown(of: str, name: str, value: object, known: Sequence[str], moved: dic
     # A number says nothing of anybody; what else was written may be a password.
     shown = f"{value!r}" if isinstance(value, (bool, int, float)) else "..."
     candidates = [*known, *moved]
-    close = difflib.get_close_matches(name, candidates, n=1)
-    close = close or [each for each in candidates if name in each.split("_")]
+    close = [each for each in candidates if name in each.split("_")]
+    close = close or difflib.get_close_matches(name, candidates, n=1)
     if close:
         return f"{of}({name}={shown}): did you mean {moved.get(close[0], close[0])}?"
     return f"{of} has no option {name!r}; it has {', '.join(known)}"
@@ -196,6 +199,8 @@ class Options:
     record: int
     priority: PriorityName | Priority
     durations: str | os.PathLike[str] | Durations | None
+    backends: Mapping[str, Backend]
+    run_on: RunOn | None
 
 
 def checked(
@@ -214,6 +219,8 @@ def checked(
     record: Any = False,
     priority: Any = CRITICAL_PATH,
     durations: Any = None,
+    backends: Any = None,
+    run_on: Any = None,
 ) -> Options:
     """What `FutureAdapter` was told.
 
@@ -254,6 +261,8 @@ def checked(
         record=_checked_count("record", DEFAULT_RUNS if record is True else int(record) if record is False else record),
         priority=_checked_priority(priority),
         durations=_checked_durations(durations),
+        backends=_checked_backends(backends),
+        run_on=_checked_run_on(run_on, backends or {}),
     )
 
 
@@ -357,3 +366,36 @@ def _checked_durations(value: Any) -> Any:
     if value is not None and not isinstance(value, (str, os.PathLike, Durations)):
         raise TypeError(f"durations must be a path or another adapter's `durations`, not {value!r}")
     return value
+
+
+def _checked_backends(value: Any) -> Mapping[str, Backend]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"backends must map names to backends, such as {{'cpu': Processes(4)}}, not {value!r}")
+    for name, backend in value.items():
+        _checked_label("a backend's name", name)
+        if name == THREADS:
+            raise ValueError(f"{THREADS!r} is the name of the adapter's own threads; name the backend differently")
+        if isinstance(backend, type) or not callable(getattr(backend, "call", None)):
+            hint = f"; write {backend.__name__}(...)" if isinstance(backend, type) else ""
+            raise TypeError(
+                f"backends[{name!r}] must be one of traced_threadpool.backends, such as Processes(4), not {backend!r}"
+                f"{hint}"
+            )
+    return dict(value)
+
+
+def _checked_run_on(value: Any, backends: Mapping[str, Any]) -> RunOn | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, Mapping)) and not callable(value):
+        raise TypeError(
+            "run_on must be the name of a backend, a mapping of nodes to such names, or a callable that gives it for a "
+            f"node, not {value!r}"
+        )
+    known = [*backends, THREADS]
+    for name in [value] if isinstance(value, str) else value.values() if isinstance(value, Mapping) else ():
+        if name not in known:
+            raise ValueError(f"run_on= names {name!r}, which is none of backends=; they are {', '.join(known)}")
+    return value  # type: ignore[no-any-return]

@@ -9,7 +9,9 @@ same function. Nodes that only rearrange values stay where they are.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterator, Mapping
+import logging
+import weakref
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
@@ -19,6 +21,8 @@ from hamilton import node as hamilton_node
 from hamilton.function_modifiers import tag
 
 from traced_threadpool.model.records import THREADS
+
+logger = logging.getLogger("traced_threadpool")
 
 TAG: Final = "traced_threadpool.run_on"
 
@@ -142,6 +146,38 @@ def place(
     merged = {**tagged.result(explicit), **explicit}
     found = {name: backend for name, backend in merged.items() if name in running and backend != THREADS}
     return Placement(backends=found, unknown=tuple(unknown))
+
+
+class Placements:
+    """The placements of graphs by one adapter, each worked out once.
+
+    Args:
+        run_on: What the adapter was told. A callable is asked at each run.
+        backends: The names of its backends.
+    """
+
+    def __init__(self, run_on: RunOn | None, backends: Collection[str]) -> None:
+        self._run_on = run_on
+        self._backends = backends
+        self._known: weakref.WeakKeyDictionary[Any, dict[Any, Mapping[str, str]]] = weakref.WeakKeyDictionary()
+        self._told: set[str] = set()
+
+    def of(self, graph: Any, wanted: Hashable, running: Callable[[], Collection[str]]) -> Mapping[str, str]:
+        """The backend of each node that runs elsewhere than on threads, in an execution of a graph.
+
+        Raises as `place` does.
+        """
+        known = self._known.setdefault(graph, {})
+        if wanted in known:
+            return known[wanted]
+        found = place(graph.nodes, running(), self._run_on, self._backends)
+        for name in found.unknown:
+            if name not in self._told:
+                self._told.add(name)
+                logger.warning("run_on= names %r, and no node is called that%s", name, similar(name, graph.nodes))
+        if not callable(self._run_on):
+            known[wanted] = found.backends
+        return found.backends
 
 
 _NOTHING: Final = (

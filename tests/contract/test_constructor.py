@@ -109,6 +109,8 @@ def test_signature() -> None:
         "record": False,
         "priority": "critical_path",
         "durations": None,
+        "backends": None,
+        "run_on": None,
     }
     parameters = list(inspect.signature(FutureAdapter).parameters.values())
     assert {each.name: each.default for each in parameters[3:]} == ours

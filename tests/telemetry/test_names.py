@@ -81,7 +81,22 @@ RUN_ATTRIBUTES = {
     "hamilton.attributes.cut",
 }
 
+BACKEND_ATTRIBUTES = {
+    "hamilton.node.attempts",
+    "hamilton.node.backend",
+    "hamilton.node.clock.correction",
+    "hamilton.node.received.size",
+    "hamilton.node.remote_queue.duration",
+    "hamilton.node.sent.size",
+    "hamilton.node.transfer.duration",
+    "hamilton.node.worker.address",
+    "hamilton.node.worker.host",
+    "hamilton.node.worker.pid",
+}
+"""Of nodes that run elsewhere than on threads."""
+
 NODE_ATTRIBUTES = {
+    *BACKEND_ATTRIBUTES,
     "hamilton.node.name",
     "hamilton.node.upstream",
     "hamilton.node.outcome",
@@ -104,6 +119,7 @@ NODE_ATTRIBUTES = {
 
 
 NOT_IN_EVERY_RUN = {
+    *BACKEND_ATTRIBUTES,
     "hamilton.attributes.cut",  # with a limit of the SDK
     "hamilton.run.node.spans.left_out",  # large runs
     "hamilton.task.id",  # dynamic execution

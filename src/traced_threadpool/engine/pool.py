@@ -21,7 +21,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures._base import FINISHED
 from concurrent.futures._base import RUNNING as RUNNING_FUTURE
@@ -114,9 +114,11 @@ class Pool:
         observers: Observers,
         meter: Meter,
         *,
+        limits: Mapping[str, int] | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._clock = clock
+        self._limits = limits  # how many nodes of each backend run at once
         self._meter = meter
         self._observers = observers
         self._observed = observers.any
@@ -130,7 +132,7 @@ class Pool:
     def _reset(self) -> None:
         self._lock = OwnedLock()
         self._idle = threading.Condition(self._lock)
-        self._scheduler = Scheduler(self.max_workers)
+        self._scheduler = Scheduler(self.max_workers, self._limits)
         self._runs: set[Run] = set()
         self.unbound = Run(None)  # nodes submitted outside of any run
         if self.max_workers == 1:
@@ -502,7 +504,7 @@ class Pool:
         if run.failure is None:
             run.failure = work
         if run.fail_fast and not run.stopped:
-            run.stopped = True
+            run.stop()
             cancelled = scheduler.cancel(scheduler.unstarted(run), work.ended_ns, work)
         return cancelled, scheduler.end(work, work.ended_ns, failed=True)
 
@@ -681,7 +683,8 @@ class Pool:
         """Nothing of the run that has not started is started any more; those nodes' futures are cancelled."""
         now_ns = self._clock()
         with self._lock:
-            run.stopped = run.cancelled = True
+            run.cancelled = True
+            run.stop()
             never_ran = self._scheduler.cancel(self._scheduler.unstarted(run), now_ns)
         self._end_unrun(never_ran, now_ns, cancelled=True)
 
@@ -892,7 +895,7 @@ class Pool:
             scheduler = self._scheduler
             oldest_ready = scheduler.oldest_ready()
             return PoolSnapshot(
-                queue_depth=scheduler.ready_count,
+                queue_depth=scheduler.queue_depth,
                 blocked_nodes=scheduler.blocked_count,
                 active_workers=scheduler.busy_count,
                 workers=sum(thread.is_alive() for thread in self._threads),

@@ -9,6 +9,8 @@ has not ended well has failed: the answer that waiting for the inputs one by one
 A running task that waits for a run of its own (a nested `execute`) can lend its slot to one task of that run
 at a time; so nested runs go on however few workers there are.
 
+Of a task's backend there can be a limit, see `limits`: what is beyond it is held, and is not ready yet.
+
 >>> scheduler, run = Scheduler(max_workers=2), RunQueue()
 >>> load, clean, report = (Task(name, queue=run) for name in ("load", "clean", "report"))
 >>> for task, inputs in ((load, []), (clean, [load]), (report, [clean])):
@@ -33,6 +35,8 @@ Time comes in as an argument (`now_ns`), so that a replay can use a virtual one.
 The caller serialises all calls to one scheduler.
 """
 
+# Longer than 450 lines: one state machine, whose moves are read side by side.
+
 from __future__ import annotations
 
 import math
@@ -42,6 +46,7 @@ from heapq import heappop, heappush
 from types import MappingProxyType
 from typing import Final
 
+from traced_threadpool.engine.limits import Limits
 from traced_threadpool.model.records import NodeRecord, RunRecord
 
 # States in the order of a task's life; OUTSIDE is a future of somebody else's, which only ends.
@@ -51,6 +56,7 @@ READY: Final = 2
 RUNNING: Final = 3
 ENDED: Final = 4
 OUTSIDE: Final = 5
+HELD: Final = 6  # between BLOCKED and READY
 
 
 LAST: Final = math.inf
@@ -136,8 +142,9 @@ class Task(NodeRecord):
 class Scheduler:
     """Which task may run now. See the module's text for the rules."""
 
-    def __init__(self, max_workers: int) -> None:
+    def __init__(self, max_workers: int, limits: Mapping[str, int] | None = None) -> None:
         self.max_workers = max_workers
+        self._limits = Limits(limits) if limits else None
         self.ready_count = 0
         self.blocked_count = 0
         self.running: set[Task] = set()
@@ -187,6 +194,7 @@ class Scheduler:
         """Sends a task just taken back to wait for more (an input's value was itself a future)."""
         self.running.discard(task)
         self._give_back_slot(task)
+        self._leave_backend(task)
         task.state = NEW
         self.add(task, [*task.inputs, *inputs], now_ns)
 
@@ -253,6 +261,8 @@ class Scheduler:
                 self.busy_count -= 1
             task.state = ENDED
             task.failed = failed
+            if self._limits is not None:
+                self._leave_backend(task)
             learn = task.queue.learn
             if learn is not None and not failed:
                 learn(task.name, now_ns - task.started_ns)
@@ -287,7 +297,7 @@ class Scheduler:
         """
         ended = []
         for task in tasks:
-            if task.state is BLOCKED or task.state is READY:
+            if task.state is BLOCKED or task.state is READY or task.state is HELD:
                 self._leave(task, failed=True)
                 task.cause = cause
                 ended.append(task)
@@ -321,6 +331,8 @@ class Scheduler:
         self._lending = set(self._lender_of.values())
         self._parked &= self.running
         self.busy_count = len(self.running) - len(self._lender_of)
+        if self._limits is not None:
+            self._limits.reset(self.running)
         waiting = [task for task in pending if task.state is not ENDED and task not in self.running]
         waiting.sort(key=lambda task: (task.ready_ns or task.submitted_ns, task.submitted_ns))
         for task in waiting:
@@ -350,7 +362,15 @@ class Scheduler:
 
     def unstarted(self, queue: RunQueue) -> list[Task]:
         """The tasks of a run that have been added and have not been started."""
-        return queue.waiting() + list(queue.blocked)
+        return queue.waiting() + list(queue.blocked) + self._held(queue)
+
+    @property
+    def queue_depth(self) -> int:
+        """How many tasks have their inputs and wait: for a worker, or for their backend."""
+        return self.ready_count + (0 if self._limits is None else self._limits.held_count)
+
+    def _held(self, queue: RunQueue | None = None) -> list[Task]:
+        return [] if self._limits is None else self._limits.held(queue)
 
     def oldest_ready(self) -> Task | None:
         """Of the tasks that wait for a worker, the one that has waited longest."""
@@ -360,13 +380,29 @@ class Scheduler:
             if self._has_ready(queue)
             for task in ((queue.ready[0],) if queue.ranks is None else queue.waiting())
         ]
-        return min(waiting, key=lambda task: task.ready_ns, default=None)
+        return min(waiting + self._held(), key=lambda task: task.ready_ns, default=None)
 
-    def _push(self, task: Task, now_ns: int) -> None:
-        task.state = READY
+    def _enters_backend(self, limits: Limits, task: Task) -> bool:
+        ranks = task.queue.ranks
+        self._ranked = number = self._ranked + 1
+        if ranks is AS_ADDED:
+            number = task.number
+        task.state = HELD
+        return limits.enter(task, (LAST if ranks is None else ranks.get(task.name, LAST), number))
+
+    def _leave_backend(self, task: Task) -> None:
+        """Another task of its backend may go on, if any is held."""
+        following = None if self._limits is None else self._limits.leave(task)
+        if following is not None:
+            self._push(following, following.ready_ns, held=True)
+
+    def _push(self, task: Task, now_ns: int, held: bool = False) -> None:
         submitted_ns = task.submitted_ns
         # Its last input may have ended just before it was submitted.
         task.ready_ns = now_ns if now_ns > submitted_ns else submitted_ns
+        if self._limits is not None and not held and not self._enters_backend(self._limits, task):
+            return
+        task.state = READY
         self.ready_count += 1
         queue = task.queue
         ranks = queue.ranks
@@ -457,6 +493,8 @@ class Scheduler:
             self.blocked_count -= 1
         task.state = ENDED
         task.failed = failed
+        if self._limits is not None:
+            self._leave_backend(task)
 
     def _give_back_slot(self, task: Task) -> None:
         lender = self._lender_of.pop(task, None) if self._lender_of else None

@@ -9,11 +9,12 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from traced_threadpool.engine.backends.base import Backend, Call
 from traced_threadpool.engine.scheduler import NEW, RUNNING, RunQueue, Task
 from traced_threadpool.model.concurrency import STORES_IN_ORDER
 from traced_threadpool.model.lock_backoff import OwnedLock
@@ -52,6 +53,7 @@ class Run(RunQueue):
     __slots__ = (
         "caller_context",
         "caller_thread_id",
+        "calls",
         "cancelled",
         "closed",
         "errors",
@@ -62,6 +64,7 @@ class Run(RunQueue):
         "opening",
         "outer_error",
         "pending",
+        "placement",
         "record",
         "savers",
         "stopped",
@@ -93,6 +96,17 @@ class Run(RunQueue):
         self.errors: list[BaseException] = []  # of all that failed
         self.cancelled = False  # some node of it was, or all that was left
         self.stopped = False  # nothing that has not started may start
+        self.placement: Mapping[str, str] = {}  # the backends of its nodes, where they are not threads
+        self.calls: dict[Call, Backend] = {}  # that run elsewhere now
+
+    def stop(self) -> None:
+        """Nothing that has not started may start, and what runs elsewhere is cancelled there. Waits for nobody."""
+        self.stopped = True
+        for call, backend in self.calls.copy().items():
+            try:
+                backend.cancel(call)
+            except Exception:  # such as no thread for the timer: the call then runs to its end
+                logger.exception("node %r could not be cancelled on its backend", call.record.name)
 
     def raised(self, error: BaseException) -> bool:
         """Whether this came from one of the run's nodes: it raised it, or what it was raised from; or was cancelled."""

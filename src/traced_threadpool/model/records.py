@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
+from traced_threadpool.model.states import CPU, OTHER, in_order
 from traced_threadpool.model.timing import Timing
 
 Outcome = Literal["success", "error", "upstream_error", "cancelled"]
@@ -274,6 +275,22 @@ class NodeRecord:
     @property
     def duration_ns(self) -> int:
         return self.ended_ns - self.started_ns
+
+
+def take_over_timing(node: NodeRecord) -> None:
+    """For a node that ran on a backend which reports of it: its CPU time and states are those of its worker.
+
+    What the worker does not account for, which is moving arguments and result and waiting for a worker, is `other`.
+    """
+    timing = node.timing
+    if timing is None or not timing.started_ns:
+        return
+    duration_ns = node.ended_ns - node.started_ns
+    node.cpu_ns = min(timing.cpu_ns, duration_ns)
+    states = list(in_order({}) if timing.state_ns is None else timing.state_ns)
+    states[CPU] = node.cpu_ns
+    states[OTHER] += duration_ns - sum(states)
+    node.state_ns = node.counted_ns = tuple(states) if states[OTHER] >= 0 else None
 
 
 def processors() -> int:

@@ -46,6 +46,16 @@ NODE_FAILED_UPSTREAM: Final = "hamilton.node.failed_upstream"
 NODE_DEPENDENCY: Final = "hamilton.node.dependency.duration"
 NODE_QUEUE: Final = "hamilton.node.queue.duration"
 NODE_CPU: Final = "hamilton.node.cpu.duration"
+NODE_BACKEND: Final = "hamilton.node.backend"
+NODE_WORKER_PID: Final = "hamilton.node.worker.pid"
+NODE_WORKER_HOST: Final = "hamilton.node.worker.host"
+NODE_WORKER_ADDRESS: Final = "hamilton.node.worker.address"
+NODE_SENT: Final = "hamilton.node.sent.size"
+NODE_RECEIVED: Final = "hamilton.node.received.size"
+NODE_ATTEMPTS: Final = "hamilton.node.attempts"
+NODE_TRANSFER: Final = "hamilton.node.transfer.duration"
+NODE_REMOTE_QUEUE: Final = "hamilton.node.remote_queue.duration"
+NODE_CLOCK_CORRECTION: Final = "hamilton.node.clock.correction"
 NODE_SAMPLES: Final = "hamilton.node.wait.samples"
 NODE_TAG_PREFIX: Final = "hamilton.node.tag."
 TASK_ID: Final = "hamilton.task.id"
@@ -164,6 +174,28 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute(key=node_wait("<state>"), of="node", type="double, s", description="Time in a state, where it is not 0"),
     Attribute(
         key=NODE_SAMPLES, of="node", type="int", description="Looks at the waiting worker on which that division rests"
+    ),
+    Attribute(key=NODE_BACKEND, of="node", type="string", description="Where it ran, if not on the adapter's threads"),
+    Attribute(key=NODE_WORKER_PID, of="node", type="int", description="The worker process that ran it"),
+    Attribute(key=NODE_WORKER_HOST, of="node", type="string", description="The host of that process"),
+    Attribute(key=NODE_WORKER_ADDRESS, of="node", type="string", description="Its address in a cluster"),
+    Attribute(key=NODE_SENT, of="node", type="int, B", description="Size of the function and its arguments, as sent"),
+    Attribute(key=NODE_RECEIVED, of="node", type="int, B", description="Size of the result, as received"),
+    Attribute(key=NODE_ATTEMPTS, of="node", type="int", description="To how many workers it was sent"),
+    Attribute(
+        key=NODE_TRANSFER,
+        of="node",
+        type="double, s",
+        description="Time to pickle and move arguments and result, both ways",
+    ),
+    Attribute(
+        key=NODE_REMOTE_QUEUE, of="node", type="double, s", description="Time it waited for a worker of its backend"
+    ),
+    Attribute(
+        key=NODE_CLOCK_CORRECTION,
+        of="node",
+        type="double, s",
+        description="By how much the times of a worker on another host were moved",
     ),
     Attribute(key=f"{NODE_TAG_PREFIX}<tag>", of="node", type="string", description="The node's tags"),
     Attribute(key=TASK_ID, of="node", type="string", description="The task's id, in dynamic execution"),

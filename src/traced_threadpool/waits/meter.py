@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.observers import ErrorLog, Observer
-from traced_threadpool.model.records import NodeRecord, RunRecord, WaitFacts
+from traced_threadpool.model.records import NodeRecord, RunRecord, WaitFacts, take_over_timing
 from traced_threadpool.model.states import SAMPLED, sampled, unsampled
 from traced_threadpool.waits import shared_memory as b
 from traced_threadpool.waits.classify import KINDS, RUNNING
@@ -77,6 +77,8 @@ class CpuMeter:
         self._of_thread.end = now_cpu_ns, ended_ns
         # Two clocks: kept within the node's duration, so that the parts of its time add up to it.
         node.cpu_ns = _within(now_cpu_ns - node.reading, ended_ns - node.started_ns)
+        if node.timing is not None:
+            take_over_timing(node)
 
     def leave(self, node: NodeRecord) -> None:
         node.reading -= self._cpu_clock()
@@ -201,6 +203,9 @@ class WaitsMeter(CpuMeter, Observer):
             if looks != seat.looks or seat.delay is None:
                 _read_seen(seat, looks)
             looks -= reading.looks
+        if node.timing is not None and node.timing.started_ns:
+            take_over_timing(node)  # this thread has waited for another process, whose time counts
+            return
         off_ns = waited_ns - delay_ns
         if not looks and off_ns <= NOISE_NS:
             node.state_ns = node.counted_ns = unsampled(cpu_ns, delay_ns, off_ns + aside_ns)

@@ -25,6 +25,7 @@ from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode
 from traced_threadpool._version import __version__
 from traced_threadpool.model.observers import ErrorLog, Observer
 from traced_threadpool.model.records import (
+    THREADS,
     KeptNode,
     KeptNodes,
     NodeRecord,
@@ -37,6 +38,7 @@ from traced_threadpool.model.states import CPU, OTHER, STATES, has_waits, in_ord
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.background import Background
 from traced_threadpool.telemetry.lost_spans import lose_spans
+from traced_threadpool.telemetry.tracing.backend_attributes import of_backend
 from traced_threadpool.telemetry.tracing.large_runs import LargeRun, RunInstead, SpanOnDemand
 
 if TYPE_CHECKING:
@@ -335,6 +337,8 @@ class Tracing(Observer):
             _add_waits(attributes, node.state_ns, _NODE_WAITS)
             if node.state_ns is not node.counted_ns:  # there was something to divide
                 attributes[names.NODE_SAMPLES] = node.samples
+        if node.backend is not THREADS:
+            attributes.update(of_backend(node))
         error = node.error
         if error is not None:
             attributes[names.ERROR_TYPE] = error_type(error)

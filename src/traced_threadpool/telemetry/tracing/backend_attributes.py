@@ -1,0 +1,38 @@
+"""What a backend reports of a node into attributes of the node's span."""
+
+from __future__ import annotations
+
+from traced_threadpool.model.records import THREADS, NodeRecord
+from traced_threadpool.telemetry import names
+
+Attributes = dict[str, str | int | float]
+
+
+def of_backend(node: NodeRecord) -> Attributes:
+    """Names, process, bytes and times; nothing for a node that ran on threads. What is not known is left out.
+
+    >>> from traced_threadpool.model.timing import Timing
+    >>> node = NodeRecord("parse", run=None)
+    >>> of_backend(node)
+    {}
+    >>> node.backend, node.timing = "cpu", Timing(worker_pid=12, sent_bytes=600, attempts=1)
+    >>> of_backend(node)  # doctest: +NORMALIZE_WHITESPACE
+    {'hamilton.node.backend': 'cpu', 'hamilton.node.worker.pid': 12, 'hamilton.node.sent.size': 600,
+     'hamilton.node.attempts': 1}
+    """
+    timing = node.timing
+    if timing is None:
+        return {} if node.backend == THREADS else {names.NODE_BACKEND: node.backend}
+    found: Attributes = {
+        names.NODE_BACKEND: node.backend,
+        names.NODE_WORKER_PID: timing.worker_pid,
+        names.NODE_WORKER_HOST: timing.worker_host,
+        names.NODE_WORKER_ADDRESS: timing.worker_address,
+        names.NODE_SENT: timing.sent_bytes,
+        names.NODE_RECEIVED: timing.received_bytes,
+        names.NODE_ATTEMPTS: timing.attempts,
+        names.NODE_TRANSFER: timing.transfer_ns / 1e9,
+        names.NODE_REMOTE_QUEUE: timing.remote_queue_ns / 1e9,
+        names.NODE_CLOCK_CORRECTION: timing.clock_correction_ns / 1e9,
+    }
+    return {name: value for name, value in found.items() if value}
