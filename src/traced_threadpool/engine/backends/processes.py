@@ -192,9 +192,11 @@ class Processes:
                 timing.sent_bytes = running.channel.send(worker.CALL, request, pickled)
             except Closed:
                 # It ended before it had all of the call, so it cannot have run it: the call goes to another worker.
-                if timing.attempts < MAX_ATTEMPTS and call not in self._cancelled:
-                    return None
-                raise
+                if running.has_left():
+                    timing.attempts -= 1
+                elif timing.attempts >= MAX_ATTEMPTS or call in self._cancelled:
+                    raise
+                return None
             while True:
                 kind, head, result, _, size = running.channel.receive()
                 if kind == worker.RESULT:
@@ -393,6 +395,15 @@ class _Worker:
         self.channel = channel
         self.process = process
         self.pid = 0
+
+    def has_left(self) -> bool:
+        """Whether it has said so before it ended."""
+        try:
+            while self.channel.receive()[0] != worker.LEAVING:
+                pass
+        except Closed:
+            return False
+        return True
 
     def is_there(self) -> bool:
         """False when it has ended, or is about to: it says nothing between calls but that."""
