@@ -57,14 +57,11 @@ SPAN_PROCESSORS = re.compile(r"SpanProcessor|[Ss]pan processor|span_processor|re
 
 NOT_YET = {
     "docs/",
-    "src/traced_threadpool/adapter.py",
     "src/traced_threadpool/engine/",
     "src/traced_threadpool/model/",
     "src/traced_threadpool/recording/",
     "src/traced_threadpool/telemetry/",
     "src/traced_threadpool/waits/",
-    "tests/contract/",
-    "tests/engine/",
     "tests/telemetry/",
     "tests/waits/",
 }

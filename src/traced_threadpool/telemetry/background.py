@@ -28,7 +28,7 @@ EXIT_SECONDS: Final = 5.0
 
 ENOUGH_WAITING: Final = 64
 """With more than this waiting, a worker lets the thread go first, if that has got on since: what waits for long has
-left the processor's caches, and is looked at by each garbage collection."""
+left the CPU's caches, and is looked at by each garbage collection."""
 
 
 class _Mark:
@@ -78,7 +78,7 @@ class Background:
 
         The race: here the item is put in before `_awake` is read; the thread says that it is no longer awake before it
         looks for the last time. Whichever comes first, one sees the other, where stores are seen in one order, as under
-        the interpreter lock; without that lock the slow way is taken.
+        the GIL; without it the slow way is taken.
         """
         waiting = self._waiting
         count = len(waiting)

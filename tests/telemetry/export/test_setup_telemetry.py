@@ -555,7 +555,7 @@ def test_a_full_disk_is_told_and_fails_nothing(run: Run) -> None:
 @needs_extra
 @pytest.mark.skipif(sys.platform == "win32", reason="the platform has no file size limit")
 def test_writing_goes_on_after_a_failure(run: Run, tmp_path: Path) -> None:
-    """A line that a full disk has torn stays alone: once there is room, the next starts afresh."""
+    """A line that a full disk has torn stays alone: once there is space, the next starts afresh."""
     run(
         """
         import resource, signal
@@ -563,11 +563,11 @@ def test_writing_goes_on_after_a_failure(run: Run, tmp_path: Path) -> None:
         setup = setup_telemetry(file="trace.jsonl")
         spans(1)
         assert setup.flush()
-        room = os.path.getsize("trace.jsonl") + 100
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        space = os.path.getsize("trace.jsonl") + 100
+        resource.setrlimit(resource.RLIMIT_FSIZE, (space, resource.RLIM_INFINITY))
         spans(1, first=1)
         assert not setup.flush()
-        assert os.path.getsize("trace.jsonl") == room
+        assert os.path.getsize("trace.jsonl") == space
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         spans(1, first=2)
         """

@@ -492,7 +492,7 @@ def test_many_runs_leave_nothing_behind() -> None:
         objects, threads = own_objects(), threading.active_count()
         for _ in range(50):
             run()
-        # What other tests have left may go meanwhile. Without an interpreter lock, what ends the last runs may still
+        # What other tests have left may go meanwhile. Without a GIL, what ends the last runs may still
         # be at it.
         until(lambda: own_objects() - objects == Counter())
         assert threading.active_count() <= threads + 1  # the one that ends spans may have ended, and come again

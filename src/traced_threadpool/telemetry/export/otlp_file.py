@@ -15,7 +15,7 @@ exporters, and it comes out later than they do: pip then finds no set of version
 writes through a buffered text stream, which a fork duplicates and a full disk tears.
 
 Why not ``encode_spans`` of the network exporters, and protobuf's ``json_format``? They took 200 us a span,
-and the functions below take 55, in a thread that holds the interpreter lock against the nodes being traced. A
+and the functions below take 55, in a thread that keeps the GIL from the nodes being traced. A
 test holds the two against each other, field by field.
 """
 
