@@ -10,12 +10,7 @@ REASON = "# Longer than 450 lines: "
 
 NOT_YET = {
     "src/traced_threadpool/engine/pool.py",
-    "src/traced_threadpool/telemetry/tracing/observer.py",
     "src/traced_threadpool/waits/supervisor.py",
-    "tests/telemetry/export/test_setup_telemetry.py",
-    "tests/telemetry/metrics/test_metrics.py",
-    "tests/telemetry/tracing/test_spans.py",
-    "tests/telemetry/tracing/test_spans_faults.py",
     "tests/waits/test_classify.py",
     "tests/waits/test_meter.py",
     "tests/waits/test_supervisor.py",

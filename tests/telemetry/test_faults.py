@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.dashboards.live_servers import Rotel
-from tests.telemetry.export.test_setup_telemetry import environment, needs_extra
+from tests.telemetry.export.programs import environment, needs_extra
 from tests.telemetry.telemetry_helpers import Caller, make_adapter, make_driver
 
 PRELUDE = """

@@ -112,7 +112,7 @@ def test_a_job_pushes_what_it_has_counted(gateway: str) -> None:
         }
     for name in ("push_time_seconds", "push_failure_time_seconds"):  # the gateway's own
         found.pop(name)
-    # The probe of the GIL goes on counting; a process without attribution has no such figure.
+    # The GIL's probe goes on counting; a process without attribution has no such figure.
     moving = "hamilton_gil_probe_wait_seconds_total"
     assert found.pop(moving, {}).keys() == expected.pop(moving).keys()
     assert found == {name: each for name, each in expected.items() if each}

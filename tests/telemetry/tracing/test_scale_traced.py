@@ -81,7 +81,7 @@ def whole(spans: Spans, registry: CollectorRegistry) -> Iterator[FutureAdapter]:
 
 
 @pytest.fixture
-def by_default(spans: Spans, registry: CollectorRegistry) -> Iterator[FutureAdapter]:
+def with_defaults(spans: Spans, registry: CollectorRegistry) -> Iterator[FutureAdapter]:
     with FutureAdapter(4, tracer_provider=spans.provider, registry=registry) as made:
         yield made
 
@@ -134,10 +134,12 @@ def test_a_span_for_each_of_twenty_thousand_nodes(
     assert counted(registry, "hamilton_threadpool_queue_wait_seconds_count") == {"": 2 * BRANCHES + 2}
 
 
-def test_ten_thousand_branches_by_default(spans: Spans, registry: CollectorRegistry, by_default: FutureAdapter) -> None:
+def test_ten_thousand_branches_with_defaults(
+    spans: Spans, registry: CollectorRegistry, with_defaults: FutureAdapter
+) -> None:
     """A run that turns out large on its way: twice the limit of spans at most, the rest told, metrics of all nodes."""
     with linear_task_state():
-        execute_branches(by_default)
+        execute_branches(with_defaults)
     run = spans.attributes_of_run()
     assert run["hamilton.run.node.spans.left_out"] == 2 * BRANCHES + 2 - len(spans.nodes)
     assert DEFAULT_LARGE_RUN < len(spans.nodes) <= 2 * DEFAULT_LARGE_RUN
@@ -145,12 +147,12 @@ def test_ten_thousand_branches_by_default(spans: Spans, registry: CollectorRegis
     assert counted(registry, "hamilton_nodes_total") == OF_BRANCHES
 
 
-def test_a_dag_of_twenty_thousand_nodes_by_default(
-    spans: Spans, registry: CollectorRegistry, by_default: FutureAdapter
+def test_a_dag_of_twenty_thousand_nodes_with_defaults(
+    spans: Spans, registry: CollectorRegistry, with_defaults: FutureAdapter
 ) -> None:
     """Known to be large from its start: the limit of spans at most, the rest told; nothing of it is kept afterwards."""
     dag = dags.layered(20, 1_000, 3)
-    built = driver.Builder().with_modules(dag.module).with_adapters(by_default).build()  # type: ignore[no-untyped-call]
+    built = driver.Builder().with_modules(dag.module).with_adapters(with_defaults).build()  # type: ignore[no-untyped-call]
     before = objects_of_ours()
     assert built.execute([dag.end]) == {dag.end: dag.expected}
     run = spans.attributes_of_run()
