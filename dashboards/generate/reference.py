@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from dashboards.generate.markdown import table
@@ -60,6 +61,16 @@ def metrics_page() -> str:
                 if metric.buckets
             ],
         ),
+        "## Number of series",
+        f"A node that always succeeds is {series_of_a_node()} series in each pool, and 1,000 such nodes are "
+        f"{1_000 * series_of_a_node():,}:",
+        table(
+            ("metric", "series for a node"),
+            [(f"`{metric.prometheus}`", str(_series(metric))) for metric in names.METRICS if "node" in metric.labels],
+        ),
+        f"A node that has failed as well has {_series(names.NODE_DURATION)} more, of its other duration histogram. "
+        f"A pool has about {_series_of_a_pool()} of its own. `Metrics(max_node_labels=)`, 1,000 by default, bounds "
+        "the number of nodes; fewer `node_duration_buckets` make each of them cheaper.",
         "## Two rates worth knowing",
         f"`rate({names.QUEUE_WAIT.prometheus}_sum[5m])` is the mean number of nodes in the queue, and\n"
         f"`rate({names.NODE_DURATION.prometheus}_sum[5m])` the mean number at work: what nodes spend waiting or\n"
@@ -68,6 +79,28 @@ def metrics_page() -> str:
         "that appears with its first failure has not risen.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def series_of_a_node() -> int:
+    """How many series a node has that always succeeds, in one pool and one run's name."""
+    return sum(_series(metric) for metric in names.METRICS if "node" in metric.labels)
+
+
+def _series_of_a_pool() -> int:
+    per_outcome = len(RUN_OUTCOMES)
+    return sum(
+        _series(metric) * (per_outcome if metric is names.RUN_DURATION else 1)
+        for metric in names.METRICS
+        if "pool" in metric.labels and "node" not in metric.labels
+    )
+
+
+def _series(metric: names.Metric) -> int:
+    """Of one node, or one pool: a histogram is its buckets with `+Inf`, `_sum` and `_count`."""
+    if metric.kind == "histogram":
+        return len(metric.buckets) + 3
+    known = {"outcome": len(OUTCOMES), "state": len(STATES)}
+    return math.prod(known.get(label, 1) for label in metric.labels)
 
 
 def spans_page() -> str:
@@ -89,6 +122,11 @@ def spans_page() -> str:
     parts.append(
         f"`<state>` is one of {', '.join(f'`{each}`' for each in STATES if each != 'cpu')} ([waits.md](waits.md)).\n"
         "Status is Unset on success and Error on the node that raised and on its run. A node that never ran is a span\n"
-        "of no length and no error, linked to what stopped it."
+        "of 1 us and no error, linked to what stopped it. The status's description is the exception's message; with\n"
+        "`Tracing(record_exceptions=False)` there is none. Empty arrays are left out, and so is the tag `module`\n"
+        "where `code.function.name` begins with it.\n\n"
+        f"The schema URL of the scope is `{names.SCHEMA_URL}`. Where the SDK's limits cut a span\n"
+        "(`OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT` and its like), the adapter's attributes are the last to go,\n"
+        f"`{names.NODE_UPSTREAM}` names every upstream node, and `{names.ATTRIBUTES_CUT}` counts values cut short."
     )
     return "\n\n".join(parts) + "\n"

@@ -37,7 +37,7 @@ from traced_threadpool.telemetry.metrics.otel import OtelMetrics, instruments_of
 from traced_threadpool.telemetry.metrics.prometheus import store_of
 from traced_threadpool.telemetry.metrics.store import BoundsConflict, MetricsStore
 from traced_threadpool.telemetry.tracing.large_runs import DEFAULT_LARGE_RUN
-from traced_threadpool.telemetry.tracing.observer import Tracing
+from traced_threadpool.telemetry.tracing.observer import TracingObserver
 from traced_threadpool.waits.meter import CpuMeter, WaitsMeter
 from traced_threadpool.waits.supervisor import Service
 from traced_threadpool.waits.supervisor import service as waits_of_process
@@ -108,10 +108,10 @@ class Assembly:
 
     # Parts
 
-    def _tracing(self) -> Tracing:
+    def _tracing(self) -> TracingObserver:
         options, settings = self.options, self.options.tracing
         assert settings is not None
-        return Tracing(
+        return TracingObserver(
             tracer_provider=options.tracer_provider,
             pool_name=options.name,
             max_workers=options.max_workers,

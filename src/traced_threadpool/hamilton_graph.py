@@ -10,7 +10,7 @@ from typing import Any, Final
 from hamilton import graph_types
 from hamilton import node as hamilton_node
 
-from traced_threadpool.telemetry.tracing.observer import Definition
+from traced_threadpool.telemetry.tracing.attributes import Definition
 
 MAX_NEW_SOURCES: Final = 500
 """Of how many functions not seen before the sources are read, for the version of a graph."""

@@ -225,7 +225,7 @@ def node_view(name: str, *upstream: str, **fields: Any) -> View:
 
 def failed(error_type: str) -> dict[str, Any]:
     """The fields of a run or node that raised."""
-    return {"outcome": "error", "error_type": error_type, "status": f"ERROR {error_type}"}
+    return {"outcome": "error", "error_type": error_type, "status": "ERROR"}
 
 
 class Traces:
@@ -319,7 +319,7 @@ def _view(span: ReadableSpan, names: dict[int, str]) -> View:
         outcome=attributes.get("hamilton.node.outcome", attributes.get("hamilton.run.outcome")),
         failed_upstream=attributes.get("hamilton.node.failed_upstream"),
         error_type=attributes.get("error.type"),
-        status=" ".join(filter(None, (span.status.status_code.name, span.status.description))),
+        status=span.status.status_code.name,
         events=tuple(event.name for event in span.events),
     )
 

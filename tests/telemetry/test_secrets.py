@@ -80,6 +80,7 @@ def everything_logged() -> Iterator[Log]:
 
 @given(urls_with_a_secret())
 @example(f"http://bob:{SECRET}@localhost:port")
+@example(f"http://bob:{SECRET}%40[::1]")
 @example(f"bob:{SECRET}@localhost:4317")
 def test_a_base_url_is_used_without_its_secret_or_refused_without_it(url: str) -> None:
     """What is left of the URL, its repr, and each error."""

@@ -7,26 +7,38 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Final
 
+from traced_threadpool.model import forks
+
 STAGES: Final = ("adapter", "queue", "endpoint", "file")
 
-_lost: Final = dict.fromkeys(STAGES, 0)
-_lock: Final = threading.Lock()
+
+class _LostSpans:
+    """Counts that are replaced, never changed: reading takes no lock, and a forked child finds them whole."""
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(STAGES, 0)
+        self._renew_lock()
+        forks.register(self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
+
+    def add(self, stage: str, count: int) -> None:
+        with self._lock:
+            self.counts = {**self.counts, stage: self.counts[stage] + count}
+
+
+_lost: Final = _LostSpans()
 
 
 def lose_spans(stage: str, count: int) -> None:
     """Counts spans as lost at one of `STAGES`."""
-    with _lock:
-        _lost[stage] += count
+    _lost.add(stage, count)
 
 
 def spans_lost() -> dict[str, int]:
     """How many were lost at each stage since the process began."""
-    return dict(_lost)
-
-
-if hasattr(os, "register_at_fork"):  # held over it: in the child, nobody would let go of it
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    return dict(_lost.counts)

@@ -15,6 +15,9 @@ from typing import Final, Literal
 SCOPE: Final = "traced_threadpool"
 """The instrumentation scope of all spans."""
 
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.33.0"
+"""The version of the semantic conventions whose names are used below."""
+
 DEFAULT_RUN_NAME: Final = "hamilton.run"
 
 # Run span
@@ -31,11 +34,10 @@ POOL_LIMIT: Final = "hamilton.threadpool.workers.limit"
 GRAPH_VERSION: Final = "hamilton.graph.version"
 RUN_CPU: Final = "hamilton.run.cpu.duration"
 RUN_GIL_HOLDERS: Final = "hamilton.run.gil.holders"
-RUN_GIL_HOLDER_SECONDS: Final = "hamilton.run.gil.holder.durations"
 RUN_STEAL: Final = "hamilton.run.steal.ratio"
 ATTRIBUTION_METHOD: Final = "hamilton.attribution.method"
 ATTRIBUTION_REASON: Final = "hamilton.attribution.reason"
-PROCESSORS_LIMIT: Final = "hamilton.processors.limit"
+CPUS_LIMIT: Final = "hamilton.cpus.limit"
 CRITICAL_PATH: Final = "hamilton.run.critical_path"
 
 # Node span
@@ -85,6 +87,28 @@ def run_wait(state: str) -> str:
     return f"hamilton.run.wait.{state}.duration"
 
 
+def gil_holder(name: str, caused_ns: int) -> str:
+    """An element of `hamilton.run.gil.holders`.
+
+    >>> gil_holder("thread:a b", 1_690_200_000), gil_holder("parse", 1_000)
+    ('thread:a b 1.69 s', 'parse 1e-06 s')
+    """
+    return f"{name} {caused_ns / 1e9:.3g} s"
+
+
+def gil_holder_of(text: str) -> tuple[str, float] | None:
+    """The name and the seconds that such an element tells.
+
+    >>> gil_holder_of("thread:a b 1.69 s"), gil_holder_of("parse")
+    (('thread:a b', 1.69), None)
+    """
+    name, _, seconds = text.removesuffix(" s").rpartition(" ")
+    try:
+        return (name, float(seconds)) if name and text.endswith(" s") else None
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribute:
     """One attribute of a span, or of a link. Where it is one of many, the key has `<name>` where they differ."""
@@ -131,27 +155,21 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
         key=RUN_GIL_HOLDERS,
         of="run",
         type="string[]",
-        description="Who held the interpreter lock while nodes of the run waited for it",
-    ),
-    Attribute(
-        key=RUN_GIL_HOLDER_SECONDS,
-        of="run",
-        type="double[], s",
-        description="The waiting that each caused, in that order",
+        description="Who held the GIL while nodes of the run waited for it, and for how long: `parse 1.69 s`",
     ),
     Attribute(
         key=RUN_STEAL,
         of="run",
         type="double",
-        description="Share of the processors' time that a hypervisor took, over 1 %",
+        description="Share of CPU time that a hypervisor took, over 1 %",
     ),
     Attribute(
-        key=ATTRIBUTION_METHOD, of="run", type="string", description="How the states of nodes' time were found out"
+        key=ATTRIBUTION_METHOD, of="run", type="string", description="How the states of nodes' time were measured"
     ),
     Attribute(key=ATTRIBUTION_REASON, of="run", type="string", description="What that lacked, if anything"),
-    Attribute(key=PROCESSORS_LIMIT, of="run", type="double", description="Processors that the process may use"),
+    Attribute(key=CPUS_LIMIT, of="run", type="double", description="Number of CPUs that the process may use"),
     Attribute(
-        key=CRITICAL_PATH, of="run", type="string[]", description="The chain of nodes that governed the run's duration"
+        key=CRITICAL_PATH, of="run", type="string[]", description="Names of the nodes on the run's critical path"
     ),
     Attribute(key=NODE_NAME, of="node", type="string", description="The node's name"),
     Attribute(
@@ -172,9 +190,7 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute(key=NODE_QUEUE, of="node", type="double, s", description="From having all inputs to the start"),
     Attribute(key=NODE_CPU, of="node", type="double, s", description="CPU time of the worker thread in the node"),
     Attribute(key=node_wait("<state>"), of="node", type="double, s", description="Time in a state, where it is not 0"),
-    Attribute(
-        key=NODE_SAMPLES, of="node", type="int", description="Looks at the waiting worker on which that division rests"
-    ),
+    Attribute(key=NODE_SAMPLES, of="node", type="int", description="Number of samples on which that division rests"),
     Attribute(key=NODE_BACKEND, of="node", type="string", description="Where it ran, if not on the adapter's threads"),
     Attribute(key=NODE_WORKER_PID, of="node", type="int", description="The worker process that ran it"),
     Attribute(key=NODE_WORKER_HOST, of="node", type="string", description="The host of that process"),

@@ -26,6 +26,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 _HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?"
 _PLAIN: Final = re.compile(rf"{_HOST}(?:/[^\s@?#\\]*)?")
 _SCHEME: Final = re.compile(r"https?://", re.IGNORECASE)
+_ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s@:/\[\]%]+)(?::[0-9]*)?")  # also in other scripts
 _KEPT_IN_PATH: Final = "/%:!$&'()*+,;=~"
 
 
@@ -87,11 +88,12 @@ def checked(source: str, url: object, *, example: str) -> Base:
     if "?" in url or "#" in url:
         kind = "query" if "?" in url else "fragment"
         raise ValueError(f"{found} has a {kind}, which a base URL cannot have; {expected}")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or not _can_be_sent(url):
+    credentials, at, address = parts.netloc.rpartition("@")
+    can_work = parts.scheme in ("http", "https") and _ADDRESS.fullmatch(address) and parts.port != 0
+    if not can_work or not _can_be_sent(url):
         raise ValueError(f"{found} is not an http:// or https:// URL with a host; {expected}")
     if "@" in parts.path:
         raise ValueError(f"{found} has an '@' behind its host; write it as %40, and a '/' in a password as %2F")
-    credentials, at, address = parts.netloc.rpartition("@")
     path = quote(parts.path, safe=_KEPT_IN_PATH).rstrip("/")
     return Base(parts._replace(netloc=address, path=path), _basic(credentials) if at else None)
 

@@ -70,6 +70,9 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
     if ended_ns < started_ns:
         repairs["duration"] += 1
         ended_ns = started_ns
+    outcome = one_of(OUTCOMES, attributes.get(names.NODE_OUTCOME)) or "success"
+    if outcome in ("upstream_error", "cancelled"):
+        ended_ns = started_ns  # it never ran; its span has a length so that viewers show it
     queue_ns = nanoseconds(attributes.get(names.NODE_QUEUE, 0))
     dependency_ns = nanoseconds(attributes.get(names.NODE_DEPENDENCY, 0))
     ready_ns = started_ns - (queue_ns or 0)
@@ -85,7 +88,7 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
         ready_ns=ready_ns,
         started_ns=started_ns,
         ended_ns=ended_ns,
-        outcome=one_of(OUTCOMES, attributes.get(names.NODE_OUTCOME)) or "success",
+        outcome=outcome,
         worker=text_of(attributes, names.THREAD_NAME) or text_of(attributes, names.THREAD_ID) or "",
         task_id=text_of(attributes, names.TASK_ID),
         states=_states(attributes, ended_ns - started_ns, span.resolution_ns, repairs),

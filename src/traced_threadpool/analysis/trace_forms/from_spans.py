@@ -18,7 +18,7 @@ from traced_threadpool.analysis.trace_forms.executions import (
 )
 from traced_threadpool.analysis.trace_forms.grouping import Gathered, Group, grouped
 from traced_threadpool.analysis.trace_forms.limits import one_of, problems_of
-from traced_threadpool.analysis.trace_forms.span import Attributes, number_of, numbers, text_of, texts, whole
+from traced_threadpool.analysis.trace_forms.span import Attributes, number_of, text_of, texts, whole
 from traced_threadpool.model.formatting import count
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.records import RUN_OUTCOMES, Outcome, RunOutcome
@@ -98,7 +98,7 @@ def _record(root: Group, members: Sequence[Group], gathered: Gathered, shared: S
         error_type=text_of(attributes, names.ERROR_TYPE),
         max_workers=_positive(attributes, names.POOL_LIMIT),
         priority=text_of(attributes, names.RUN_PRIORITY) or "fifo",
-        cpus=_positive(attributes, names.PROCESSORS_LIMIT),
+        cpus=_positive(attributes, names.CPUS_LIMIT),
         attribution=text_of(attributes, names.ATTRIBUTION_METHOD) or "none",
         attribution_reason=text_of(attributes, names.ATTRIBUTION_REASON),
         gil_holders=_gil_holders(attributes),
@@ -121,9 +121,8 @@ _REPAIRS: Final[Mapping[str, str]] = {
 
 
 def _gil_holders(attributes: Attributes) -> dict[str, int]:
-    holders = texts(attributes.get(names.RUN_GIL_HOLDERS))
-    seconds = numbers(attributes.get(names.RUN_GIL_HOLDER_SECONDS))
-    return {holder: held_ns for holder, each in zip(holders, seconds, strict=False) if (held_ns := nanoseconds(each))}
+    told = (names.gil_holder_of(text) for text in texts(attributes.get(names.RUN_GIL_HOLDERS)))
+    return {name: held_ns for name, seconds in filter(None, told) if (held_ns := nanoseconds(seconds))}
 
 
 def _expected(members: Sequence[Group]) -> int | None:

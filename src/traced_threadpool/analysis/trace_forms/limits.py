@@ -24,7 +24,7 @@ _OF_NODES: Final = (names.NODE_NAME, names.POOL_NAME, names.NODE_DEPENDENCY, nam
 _OF_NODES_THAT_RAN: Final = (*_OF_NODES, names.NODE_CPU, names.THREAD_NAME, names.THREAD_ID)
 _OF_RUNS: Final = (
     names.ATTRIBUTION_METHOD,
-    names.PROCESSORS_LIMIT,
+    names.CPUS_LIMIT,
     names.RUN_PRIORITY,
     names.POOL_LIMIT,
     names.POOL_NAME,

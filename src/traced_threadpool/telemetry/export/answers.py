@@ -170,7 +170,7 @@ class _Client:
 
 
 def _whole_body(response: requests.Response, deadline: float) -> bytes | None:
-    """Read raw and decoded here, since neither requests nor urllib3 tells a body that ends early."""
+    """Read in pieces and decoded here, since neither requests nor urllib3 tells a body that ends early."""
     raw = bytearray()
     try:
         for chunk in response.raw.stream(8192, decode_content=False):

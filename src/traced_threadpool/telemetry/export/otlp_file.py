@@ -15,7 +15,7 @@ exporters, and it comes out later than they do: pip then finds no set of version
 writes through a buffered text stream, which a fork duplicates and a full disk tears.
 
 Why not ``encode_spans`` of the network exporters, and protobuf's ``json_format``? They took 200 us a span,
-and the functions below take 55, in a thread that keeps the GIL from the nodes being traced. A
+and the functions below take 55, in a thread that holds the GIL against the nodes being traced. A
 test holds the two against each other, field by field.
 """
 
@@ -27,7 +27,6 @@ import logging
 import math
 import os
 import threading
-import weakref
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +34,8 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import INVALID_SPAN_CONTEXT
+
+from traced_threadpool.model import forks
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -78,14 +79,7 @@ class OtlpFileSpanExporter(SpanExporter):
         self._descriptor: int | None
         self._descriptor, self.created = _open_to_append(self.path)
         self._mid_line = not self.created and _ends_mid_line(self.path)
-        if hasattr(os, "register_at_fork"):
-            own_renewal = weakref.WeakMethod(self._renew_lock)
-
-            def in_child() -> None:
-                if (renew := own_renewal()) is not None:
-                    renew()
-
-            os.register_at_fork(after_in_child=in_child)
+        forks.register(self._renew_lock)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Append `spans` as one line; FAILURE, never an exception, where that cannot be done."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 
+from traced_threadpool.model import forks
 from traced_threadpool.telemetry.background import flush_all
 from traced_threadpool.telemetry.export.otlp import MetricExport, SpanExport
 from traced_threadpool.telemetry.export.otlp_target import metrics_target, otlp_target
@@ -148,14 +149,7 @@ class TelemetrySetup:
         self._server = server
         self._closed = False
         self._lock = threading.RLock()
-        if hasattr(os, "register_at_fork"):
-            own_child = weakref.WeakMethod(self._in_forked_child)
-
-            def in_child() -> None:
-                if (own := own_child()) is not None:
-                    own()
-
-            os.register_at_fork(after_in_child=in_child)
+        forks.register(self._in_forked_child)
 
     @property
     def metrics_port(self) -> int | None:

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.trace import SpanProcessor
 
+from traced_threadpool.model import forks
 from traced_threadpool.telemetry.lost_spans import lose_spans
 
 if TYPE_CHECKING:
@@ -95,14 +94,7 @@ class SpanBatches(SpanProcessor):
         self._silent_seconds = silent_seconds
         self._closed = False
         self._reset()
-        if hasattr(os, "register_at_fork"):
-            own_reset = weakref.WeakMethod(self._reset)
-
-            def in_child() -> None:
-                if (reset := own_reset()) is not None:
-                    reset()
-
-            os.register_at_fork(after_in_child=in_child)
+        forks.register(self._reset)
 
     def _reset(self) -> None:
         """Also in a forked child, which has no such thread; the spans that wait are the parent's to export."""
