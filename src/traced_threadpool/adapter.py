@@ -4,6 +4,8 @@ Hamilton walks the DAG and calls `do_remote_execute` for each node with its upst
 arguments. Which run and which node that is, it says only in the keywords of the function that it hands over.
 """
 
+# Longer than 450 lines: the documented API, a third of it docstrings that `help()` shows.
+
 from __future__ import annotations
 
 import contextvars
@@ -28,6 +30,8 @@ from traced_threadpool.engine.pool import Pool, PoolSnapshot
 from traced_threadpool.engine.priorities import CRITICAL_PATH, Priority, PriorityName
 from traced_threadpool.engine.work import NodeFuture, Run, Work, help_until_done
 from traced_threadpool.hamilton_hooks import RunHooks, listen
+from traced_threadpool.live.progress import Progress
+from traced_threadpool.live.records import LivePool
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.options import Attribution, Metrics, Tracing
@@ -85,6 +89,10 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         run_on: Which nodes run there: the name of a backend for all of them, a mapping of nodes or functions to names,
             or a callable that gives the name for a node of Hamilton's, or None. It goes before the decorator `@run_on`.
             The name of the adapter's own threads is `"threads"`.
+        stall_after: After how many seconds a running node counts as stalled, which is told once: in the log with its
+            stack, and on its span. Default: five times its learned 95th percentile, at least 30 s.
+        live: Whether `live()`, the page `/live` and `/live.json` show this adapter's runs.
+        progress: Whether to show runs in progress: a bar on a terminal or in a notebook, else lines in the log.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -115,6 +123,9 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         durations: str | os.PathLike[str] | Durations | None = None,
         backends: Mapping[str, Backend] | None = None,
         run_on: RunOn | None = None,
+        stall_after: float | None = None,
+        live: bool = True,
+        progress: bool = False,
     ) -> None:
         told = options.checked(
             max_workers=max_workers,
@@ -133,6 +144,9 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             durations=durations,
             backends=backends,
             run_on=run_on,
+            stall_after=stall_after,
+            live=live,
+            progress=progress,
         )
         builder = options.checked_builder(result_builder)
         self._assembly = assembly = assemble(told)
@@ -354,6 +368,39 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
     def snapshot(self) -> PoolSnapshot:
         """The pool at this moment: what the gauges show."""
         return self._pool.snapshot()
+
+    def live(self, *, stacks: bool = False, graph: bool = False) -> LivePool:
+        """What the runs in progress do at this moment, and when they will be over.
+
+        Names, states and lines of code, never values. Costs nothing while nobody asks.
+
+        Args:
+            stacks: Add the Python stack of each running node.
+            graph: Add all nodes of each run with their states, for a picture.
+
+        Returns:
+            A frozen record; see `traced_threadpool.live.records`.
+
+        Raises:
+            RuntimeError: This adapter was made with `live=False`.
+        """
+        view = self._assembly.live_view
+        if view is None:
+            raise RuntimeError("this adapter was made with live=False; leave that out to see its runs")
+        return view.live(stacks=stacks, graph=graph)
+
+    def progress(self) -> Progress:
+        """Shows the runs in progress while a `with` block runs: a bar on a terminal or in a notebook, else log lines.
+
+        The bar needs `rich`, which the extra [report] installs; without it, or without a terminal, a line is logged
+        every ten seconds at level INFO.
+
+        Raises:
+            RuntimeError: This adapter was made with `live=False`.
+        """
+        if self._assembly.live_view is None:
+            raise RuntimeError("this adapter was made with live=False; leave that out to see its runs")
+        return Progress(self.live)
 
     @property
     def recorded_runs(self) -> list[RecordedRun]:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
@@ -21,7 +21,13 @@ from traced_threadpool.engine.backends.base import Backend
 from traced_threadpool.engine.durations import Durations
 from traced_threadpool.engine.pool import Pool, PoolSnapshot
 from traced_threadpool.engine.priorities import FIFO, Planner
-from traced_threadpool.engine.work import NO_PICKLE
+from traced_threadpool.engine.work import NO_PICKLE, Work
+from traced_threadpool.live import server
+from traced_threadpool.live.progress import ProgressOfRuns
+from traced_threadpool.live.records import LivePool
+from traced_threadpool.live.stalls import StallWatch
+from traced_threadpool.live.thread_now import ThreadsNow
+from traced_threadpool.live.view import LiveView
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
 from traced_threadpool.model.observers import ErrorLog, Observer, Observers
@@ -31,6 +37,7 @@ from traced_threadpool.placement import Placements
 from traced_threadpool.recording.recorder import Recorder, Recording
 from traced_threadpool.run_registry import RunRegistry
 from traced_threadpool.telemetry.metrics import multiprocess
+from traced_threadpool.telemetry.metrics.http_server import add_page
 from traced_threadpool.telemetry.metrics.multiprocess import MultiprocessMetrics, mirror_with
 from traced_threadpool.telemetry.metrics.observer import MetricsObserver
 from traced_threadpool.telemetry.metrics.otel import OtelMetrics, instruments_of
@@ -85,11 +92,17 @@ class Assembly:
             waits.join(self, options.attribution.budget)
         if observed:
             watching.append(self.recorder)  # the last hears first of a run's end: the others want its path
+        self.live_view: LiveView | None = None
+        threads = ThreadsNow(gil_address=lambda: waits.gil_address)
+        stalls = self._stalls(threads)
+        if options.progress and options.live:
+            watching.append(ProgressOfRuns(self._live_now))
+        self._observers = Observers([*watching, stalls], self.errors)
         self.backends = options.backends
         self.pool = Pool(
             options.max_workers,
             options.thread_name_prefix,
-            Observers(watching, self.errors),
+            self._observers,
             meter,
             limits={name: backend.max_workers for name, backend in self.backends.items()},
         )
@@ -98,6 +111,19 @@ class Assembly:
             backend.open(name)
         self._open_backends: tuple[Backend, ...] = tuple(self.backends.values())
         self.runs = RunRegistry(self.pool)
+        if options.live:
+            self.live_view = LiveView(
+                pool_name=options.name,
+                look=self.pool.look,
+                usual=self.durations.usual,
+                plan=lambda run: None if run.plan is None else run.plan(),
+                threads=threads,
+                stalled=stalls.is_stalled,
+            )
+            server.show(self.live_view)
+            live_app = server.wsgi_app()
+            for path in ("/live", "/live.json"):
+                add_page(path, live_app)
         self._source = _GaugeSource(options.name, options.run_name, self.pool)
         for store in stores:
             self.errors.listen(store.count_error)
@@ -162,6 +188,40 @@ class Assembly:
         except Exception as error:
             self.errors.record(component, error)
             return None
+
+    @property
+    def _live_now(self) -> Callable[[], LivePool]:
+        """The live view without a reference to what it is part of."""
+        reference = weakref.ref(self)
+
+        def live() -> LivePool:
+            assembly = reference()
+            if assembly is None or assembly.live_view is None:
+                raise RuntimeError("the adapter is gone")
+            return assembly.live_view.live()
+
+        return live
+
+    def _stalls(self, threads: ThreadsNow) -> StallWatch:
+        reference = weakref.ref(self)
+
+        def running() -> tuple[int, Sequence[Work]]:
+            assembly = reference()
+            return (0, ()) if assembly is None else assembly.pool.running()
+
+        def told(node: Work, stack: Sequence[str]) -> None:
+            assembly = reference()
+            if assembly is not None:
+                assembly._observers.node_stalled(node, stack)
+
+        return StallWatch(
+            running=running,
+            usual=self.durations.usual,
+            stall_after=self.options.stall_after,
+            threads=threads,
+            told=told,
+            errors=self.errors,
+        )
 
     # As a whole
 

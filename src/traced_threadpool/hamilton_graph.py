@@ -61,6 +61,12 @@ def savers(graph: Any, wanted: Sequence[str], overrides: Collection[str]) -> lis
     return list(filter(saves, wanted)) if wanted and saves(wanted[-1]) else []
 
 
+def has_branches(graph: Any, names: Collection[str]) -> bool:
+    """Whether one of these nodes is split into branches, so that nobody knows how many nodes there will be."""
+    expand = hamilton_node.NodeType.EXPAND
+    return any(graph.nodes[name].node_role is expand for name in names if name in graph.nodes)
+
+
 def describe(node: Any) -> Definition:
     """What a node's span tells of its definition."""
     functions = node.originating_functions

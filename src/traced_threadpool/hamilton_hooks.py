@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -111,6 +111,7 @@ class RunHooks:
             assembly.errors.record("priority", error)
             return
         assert run.record is not None
+        run.plan = _Plan(graph, wanted)
         run.ranks, run.record.priority, learns, count = ranks
         if assembly.pool.max_workers == 1 and not callable(assembly.options.priority):
             run.ranks = AS_ADDED  # no order is faster; this one is Hamilton's
@@ -119,6 +120,23 @@ class RunHooks:
             run.record.planned = len(upstream()) if count is None else count
         if not learns:
             run.learn = None
+
+
+class _Plan:
+    """The nodes that a run will have, worked out when somebody asks; None where their number is not known before."""
+
+    __slots__ = ("_graph", "_known", "_wanted")
+
+    def __init__(self, graph: Any, wanted: tuple[tuple[str, ...], frozenset[str]]) -> None:
+        self._graph = graph
+        self._wanted = wanted
+        self._known: list[Mapping[str, Sequence[str]] | None] = []
+
+    def __call__(self) -> Mapping[str, Sequence[str]] | None:
+        if not self._known:  # two who ask at once both work it out
+            found = hamilton_graph.upstream(self._graph, *self._wanted)
+            self._known.append(None if hamilton_graph.has_branches(self._graph, found) else found)
+        return self._known[0]
 
 
 def listen(adapters: base.LifecycleAdapterSet, adapter: object, listener: RunHooks) -> None:

@@ -201,6 +201,9 @@ class Options:
     durations: str | os.PathLike[str] | Durations | None
     backends: Mapping[str, Backend]
     run_on: RunOn | None
+    stall_after: float | None
+    live: bool
+    progress: bool
 
 
 def checked(
@@ -221,6 +224,9 @@ def checked(
     durations: Any = None,
     backends: Any = None,
     run_on: Any = None,
+    stall_after: Any = None,
+    live: Any = True,
+    progress: Any = False,
 ) -> Options:
     """What `FutureAdapter` was told.
 
@@ -263,6 +269,9 @@ def checked(
         durations=_checked_durations(durations),
         backends=_checked_backends(backends),
         run_on=_checked_run_on(run_on, backends or {}),
+        stall_after=_checked_stall_after(stall_after),
+        live=checked_bool("live", live),
+        progress=checked_bool("progress", progress),
     )
 
 
@@ -328,6 +337,18 @@ def _is_whole_float(value: Any) -> bool:
         return False
     number = float(value)
     return math.isfinite(number) and number.is_integer()
+
+
+def _checked_stall_after(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(
+            f"stall_after must be a number of seconds, or None for five times a node's 95th percentile, not {value!r}"
+        )
+    if not 0 < value < math.inf:
+        raise ValueError(f"stall_after must be a number of seconds above 0, not {value!r}")
+    return float(value)
 
 
 def _checked_count(name: str, value: Any) -> int:

@@ -111,6 +111,9 @@ def test_signature() -> None:
         "durations": None,
         "backends": None,
         "run_on": None,
+        "stall_after": None,
+        "live": True,
+        "progress": False,
     }
     parameters = list(inspect.signature(FutureAdapter).parameters.values())
     assert {each.name: each.default for each in parameters[3:]} == ours

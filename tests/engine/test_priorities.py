@@ -19,6 +19,7 @@ from traced_threadpool import FutureAdapter
 from traced_threadpool.engine.durations import MOST_NAMES, Durations, load, save
 from traced_threadpool.engine.priorities import Planner, Priority, RunPlan, critical_path, ranks_of
 from traced_threadpool.engine.scheduler import RunQueue, Scheduler, Task
+from traced_threadpool.model.usual_duration import UsualDuration
 
 
 def untold(workers: int = 2, **settings: Any) -> FutureAdapter:
@@ -231,10 +232,31 @@ def test_durations_survive_the_process(stage: Stage, tmp_path: Path) -> None:
     driver_of(adapter, node).execute(["node"])
     adapter.save_durations()
     document = json.loads(path.read_text(encoding="utf-8"))
-    assert document["version"] == 1
-    assert list(document["seconds"]) == ["node"]
+    assert document["version"] == 2
+    assert list(document["seconds"]) == list(document["spread"]) == ["node"]
     assert stage.adapter(untold(durations=str(path))).durations.seconds() == adapter.durations.seconds()
     assert [each.name for each in tmp_path.iterdir()] == ["durations.json"]
+
+
+def test_a_file_of_the_first_version_is_read(tmp_path: Path) -> None:
+    """It has no spread: the median is what it has, and the 95th percentile a cautious half more."""
+    path = tmp_path / "durations.json"
+    path.write_text('{"version": 1, "seconds": {"a": 2.0}}')
+    assert load(path).usual("a") == UsualDuration(p50_seconds=2.0, p95_seconds=3.0, count=1)
+
+
+def test_the_spread_survives_the_process(tmp_path: Path) -> None:
+    """Median, 95th percentile and count are much the same after they were written and read."""
+    durations = Durations()
+    for milliseconds in range(100, 160, 2):
+        durations.learn("a", milliseconds * 1_000_000)
+    save(durations, tmp_path / "durations.json")
+    before, after = durations.usual("a"), load(tmp_path / "durations.json").usual("a")
+    assert before is not None
+    assert after is not None
+    assert (after.count, before.count) == (30, 30)
+    assert after.p50_seconds == pytest.approx(before.p50_seconds, rel=0.05)
+    assert after.p95_seconds == pytest.approx(before.p95_seconds, rel=0.05)
 
 
 def test_a_failed_node_teaches_nothing(stage: Stage) -> None:
@@ -257,7 +279,9 @@ def test_a_failed_node_teaches_nothing(stage: Stage) -> None:
         ("[" * 100_000, "nested too deeply|not JSON"),
         ("[]", "no object 'seconds'"),
         ('{"version": 1}', "no object 'seconds'"),
-        ('{"version": 2, "seconds": {}}', "has version 2, and this release reads 1"),
+        ('{"version": 3, "seconds": {}}', "has version 3, and this release reads"),
+        ('{"version": 2, "seconds": {}, "spread": []}', "as 'spread'"),
+        ('{"version": 2, "seconds": {}, "spread": {"a": [2, 1, 3]}}', "spread of node 'a'"),
         ('{"version": 1, "seconds": {"a": "1"}}', "'1' for node 'a'"),
         ('{"version": 1, "seconds": {"a": NaN}}', "nan for node 'a'"),
         ('{"version": 1, "seconds": {"a": -1}}', "-1 for node 'a'"),

@@ -43,7 +43,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "analysis": MODEL | {"recording", "analysis/trace_forms", "analysis/replay", "analysis/diagnosis"},
     "report": MODEL | ANALYSIS | {"_version", "engine", "recording"},
     "slo": {"telemetry"},
-    "live": MODEL | {"_version"},
+    # What is left of a run is replayed through the live scheduler; what threads do, the classifier of waits tells.
+    "live": MODEL | {"engine", "waits"},
     "backends": {"engine/backends"},
     "placement": MODEL,
     "options": LOWER | {"placement"},

@@ -15,6 +15,11 @@ nodes of steady durations do not cause it to be made anew in every run.
 >>> durations.learn("load", 130_000_000)
 >>> durations.seconds(), durations.settled(["load", "unknown"]), durations.changes
 ({'load': 0.12625}, {'load': 0.125}, 2)
+
+The latest `KEPT` durations of a name are kept as they are, for the median and the 95th percentile:
+
+>>> durations.usual("load")
+UsualDuration(p50_seconds=0.115, p95_seconds=0.1895, count=4)
 """
 
 from __future__ import annotations
@@ -22,12 +27,15 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Final
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.atomic_write import write_whole
+from traced_threadpool.model.usual_duration import UsualDuration
 
 WEIGHT: Final = 0.25
 STEP: Final = 0.1
@@ -35,7 +43,13 @@ STEP_NS: Final = 100_000
 NEAR_NS: Final = 20_000
 """What is as near as this to the average does not move it: short nodes, which are many, are then learned for little."""
 MOST_NAMES: Final = 100_000
-VERSION: Final = 1
+KEPT: Final = 20
+FEW: Final = 5
+FEW_SPREAD: Final = 1.5
+"""Of fewer executions than `FEW`, the 95th percentile is told as this many times the median, or more."""
+
+VERSION: Final = 2
+READABLE: Final = (1, 2)
 
 
 class Durations:
@@ -45,10 +59,12 @@ class Durations:
     one name at the same moment one may be lost, which an average bears.
     """
 
-    __slots__ = ("__weakref__", "_estimates", "changes")
+    __slots__ = ("__weakref__", "_counts", "_estimates", "_latest", "changes")
 
     def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
         self._estimates: dict[str, list[float]] = {}  # nanoseconds: the average, and its settled copy
+        self._latest: dict[str, deque[float]] = {}  # nanoseconds
+        self._counts: dict[str, int] = {}  # of executions that an earlier process has learned from
         self.changes = 0  # of what `settled` gives
         for name, value in (seconds or {}).items():
             self.learn(name, value * 1e9)
@@ -56,6 +72,8 @@ class Durations:
 
     def _reset_after_fork(self) -> None:
         self._estimates = forks.kept_in_child(self._estimates, {})
+        self._latest = forks.kept_in_child(self._latest, {})
+        self._counts = forks.kept_in_child(self._counts, {})
 
     def __len__(self) -> int:
         return len(self._estimates)
@@ -65,9 +83,15 @@ class Durations:
         estimate = self._estimates.get(name)
         if estimate is None:
             if len(self._estimates) < MOST_NAMES:
+                self._latest[name] = deque((duration_ns,), KEPT)
+                self._counts[name] = self._counts.get(name, 0)
                 self._estimates[name] = [duration_ns, duration_ns]
                 self.changes += 1
             return
+        latest = self._latest[name]
+        if len(latest) == KEPT:
+            self._counts[name] += 1  # one is pushed out
+        latest.append(duration_ns)
         average, settled = estimate
         if -NEAR_NS < duration_ns - average < NEAR_NS:
             return
@@ -80,6 +104,29 @@ class Durations:
     def seconds(self) -> dict[str, float]:
         """The averages."""
         return {name: round(estimate[0]) / 1e9 for name, estimate in dict(self._estimates).items()}
+
+    def usual(self, name: str) -> UsualDuration | None:
+        """Median and 95th percentile of the latest executions, None for a name that is not known."""
+        latest = self._latest.get(name)
+        if latest is None:
+            return None
+        known = sorted(latest.copy())
+        p50, p95 = _percentile(known, 0.5), _percentile(known, 0.95)
+        if len(known) < FEW:
+            p95 = max(p95, p50 * FEW_SPREAD)
+        return UsualDuration(
+            p50_seconds=round(p50) / 1e9, p95_seconds=round(p95) / 1e9, count=len(known) + self._counts[name]
+        )
+
+    def _restore(self, name: str, usual: UsualDuration) -> None:
+        """Durations with this median and percentile stand for those that an earlier process has seen."""
+        latest = self._latest.get(name)
+        if latest is None:
+            return
+        kept = min(usual.count, KEPT // 2)
+        latest.clear()
+        latest.extend(_spread(usual, kept))
+        self._counts[name] = usual.count - kept
 
     def settled(self, names: Iterable[str]) -> dict[str, float]:
         """Of those names that are known, the averages as they were when they last moved much."""
@@ -97,7 +144,13 @@ def save(durations: Durations, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: It cannot be written. What was there is still there.
     """
-    document = {"version": VERSION, "seconds": durations.seconds()}
+    seconds = durations.seconds()
+    spread = {
+        name: [usual.p50_seconds, usual.p95_seconds, usual.count]
+        for name in seconds
+        if (usual := durations.usual(name)) is not None
+    }
+    document = {"version": VERSION, "seconds": seconds, "spread": spread}
     write_whole(path, json.dumps(document, indent=0, ensure_ascii=False) + "\n")
 
 
@@ -118,12 +171,42 @@ def load(path: str | os.PathLike[str]) -> Durations:
     if not isinstance(document, dict) or not isinstance(document.get("seconds"), dict):
         raise ValueError(f"{str(path)!r} is no file of durations: it has no object 'seconds'; {_REMEDY}")
     version = document.get("version")
-    if version != VERSION:
-        raise ValueError(f"{str(path)!r} has version {version!r}, and this release reads {VERSION}; {_REMEDY}")
+    if version not in READABLE:
+        raise ValueError(f"{str(path)!r} has version {version!r}, and this release reads {READABLE}; {_REMEDY}")
     for name, value in document["seconds"].items():
         if not _is_duration(value):
             raise ValueError(f"{str(path)!r} has {value!r} for node {name!r}, which are no seconds; {_REMEDY}")
-    return Durations(document["seconds"])
+    durations = Durations(document["seconds"])
+    spread = document.get("spread", {})
+    if not isinstance(spread, dict):
+        raise ValueError(f"{str(path)!r} has {spread!r} as 'spread', which is no object; {_REMEDY}")
+    for name, values in spread.items():
+        if not _is_spread(values):
+            raise ValueError(
+                f"{str(path)!r} has {values!r} as the spread of node {name!r}, expected "
+                f"[median, 95th percentile, count]; {_REMEDY}"
+            )
+        p50, p95, count = values
+        durations._restore(name, UsualDuration(p50_seconds=p50, p95_seconds=p95, count=count))
+    return durations
+
+
+def _percentile(known: list[float], share: float) -> float:
+    """By linear interpolation between the two nearest."""
+    at = (len(known) - 1) * share
+    below = int(at)
+    above = min(below + 1, len(known) - 1)
+    return known[below] + (known[above] - known[below]) * (at - below)
+
+
+def _spread(usual: UsualDuration, count: int) -> list[float]:
+    """So many nanoseconds, of a log-normal distribution with that median and 95th percentile."""
+    if usual.p50_seconds <= 0 or usual.p95_seconds <= usual.p50_seconds or count < 2:
+        return [usual.p50_seconds * 1e9] * max(1, count)
+    normal = NormalDist()
+    sigma = math.log(usual.p95_seconds / usual.p50_seconds) / normal.inv_cdf(0.95)
+    shares = [0.05 + 0.9 * index / (count - 1) for index in range(count)]
+    return [usual.p50_seconds * math.exp(sigma * normal.inv_cdf(share)) * 1e9 for share in shares]
 
 
 _REMEDY: Final = "write one with save_durations(), or remove it to start with nothing learned"
@@ -131,3 +214,15 @@ _REMEDY: Final = "write one with save_durations(), or remove it to start with no
 
 def _is_duration(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value < math.inf
+
+
+def _is_spread(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == 3
+        and _is_duration(values[0])
+        and _is_duration(values[1])
+        and values[0] <= values[1]
+        and type(values[2]) is int
+        and values[2] >= 1
+    )

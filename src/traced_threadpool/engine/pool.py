@@ -15,6 +15,8 @@ says what it had in hand, and has everything made anew from the tasks themselves
 with the error, and every other goes on.
 """
 
+# Longer than 450 lines: all that one lock guards, and what puts it right after an interrupt, is read together.
+
 from __future__ import annotations
 
 import logging
@@ -42,6 +44,9 @@ logger = logging.getLogger("traced_threadpool")
 
 MOST_WORKERS: Final = 1_000_000
 """Of an executor that says it has more, or no end of them."""
+
+MOST_FAILED_NAMES: Final = 100
+"""How many names of nodes that raised a run keeps, for whoever looks at it while it goes on."""
 
 QUIET_SECONDS: Final = 1.0
 """How long `close` waits for the next node of a run that its caller has not left."""
@@ -87,6 +92,37 @@ class PoolSnapshot:
     oldest_queued_seconds: float
     oldest_active_seconds: float
     active_runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneLook:
+    """How one lane stands."""
+
+    backend: str
+    limit: int
+    active: int
+    queued: int
+    oldest_queued_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLook:
+    """One run as the pool has it: what runs, what is ready in the order in which it starts, what waits for inputs."""
+
+    run: Run
+    running: Sequence[Work]
+    ready: Sequence[Work]
+    blocked: Sequence[Work]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLook:
+    """All runs of a pool and its lanes. `now_ns` is of the pool's clock."""
+
+    now_ns: int
+    closed: bool
+    lanes: Sequence[LaneLook]
+    runs: Sequence[RunLook]
 
 
 class Meter(Protocol):
@@ -503,6 +539,8 @@ class Pool:
             run.errors.append(work.error)
         if run.failure is None:
             run.failure = work
+        if len(run.failed_names) < MOST_FAILED_NAMES:
+            run.failed_names.append(work.name)
         if run.fail_fast and not run.stopped:
             run.stop()
             cancelled = scheduler.cancel(scheduler.unstarted(run), work.ended_ns, work)
@@ -906,6 +944,57 @@ class Pool:
                 ),
                 active_runs=sum(run.record is not None for run in self._runs),
             )
+
+    def look(self) -> PoolLook:
+        """The runs in progress and their nodes, for whoever wants to see them."""
+        snapshot = self.snapshot()
+        with self._lock:
+            now_ns = self._clock()
+            runs = sorted(
+                (run for run in self._runs if run.record is not None),
+                key=lambda run: run.record.started_ns if run.record is not None else 0,
+            )
+            running: dict[Run, list[Work]] = {run: [] for run in runs}
+            for task in self._scheduler.running:
+                if isinstance(task, Work) and task.queue in running:
+                    running[task.queue].append(task)
+            looks = [
+                RunLook(
+                    run=run,
+                    running=running[run],
+                    ready=[*run.waiting_in_order(), *self._scheduler.held(run)],  # type: ignore[list-item]  # only Work
+                    blocked=list(run.blocked),  # type: ignore[arg-type]  # likewise
+                )
+                for run in runs
+            ]
+        lanes = [
+            LaneLook(
+                backend="threads",
+                limit=snapshot.max_workers,
+                active=snapshot.active_workers,
+                queued=snapshot.queue_depth,
+                oldest_queued_seconds=snapshot.oldest_queued_seconds,
+            )
+        ]
+        for name, limit in (self._limits or {}).items():
+            active = [work for look in looks for work in look.running if work.backend == name]
+            ready = [work for look in looks for work in look.ready if work.backend == name]
+            oldest_ns = min((work.ready_ns for work in ready), default=0)
+            lanes.append(
+                LaneLook(
+                    backend=name,
+                    limit=limit,
+                    active=len(active),
+                    queued=len(ready),
+                    oldest_queued_seconds=_age(now_ns, oldest_ns),
+                )
+            )
+        return PoolLook(now_ns=now_ns, closed=self.closed, lanes=lanes, runs=looks)
+
+    def running(self) -> tuple[int, Sequence[Work]]:
+        """The moment, and the nodes that run."""
+        with self._lock:
+            return self._clock(), [task for task in self._scheduler.running if isinstance(task, Work)]
 
 
 class _Wake:

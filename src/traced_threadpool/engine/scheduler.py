@@ -96,6 +96,12 @@ class RunQueue:
         tasks = self.ready if self.ranks is None else [task for _, _, task in self.ranked]
         return [task for task in tasks if task.state is READY]
 
+    def waiting_in_order(self) -> list[Task]:
+        """The same in the order in which they start."""
+        if self.ranks is None:
+            return self.waiting()
+        return [task for _, _, task in sorted(self.ranked, key=lambda each: each[:2]) if task.state is READY]
+
     def is_nested_in(self, task: Task) -> bool:
         """Whether this run, or a run that it is nested in, was started by `task`."""
         parent = self.parent
@@ -362,14 +368,14 @@ class Scheduler:
 
     def unstarted(self, queue: RunQueue) -> list[Task]:
         """The tasks of a run that have been added and have not been started."""
-        return queue.waiting() + list(queue.blocked) + self._held(queue)
+        return queue.waiting() + list(queue.blocked) + self.held(queue)
 
     @property
     def queue_depth(self) -> int:
         """How many tasks have their inputs and wait: for a worker, or for their backend."""
         return self.ready_count + (0 if self._limits is None else self._limits.held_count)
 
-    def _held(self, queue: RunQueue | None = None) -> list[Task]:
+    def held(self, queue: RunQueue | None = None) -> list[Task]:
         return [] if self._limits is None else self._limits.held(queue)
 
     def oldest_ready(self) -> Task | None:
@@ -380,7 +386,7 @@ class Scheduler:
             if self._has_ready(queue)
             for task in ((queue.ready[0],) if queue.ranks is None else queue.waiting())
         ]
-        return min(waiting + self._held(), key=lambda task: task.ready_ns, default=None)
+        return min(waiting + self.held(), key=lambda task: task.ready_ns, default=None)
 
     def _enters_backend(self, limits: Limits, task: Task) -> bool:
         ranks = task.queue.ranks

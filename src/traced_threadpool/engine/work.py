@@ -9,7 +9,7 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -59,12 +59,14 @@ class Run(RunQueue):
         "errors",
         "expanded",
         "fail_fast",
+        "failed_names",
         "failure",
         "opened",
         "opening",
         "outer_error",
         "pending",
         "placement",
+        "plan",
         "record",
         "savers",
         "stopped",
@@ -93,6 +95,8 @@ class Run(RunQueue):
         self.pending: set[Work] = set()  # nodes submitted whose end has not been told to everyone yet
         self.closed = False  # no more nodes will come
         self.failure: Work | None = None  # the first node that failed
+        self.failed_names: list[str] = []  # of the first that raised
+        self.plan: Callable[[], Mapping[str, Sequence[str]] | None] | None = None  # the nodes that it will have
         self.errors: list[BaseException] = []  # of all that failed
         self.cancelled = False  # some node of it was, or all that was left
         self.stopped = False  # nothing that has not started may start

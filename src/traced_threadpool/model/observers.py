@@ -39,6 +39,9 @@ class Observer:
     def node_ended(self, node: NodeRecord) -> None:
         """The node's function has ended, or never will start; `outcome` tells which."""
 
+    def node_stalled(self, node: NodeRecord, stack: Sequence[str]) -> None:
+        """The node runs for much longer than usual. Comes once, on a thread of its own, while the node runs."""
+
 
 class ErrorLog:
     """Counts failures inside telemetry by component, and logs the first of each."""
@@ -128,6 +131,13 @@ class Observers:
                 call(node)
             except BaseException as error:
                 self.errors.record(component, error)
+
+    def node_stalled(self, node: NodeRecord, stack: Sequence[str]) -> None:
+        for observer in self._observers:
+            try:
+                observer.node_stalled(node, stack)
+            except Exception as error:
+                self.errors.record(observer.component, error)
 
     def _call(self, component: str, call: Callable[[Any], None], record: RunRecord) -> None:
         try:

@@ -71,6 +71,8 @@ CODE_FUNCTION: Final = "code.function.name"
 CODE_FILE: Final = "code.file.path"
 CODE_LINE: Final = "code.line.number"
 ERROR_TYPE: Final = "error.type"
+CODE_STACKTRACE: Final = "code.stacktrace"
+STALLED_EVENT: Final = "stalled"
 
 
 def node_wait(state: str) -> str:
@@ -220,6 +222,12 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute(key=CODE_FUNCTION, of="node", type="string", description="The node's function"),
     Attribute(key=CODE_FILE, of="node", type="string", description="The file that it is in"),
     Attribute(key=CODE_LINE, of="node", type="int", description="The line at which it begins"),
+    Attribute(
+        key=CODE_STACKTRACE,
+        of="node",
+        type="string",
+        description="On the event `stalled`: files, lines and functions of the worker's stack, innermost last",
+    ),
     Attribute(
         key=ERROR_TYPE, of="both", type="string", description="The exception's type, on the run and on who raised"
     ),

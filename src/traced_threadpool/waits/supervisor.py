@@ -325,6 +325,11 @@ class Service:
         """How long the probe has waited for the interpreter lock, since the process began."""
         return self._gil_wait_ns / 1e9
 
+    @property
+    def gil_address(self) -> int | None:
+        """Where the GIL is in memory, None as long as that has not been found out."""
+        return None if self._gil is None or self._gil.address <= 0 else self._gil.address
+
     def stolen(self) -> tuple[int, int]:
         """Processor time that a hypervisor took away, and all of it, in ticks so far; up to a second old."""
         with contextlib.suppress(AttributeError, ValueError):  # no board, or no longer

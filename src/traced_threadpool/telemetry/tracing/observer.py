@@ -10,7 +10,7 @@ Needs `opentelemetry-api` alone. Without an SDK, or in a run that is not sampled
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import add
 from typing import TYPE_CHECKING, Any, Final
 
@@ -218,6 +218,11 @@ class TracingObserver(Observer):
             self._background.put(node)
         elif node.thread is None:
             self._put_unrun(node)
+
+    def node_stalled(self, node: NodeRecord, stack: Sequence[str]) -> None:
+        known = node.span
+        if known is not None:
+            known[0].add_event(names.STALLED_EVENT, {names.CODE_STACKTRACE: "\n".join(stack)})
 
     def _put_unrun(self, node: NodeRecord) -> None:
         """A node that never ran has no span yet, and gets one only where its run is recorded."""

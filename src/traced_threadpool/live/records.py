@@ -1,0 +1,134 @@
+"""A pool and its runs at one moment, as `FutureAdapter.live()` gives them: frozen records of names, times and states.
+
+Names and lines of code, never values. Times are Unix seconds where they say `since` or `at`, else seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from traced_threadpool.model.usual_duration import UsualDuration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveNode:
+    """A node that is running.
+
+    `state` is what it does right now (`cpu`, `gil`, `network`, ...; None where it cannot be told), `on` what it waits
+    for: `10.0.0.3:5432`, `held by parse`, `etl.py:41`. `late_seconds` is how far it is beyond its usual 95th
+    percentile. `stack` has the innermost call last, and is there only on request.
+    """
+
+    name: str
+    task_id: str | None
+    backend: str
+    worker: str
+    since: float
+    elapsed_seconds: float
+    state: str | None = None
+    on: str | None = None
+    usual: UsualDuration | None = None
+    late_seconds: float = 0.0
+    stalled: bool = False
+    stack: tuple[str, ...] | None = None
+
+
+class QueuedNode(NamedTuple):
+    """A node whose inputs are there, waiting for a worker. `position` counts from 0 within its lane."""
+
+    name: str
+    task_id: str | None
+    backend: str
+    since: float
+    elapsed_seconds: float
+    position: int
+
+
+class BlockedNode(NamedTuple):
+    """A node that waits for inputs: `upstream` are those that have not ended, ten at most."""
+
+    name: str
+    task_id: str | None
+    upstream: tuple[str, ...]
+
+
+class GraphNode(NamedTuple):
+    """A node in the picture of a run. `depth` counts the links of the longest way from a node without inputs.
+
+    `state` is `done`, `failed`, `running`, `queued`, `blocked`, or `planned`: not submitted yet.
+    """
+
+    name: str
+    depth: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedEnd:
+    """When a run will be over, in seconds from now: likely, and a range that holds it four times out of five.
+
+    Without a prediction the three are None, and `reason` says why.
+    """
+
+    seconds: float | None = None
+    earliest_seconds: float | None = None
+    latest_seconds: float | None = None
+    at: float | None = None
+    known_share: float = 0.0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveLane:
+    """Where nodes of one backend run: how many at once, and how it stands."""
+
+    name: str
+    limit: int
+    active: int
+    queued: int
+    oldest_queued_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveRun:
+    """A run in progress. `planned` is None where the number of nodes is not known.
+
+    `critical_chain` names the nodes, from one that runs or is ready to the last, that the end of the run waits for.
+    `graph` has all nodes, and is there only on request.
+    """
+
+    id: str
+    name: str
+    since: float
+    elapsed_seconds: float
+    done: int
+    failed: tuple[str, ...]
+    planned: int | None
+    running: tuple[LiveNode, ...]
+    queued: tuple[QueuedNode, ...]
+    blocked: tuple[BlockedNode, ...]
+    critical_chain: tuple[str, ...]
+    predicted_end: PredictedEnd
+    graph: tuple[GraphNode, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LivePool:
+    """One adapter at one moment."""
+
+    at: float
+    pid: int
+    pool: str
+    closed: bool
+    lanes: tuple[LiveLane, ...]
+    runs: tuple[LiveRun, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain data, for JSON."""
+        plain = asdict(self)
+        for run, plain_run in zip(self.runs, plain["runs"], strict=True):
+            plain_run["queued"] = [each._asdict() for each in run.queued]
+            plain_run["blocked"] = [each._asdict() for each in run.blocked]
+            plain_run["graph"] = None if run.graph is None else [each._asdict() for each in run.graph]
+        return plain

@@ -1,0 +1,209 @@
+"""Running nodes into those that are stalled: told once each, while they still run.
+
+The rule: a node is stalled once it has run for `stall_after` seconds; without that, for five times its learned 95th
+percentile and at least 30 s. A node that has never been seen before, and has no `stall_after`, is never stalled: nobody
+knows how long it takes.
+
+>>> from traced_threadpool.model.usual_duration import UsualDuration
+>>> usual = UsualDuration(p50_seconds=1.0, p95_seconds=20.0, count=9)
+>>> limit_seconds(None, usual), limit_seconds(5.0, usual), limit_seconds(None, None)
+(100.0, 5.0, None)
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from traced_threadpool.engine.work import Work
+from traced_threadpool.live.thread_now import ThreadNow, ThreadsNow, stack_of
+from traced_threadpool.model import forks
+from traced_threadpool.model.observers import ErrorLog, Observer
+from traced_threadpool.model.records import RunRecord
+from traced_threadpool.model.usual_duration import UsualDuration
+
+logger = logging.getLogger("traced_threadpool")
+
+TIMES_P95: Final = 5
+LEAST_SECONDS: Final = 30.0
+MOST_INTERVAL_SECONDS: Final = 1.0
+LEAST_INTERVAL_SECONDS: Final = 0.02
+
+
+def limit_seconds(stall_after: float | None, usual: UsualDuration | None) -> float | None:
+    """After how long a node counts as stalled; None for never."""
+    if stall_after is not None:
+        return stall_after
+    return None if usual is None else max(LEAST_SECONDS, TIMES_P95 * usual.p95_seconds)
+
+
+class RunningNodes(Protocol):
+    """Gives the nodes that run now, and the moment, of the clock that their starts are told by."""
+
+    def __call__(self) -> tuple[int, Sequence[Work]]: ...
+
+
+class StallWatch(Observer):
+    """Looks at the running nodes of one pool now and then, for as long as it has runs in progress.
+
+    Args:
+        running: Gives them.
+        usual: How long a node of that name usually takes.
+        stall_after: Seconds, or None for the rule above.
+        threads: Looks at threads of this process.
+        told: Is told of each stalled node, with its stack.
+        errors: Where failures are counted.
+    """
+
+    component = "stalls"
+
+    def __init__(
+        self,
+        *,
+        running: RunningNodes,
+        usual: Callable[[str], UsualDuration | None],
+        stall_after: float | None,
+        threads: ThreadsNow,
+        told: Callable[[Work, Sequence[str]], None],
+        errors: ErrorLog,
+    ) -> None:
+        self._running = running
+        self._usual = usual
+        self._stall_after = stall_after
+        self._threads = threads
+        self._told = told
+        self._errors = errors
+        self.interval_seconds = (
+            MOST_INTERVAL_SECONDS
+            if stall_after is None
+            else min(MOST_INTERVAL_SECONDS, max(LEAST_INTERVAL_SECONDS, stall_after / 4))
+        )
+        self._forget()
+        forks.register(self._forget)
+
+    def _forget(self) -> None:
+        self._runs: set[int] = set()
+        self._stalled: dict[Work, None] = {}  # those that still run
+
+    @property
+    def stalled(self) -> int:
+        """How many nodes that run now are stalled."""
+        return sum(not work.ended_ns for work in self._stalled.copy())
+
+    def is_stalled(self, work: Work) -> bool:
+        return work in self._stalled
+
+    def run_started(self, run: RunRecord) -> None:
+        self._runs.add(id(run))
+        _watcher.watch(self)
+
+    def run_ended(self, run: RunRecord) -> None:
+        self._runs.discard(id(run))
+        if not self._runs:
+            self._stalled.clear()
+
+    @property
+    def has_runs(self) -> bool:
+        return bool(self._runs)
+
+    def look(self) -> None:
+        """One look at all running nodes."""
+        try:
+            for work in [each for each in self._stalled if each.ended_ns]:
+                self._stalled.pop(work, None)
+            now_ns, running = self._running()
+            for work in running:
+                if work.started_ns and work not in self._stalled:
+                    self._look_at(work, (now_ns - work.started_ns) / 1e9)
+        except Exception as error:
+            self._errors.record(self.component, error)
+
+    def _look_at(self, work: Work, elapsed_seconds: float) -> None:
+        usual = self._usual(work.name)
+        limit = limit_seconds(self._stall_after, usual)
+        if limit is None or elapsed_seconds < limit:
+            return
+        thread = work.thread
+        stack: tuple[str, ...] = ()
+        doing = ThreadNow()
+        if thread is not None and thread.ident is not None:
+            ident = thread.ident
+            frame = sys._current_frames().get(ident)
+            if frame is not None:
+                stack = stack_of(frame)
+            del frame
+            if thread.native_id is not None:
+                doing = self._threads.look(thread.native_id, stack=lambda: sys._current_frames().get(ident))
+        if work.ended_ns or work.thread is not thread:
+            return  # it ended while we looked: the stack may be another node's
+        self._stalled[work] = None
+        waits = "" if doing.state is None else f", {doing.state}" + ("" if doing.on is None else f" {doing.on}")
+        usually = (
+            "" if usual is None else f" (usually {usual.p50_seconds:.3g} s, 95th percentile {usual.p95_seconds:.3g} s)"
+        )
+        logger.warning(
+            "node %r is stalled: it has run for %.1f s%s%s\n%s",
+            work.name,
+            elapsed_seconds,
+            usually,
+            waits,
+            "\n".join(f"  {line}" for line in stack),
+        )
+        self._told(work, stack)
+
+
+class _Watcher:
+    """The thread that looks, for all pools of the process. It ends when no run is in progress."""
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._watched: dict[int, weakref.ref[StallWatch]] = {}
+        self._thread: threading.Thread | None = None
+        self._woken = threading.Event()
+
+    def watch(self, watch: StallWatch) -> None:
+        with self._lock:
+            self._watched[id(watch)] = weakref.ref(watch)
+            if self._thread is not None:
+                self._woken.set()
+                return
+            self._thread = thread = threading.Thread(target=self._work, name="traced-threadpool-stalls", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is at its end
+            with self._lock:
+                self._thread = None
+
+    def _work(self) -> None:
+        while True:
+            interval = MOST_INTERVAL_SECONDS
+            with self._lock:
+                self._woken.clear()
+                for key, reference in list(self._watched.items()):
+                    watch = reference()
+                    if watch is None or not watch.has_runs:
+                        del self._watched[key]
+                    else:
+                        interval = min(interval, watch.interval_seconds)
+                    del watch
+                if not self._watched:
+                    self._thread = None
+                    return
+                watched = list(self._watched.values())
+            self._woken.wait(interval)
+            for reference in watched:
+                watch = reference()
+                if watch is not None:
+                    watch.look()
+                del watch
+
+
+_watcher: Final = _Watcher()
+forks.register(_watcher._forget)

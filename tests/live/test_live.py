@@ -1,0 +1,209 @@
+"""`FutureAdapter.live()`: what runs do at this moment, asked while they do it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+
+from tests.dags import Stage, driver_of, in_thread, wait_for
+from traced_threadpool import FutureAdapter
+from traced_threadpool.live.records import BlockedNode, LivePool, LiveRun
+
+
+def only_run(pool: LivePool) -> LiveRun:
+    [run] = pool.runs
+    return run
+
+
+def test_nothing_runs(stage: Stage) -> None:
+    """A pool at rest: its lane, and no run."""
+    pool = stage.adapter(FutureAdapter(3, name="etl")).live()
+    assert (pool.pool, pool.runs, pool.closed) == ("etl", (), False)
+    [lane] = pool.lanes
+    assert (lane.name, lane.limit, lane.active, lane.queued) == ("threads", 3, 0, 0)
+
+
+def test_running_queued_and_blocked(stage: Stage) -> None:
+    """Each node is where it is: done, running on a worker, queued for one, or blocked on which upstream."""
+    started, release = stage.event(), stage.event()
+
+    def first() -> int:
+        return 1
+
+    def slow(first: int) -> int:
+        started.set()
+        wait_for(release)
+        return first
+
+    def waiting(first: int) -> int:
+        return first
+
+    def last(slow: int, waiting: int) -> int:
+        return slow + waiting
+
+    adapter = stage.adapter(FutureAdapter(1, name="etl"))
+    call = in_thread(lambda: driver_of(adapter, first, slow, waiting, last).execute(["last"]))
+    wait_for(started)
+    run = only_run(adapter.live(stacks=True, graph=True))
+    assert (run.done, run.planned, run.failed) == (1, 4, ())
+    [node] = run.running
+    assert (node.name, node.backend, node.stalled) == ("slow", "threads", False)
+    assert node.worker.startswith("etl")
+    assert node.stack is not None
+    assert any("in test_running_queued_and_blocked.<locals>.slow" in line or " in slow" in line for line in node.stack)
+    assert not any("traced_threadpool" in line for line in node.stack)
+    assert [(each.name, each.position) for each in run.queued] == [("waiting", 0)]
+    assert run.blocked == (BlockedNode("last", None, ("slow", "waiting")),)
+    assert run.graph is not None
+    assert {each.name: (each.depth, each.state) for each in run.graph} == {
+        "first": (0, "done"),
+        "slow": (1, "running"),
+        "waiting": (1, "queued"),
+        "last": (2, "blocked"),
+    }
+    json.dumps(adapter.live(stacks=True, graph=True).as_dict(), allow_nan=False)
+    release.set()
+    assert call.result() == {"last": 2}
+    assert adapter.live().runs == ()
+
+
+def test_the_end_is_predicted_from_earlier_runs(stage: Stage) -> None:
+    """The first run is new to us, and says so; the second has a range around what is left, and a chain."""
+    gate = stage.event()
+    seconds = 0.2
+
+    def load() -> int:
+        time.sleep(seconds)
+        return 1
+
+    def fit(load: int) -> int:
+        gate.set()
+        time.sleep(seconds)
+        return load
+
+    adapter = stage.adapter(FutureAdapter(2))
+    driver = driver_of(adapter, load, fit)
+    call = in_thread(lambda: driver.execute(["fit"]))
+    wait_for(gate)
+    first = only_run(adapter.live()).predicted_end
+    assert first.seconds is None
+    assert first.reason is not None
+    call.result()
+    gate.clear()
+    call = in_thread(lambda: driver.execute(["fit"]))
+    wait_for(gate)
+    run = only_run(adapter.live())
+    assert run.critical_chain == ("fit",)
+    end = run.predicted_end
+    assert end.seconds is not None
+    assert end.earliest_seconds is not None
+    assert end.latest_seconds is not None
+    assert 0 <= end.earliest_seconds <= end.seconds <= end.latest_seconds
+    [node] = run.running
+    assert node.usual is not None
+    assert node.usual.count == 1
+    call.result()
+
+
+def test_failed_nodes_are_named(stage: Stage) -> None:
+    """While the rest of the run goes on."""
+    started, release = stage.event(), stage.event()
+
+    def broken() -> int:
+        raise LookupError("private")
+
+    def slow() -> int:
+        started.set()
+        wait_for(release)
+        return 1
+
+    adapter = stage.adapter(FutureAdapter(1))
+    call = in_thread(lambda: driver_of(adapter, broken, slow).execute(["broken", "slow"]))
+    wait_for(started)
+    pool = adapter.live(graph=True)
+    assert only_run(pool).failed == ("broken",)
+    assert "private" not in repr(pool)
+    release.set()
+    with pytest.raises(LookupError):
+        call.result()
+
+
+def test_switched_off(stage: Stage) -> None:
+    """`live=False`: a clear error, and no page shows the adapter."""
+    from traced_threadpool.live.server import live_document
+
+    adapter = stage.adapter(FutureAdapter(1, name="hidden", live=False))
+    with pytest.raises(RuntimeError, match="live=False"):
+        adapter.live()
+    assert "hidden" not in {pool["pool"] for pool in live_document()["pools"]}
+
+
+def test_a_thousand_looks_while_nodes_run(stage: Stage) -> None:
+    """From several threads at once, with nothing torn: the counts of one record fit together."""
+
+    def make(index: int) -> object:
+        def node() -> int:
+            return index
+
+        node.__name__ = f"n{index}"
+        return node
+
+    nodes = [make(index) for index in range(200)]
+    adapter = stage.adapter(FutureAdapter(4))
+    driver = driver_of(adapter, *nodes)  # type: ignore[arg-type]  # functions all
+    names = [f"n{index}" for index in range(200)]
+    done = stage.event()
+
+    def look() -> int:
+        records = 0
+        while not done.is_set():
+            for run in adapter.live(graph=True).runs:
+                assert run.done + len(run.running) + len(run.queued) + len(run.blocked) <= 2 * 200
+                assert run.planned == 200
+            records += 1
+        return records
+
+    watchers = [in_thread(look) for _ in range(3)]
+    for _ in range(10):
+        driver.execute(names)
+    done.set()
+    assert all(watcher.result() > 0 for watcher in watchers)
+
+
+def test_progress_is_logged_where_there_is_no_terminal(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """A line for each run, every so often; nothing is left when it ends."""
+    import logging
+
+    from tests.dags import eventually
+    from traced_threadpool.live.progress import Progress
+
+    started, release = stage.event(), stage.event()
+
+    def slow() -> int:
+        started.set()
+        wait_for(release)
+        return 1
+
+    adapter = stage.adapter(FutureAdapter(1, run_name="nightly"))
+    call = in_thread(lambda: driver_of(adapter, slow).execute(["slow"]))
+    wait_for(started)
+    with caplog.at_level(logging.INFO, "traced_threadpool"), Progress(adapter.live, log_seconds=0.01):
+        assert eventually(lambda: any("nightly: 0 of 1 nodes done, 1 running" in text for text in caplog.messages))
+    release.set()
+    call.result()
+
+
+def test_progress_by_itself(stage: Stage) -> None:
+    """`progress=True` starts with the first run and ends with the last."""
+
+    def node() -> int:
+        return 1
+
+    adapter = stage.adapter(FutureAdapter(1, progress=True))
+    assert driver_of(adapter, node).execute(["node"]) == {"node": 1}
+    assert "traced-threadpool-progress" not in {thread.name for thread in threading.enumerate()}
+    with adapter.progress():
+        assert driver_of(adapter, node).execute(["node"]) == {"node": 1}

@@ -1,0 +1,141 @@
+"""Nodes that run for much longer than usual are told of, once each, while they still run."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.dags import PATIENCE, Stage, driver_of, eventually, in_thread, wait_for
+from traced_threadpool import FutureAdapter
+from traced_threadpool.engine.durations import Durations
+
+
+def stalls_told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "is stalled" in record.getMessage()]
+
+
+@pytest.mark.parametrize("attribution", [True, False])
+def test_a_stalled_node_is_told_once(stage: Stage, caplog: pytest.LogCaptureFixture, attribution: bool) -> None:
+    """With its stack and what it waits for; the live view marks it; others that are quick are not told of."""
+    lock, release = threading.Lock(), stage.event()
+    lock.acquire()
+
+    def quick() -> int:
+        return 1
+
+    def stuck(quick: int) -> int:
+        with lock:
+            return quick
+
+    adapter = stage.adapter(FutureAdapter(2, stall_after=0.05, attribution=attribution))
+    with caplog.at_level(logging.WARNING, "traced_threadpool"):
+        call = in_thread(lambda: driver_of(adapter, quick, stuck).execute(["stuck"]))
+        assert eventually(lambda: bool(stalls_told(caplog)))
+        [node] = adapter.live().runs[0].running
+        assert (node.name, node.stalled) == ("stuck", True)
+        time.sleep(0.2)  # several further looks: it is not told again
+        lock.release()
+        release.set()
+        call.result(PATIENCE)
+    [told] = stalls_told(caplog)
+    assert told.startswith("node 'stuck' is stalled: it has run for")
+    assert "in stuck" in told or ".stuck" in told
+    assert "quick" not in told.splitlines()[0]
+
+
+def test_healthy_nodes_are_never_told_of(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """A node of no known duration has no limit, and thirty seconds is the least for the others."""
+
+    def node() -> int:
+        return 1
+
+    adapter = stage.adapter(FutureAdapter(2))
+    driver = driver_of(adapter, node)
+    with caplog.at_level(logging.WARNING, "traced_threadpool"):
+        for _ in range(500):
+            driver.execute(["node"])
+    assert stalls_told(caplog) == []
+
+
+def test_the_learned_limit_is_five_times_the_95th_percentile_and_thirty_seconds_at_least() -> None:
+    """The rule by itself."""
+    from traced_threadpool.live.stalls import limit_seconds
+
+    durations = Durations({"short": 0.001, "long": 100.0})
+    short, long = durations.usual("short"), durations.usual("long")
+    assert limit_seconds(None, short) == 30.0
+    assert long is not None
+    assert limit_seconds(None, long) == 5 * long.p95_seconds
+    assert limit_seconds(None, durations.usual("unknown")) is None
+    assert limit_seconds(2.0, long) == 2.0
+
+
+@pytest.mark.parametrize("kind", ["lock", "socket", "sleep"])
+def test_what_it_waits_for_is_told(stage: Stage, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+    """Each planted stall with its cause."""
+    held = threading.Lock()
+    held.acquire()
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+    client = socket.create_connection(("127.0.0.1", port))
+    accepted, _ = server.accept()
+    release = stage.event()
+    ways: dict[str, tuple[Callable[[], object], Callable[[], object], str]] = {
+        "lock": (held.acquire, held.release, "lock test_stalls.py:"),
+        "socket": (lambda: client.recv(1), lambda: accepted.send(b"x"), f"network 127.0.0.1:{port}"),
+        "sleep": (lambda: time.sleep(1.0), lambda: None, "sleep"),
+    }
+    wait, end, said = ways[kind]
+
+    def stuck() -> int:
+        wait()
+        return 1
+
+    adapter = stage.adapter(FutureAdapter(1, stall_after=0.1))
+    with caplog.at_level(logging.WARNING, "traced_threadpool"):
+        call = in_thread(lambda: driver_of(adapter, stuck).execute(["stuck"]))
+        assert eventually(lambda: bool(stalls_told(caplog)))
+        end()
+        release.set()
+        call.result(PATIENCE)
+    for each in (accepted, client, server):
+        each.close()
+    assert said in stalls_told(caplog)[0]
+
+
+def test_the_span_gets_an_event(stage: Stage) -> None:
+    """`stalled`, with the stack as `code.stacktrace`."""
+    pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
+    from tests.telemetry.telemetry_helpers import Traces
+
+    traces = Traces()
+    held = stage.event()
+
+    def stuck() -> int:
+        wait_for(held)
+        return 1
+
+    adapter = stage.adapter(FutureAdapter(1, stall_after=0.05, tracer_provider=traces.provider))
+    call = in_thread(lambda: driver_of(adapter, stuck).execute(["stuck"]))
+    assert eventually(lambda: bool(adapter.live().runs) and any(n.stalled for n in adapter.live().runs[0].running))
+    held.set()
+    call.result(PATIENCE)
+    adapter.close()
+    [span] = [span for span in traces.spans if span.name == "stuck"]
+    [event] = [event for event in span.events if event.name == "stalled"]
+    assert "stuck" in str((event.attributes or {})["code.stacktrace"])
+
+
+def test_bad_limits_are_errors() -> None:
+    """At once, with what to write instead."""
+    for wrong in ("1", True, [5]):
+        with pytest.raises(TypeError, match="stall_after must be a number of seconds"):
+            FutureAdapter(stall_after=wrong)  # type: ignore[arg-type]
+    for wrong in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="stall_after must be a number of seconds above 0"):
+            FutureAdapter(stall_after=wrong)
