@@ -330,7 +330,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
     def close(self, *, cancel_pending: bool = False) -> None:
         """Ends the adapter: no new runs, pending nodes done, threads gone, telemetry handed over.
 
-        May be called again. Spans that the SDK itself holds back (its batch processor) are the application's to
+        May be called again. Spans that the SDK itself holds back (its batch span processor) are the application's to
         flush.
 
         Args:

@@ -113,7 +113,7 @@ def test_a_node_waits_with_a_time_limit(stage: Stage) -> None:
 
 
 def test_a_node_that_looks_again_and_again_leaves_nothing_behind(stage: Stage) -> None:
-    """Each look with a time limit sets up something to be woken by."""
+    """Each query with a time limit sets up something to be woken by."""
     adapter, foreign = stage.adapter(FutureAdapter(1)), Future[Any]()
 
     def inner(given: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Whoever meets a lock held lets its holder go on; whoever fails with one in hand lets go of it."""
+"""A thread that finds a lock held yields to its holder; one that fails with a lock in hand releases it."""
 
 from __future__ import annotations
 

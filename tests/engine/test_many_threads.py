@@ -1,6 +1,6 @@
 """What several threads do to one adapter, or to what all adapters share, at the very same moment.
 
-With an interpreter lock these pass easily. They are for interpreters without one, where each failed before its mend.
+With a GIL these pass easily. They are for interpreters without one, where each failed before its fix.
 """
 
 from __future__ import annotations

@@ -57,21 +57,10 @@ SPAN_PROCESSORS = re.compile(r"SpanProcessor|[Ss]pan processor|span_processor|re
 
 NOT_YET = {
     "docs/",
-    "src/traced_threadpool/adapter.py",
-    "src/traced_threadpool/assembly.py",
-    "src/traced_threadpool/backends.py",
     "src/traced_threadpool/engine/",
-    "src/traced_threadpool/hamilton_",
-    "src/traced_threadpool/live/",
     "src/traced_threadpool/model/",
-    "src/traced_threadpool/options.py",
     "src/traced_threadpool/recording/",
-    "src/traced_threadpool/run_registry.py",
-    "src/traced_threadpool/telemetry/",
     "src/traced_threadpool/waits/",
-    "tests/contract/",
-    "tests/engine/",
-    "tests/live/",
     "tests/waits/",
 }
 """Folders and files whose words are about to change."""

@@ -114,6 +114,7 @@ NODE_ATTRIBUTES = {
     "code.function.name",
     "code.file.path",
     "code.line.number",
+    "code.stacktrace",
     "error.type",
 }
 
@@ -126,6 +127,7 @@ NOT_IN_EVERY_RUN = {
     "hamilton.run.overrides",  # empty ones are left out
     "hamilton.run.node.spans.left_out",  # large runs
     "hamilton.task.id",  # dynamic execution
+    "code.stacktrace",  # of a node that stalls
     "hamilton.node.wait.samples",
     "hamilton.attribution.reason",
     "hamilton.run.gil.holders",

@@ -887,7 +887,7 @@ class Pool:
 
     @property
     def has_runs(self) -> bool:
-        """Whether any run has not ended. Without the lock, a look that may be late."""
+        """Whether any run has not ended. Without the lock, so it may be late."""
         return len(self._runs) > 1  # one is not a run
 
     @_repairing

@@ -76,7 +76,7 @@ def critical_path(plan: RunPlan) -> dict[str, float]:
 class _Order:
     """The nodes from the last to the first, each with the places of its inputs in that order.
 
-    Places instead of names: for a run of 20,000 nodes no name is looked up, and each look is a cache miss.
+    Places instead of names: for a run of 20,000 nodes no name is looked up, where each access is a cache miss.
     """
 
     __slots__ = ("_inputs", "names")

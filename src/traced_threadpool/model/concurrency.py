@@ -1,6 +1,6 @@
-"""What holds under the interpreter lock and not without it, in one place.
+"""What holds under the GIL and not without it, in one place.
 
-Under the lock every thread sees stores in the order in which they were made, so that a flag set before a look at
+Under the GIL every thread sees stores in the order in which they were made, so that a flag set before a look at
 another can stand in for a lock. On a free-threaded build of CPython that is not promised, and such places take a lock.
 
 Dicts, lists, deques, sets and `itertools.count` keep themselves whole on such builds, one operation at a time. An

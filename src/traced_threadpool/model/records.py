@@ -293,7 +293,7 @@ def take_over_timing(node: NodeRecord) -> None:
     node.state_ns = node.counted_ns = tuple(states) if states[OTHER] >= 0 else None
 
 
-def processors() -> int:
+def usable_cpus() -> int:
     """How many this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

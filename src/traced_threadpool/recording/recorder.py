@@ -27,7 +27,7 @@ from traced_threadpool.model.records import (
     RunOutcome,
     RunRecord,
     WaitFacts,
-    processors,
+    usable_cpus,
 )
 from traced_threadpool.model.states import STATES, State
 from traced_threadpool.recording.critical_path import Stretch, ns_by_name, path_names, waited_for, walk_back
@@ -327,7 +327,7 @@ class Recording:
             error_type=facts.error_type,
             max_workers=facts.max_workers,
             priority=facts.priority,
-            cpus=processors(),
+            cpus=usable_cpus(),
             attribution=waits.method,
             attribution_reason=waits.reason,
             gil_holders=waits.gil_holders,

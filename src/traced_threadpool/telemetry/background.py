@@ -28,7 +28,7 @@ EXIT_SECONDS: Final = 5.0
 
 ENOUGH_WAITING: Final = 64
 """With more than this waiting, a worker lets the thread go first, if that has got on since: what waits for long has
-left the processor's caches, and is looked at by each garbage collection."""
+left the CPU's caches, and is looked at by each garbage collection."""
 
 
 class _Mark:

@@ -43,7 +43,7 @@ from traced_threadpool.engine.backends.process_options import (
 from traced_threadpool.engine.backends.remote_call import Report, Request
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
-from traced_threadpool.model.records import processors
+from traced_threadpool.model.records import usable_cpus
 
 logger = logging.getLogger("traced_threadpool")
 
@@ -90,7 +90,7 @@ class Processes:
         idle_seconds: float = IDLE_SECONDS,
         cancel_grace_seconds: float = CANCEL_GRACE_SECONDS,
     ) -> None:
-        self._max_workers = processors() if max_workers is None else checked_count("max_workers", max_workers)
+        self._max_workers = usable_cpus() if max_workers is None else checked_count("max_workers", max_workers)
         self._method = checked_method(start_method)
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a function, not {initializer!r}")

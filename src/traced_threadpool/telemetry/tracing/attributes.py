@@ -13,7 +13,7 @@ from heapq import nlargest
 from typing import Any, Final
 
 from traced_threadpool.model import forks
-from traced_threadpool.model.records import THREADS, NodeRecord, RunRecord, WaitFacts, processors
+from traced_threadpool.model.records import THREADS, NodeRecord, RunRecord, WaitFacts, usable_cpus
 from traced_threadpool.model.states import CPU, STATES
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.tracing.backend_attributes import of_backend
@@ -61,7 +61,7 @@ def of_run(
     ):
         if texts:
             attributes[key] = texts
-    attributes[names.CPUS_LIMIT] = processors()
+    attributes[names.CPUS_LIMIT] = usable_cpus()
     attributes[names.RUN_PRIORITY] = run.priority
     if left_out is not None:
         attributes[names.RUN_SPANS_LEFT_OUT] = left_out
