@@ -40,8 +40,8 @@ class WaitFacts:
     """What is known of the waits of a run's nodes beyond their states.
 
     `method` is how states were found out: `process`, or `none`; `reason` a word for what is missing, if anything is.
-    `gil_holders` are who held the interpreter lock while nodes of the run waited for it, and the nanoseconds of waiting
-    caused. `steal_ratio` is the share of processor time that a hypervisor took away meanwhile.
+    `gil_holders` are who held the GIL while nodes of the run waited for it, and the nanoseconds of waiting
+    caused. `steal_ratio` is the share of CPU time that a hypervisor took away meanwhile.
     """
 
     method: str
@@ -294,7 +294,7 @@ def take_over_timing(node: NodeRecord) -> None:
 
 
 def usable_cpus() -> int:
-    """How many this process may use."""
+    """How many CPUs this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
