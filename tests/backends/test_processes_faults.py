@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests.backends.calls import background, call, held, is_alive, pids
-from tests.dags import PATIENCE, eventually, run_process, start_process
+from tests.backends.calls import background, call, held, is_alive, pids, prepared
+from tests.dags import PATIENCE, eventually, in_thread, run_process, start_process
 from traced_threadpool.backends import Processes, WorkerCrashed
+from traced_threadpool.engine.backends.base import Timing
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="signals and process ids of POSIX")
 
@@ -44,6 +46,20 @@ def test_before_its_node(processes: Make) -> None:
     os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: not is_alive(pid))
     assert call(backend, os.getpid) != pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells that a connection had unread bytes")
+def test_with_its_node_on_the_way(processes: Make) -> None:
+    """It has not read the call, so it has not begun: another worker runs it."""
+    backend = processes(1)
+    pid = call(backend, os.getpid)
+    os.kill(pid, signal.SIGSTOP)
+    timing = Timing()
+    future = in_thread(backend.call, prepared(os.getpid), timing)
+    assert eventually(lambda: timing.sent_bytes > 0)
+    os.kill(pid, signal.SIGKILL)
+    assert future.result(PATIENCE) != pid
+    assert timing.attempts == 2
 
 
 def test_during_its_node(processes: Make, tmp_path: Path) -> None:

@@ -38,7 +38,14 @@ _PADDING: Final = memoryview(bytes(_ALIGNMENT))  # an array over a block wants i
 
 
 class Closed(ConnectionError):
-    """The other side has gone. Nothing more will come, and nothing more will arrive."""
+    """The other side has gone. Nothing more will come, and nothing more will arrive.
+
+    `unread`: it had not read all that was sent to it, as a reset connection tells (Linux).
+    """
+
+    def __init__(self, *, unread: bool = False) -> None:
+        super().__init__("the other side has gone")
+        self.unread = unread
 
 
 class Channel:
@@ -122,7 +129,7 @@ class Channel:
                 if sent:
                     parts[0] = parts[0][sent:]
         except (BrokenPipeError, ConnectionResetError, ConnectionAbortedError) as error:
-            raise Closed("the other side has gone") from error
+            raise Closed(unread=True) from error
 
     def receive(self) -> tuple[int, Any, Pickled | None, list[int], int]:
         """Waits for a message: its kind, head and pickled object, descriptors that are the caller's, and its size.
@@ -157,12 +164,12 @@ class Channel:
                 return bytes(self._receive(_HEADER.size)), []
             data, ancillary, _, _ = self._socket.recvmsg(_HEADER.size, _DESCRIPTOR_SPACE, _RECEIVE_FLAGS)
         except (ConnectionResetError, ConnectionAbortedError) as error:
-            raise Closed("the other side has gone") from error
+            raise Closed(unread=True) from error
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 passed.frombytes(content[: len(content) - len(content) % passed.itemsize])
         if not data:
-            raise Closed("the other side has gone")
+            raise Closed()
         if len(data) < _HEADER.size:
             data += bytes(self._receive(_HEADER.size - len(data)))
         return data, list(passed)
@@ -175,9 +182,9 @@ class Channel:
             try:
                 got = self._socket.recv_into(view[done:])
             except (ConnectionResetError, ConnectionAbortedError) as error:
-                raise Closed("the other side has gone") from error
+                raise Closed(unread=True) from error
             if not got:
-                raise Closed("the other side has gone")
+                raise Closed()
             done += got
         return view
 

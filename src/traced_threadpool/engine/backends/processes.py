@@ -188,15 +188,7 @@ class Processes:
         try:
             timing.attempts += 1
             timing.worker_pid = running.pid
-            try:
-                timing.sent_bytes = running.channel.send(worker.CALL, request, pickled)
-            except Closed:
-                # It ended before it had all of the call, so it cannot have run it: the call goes to another worker.
-                if running.has_left():
-                    timing.attempts -= 1
-                elif timing.attempts >= MAX_ATTEMPTS or call in self._cancelled:
-                    raise
-                return None
+            timing.sent_bytes = running.channel.send(worker.CALL, request, pickled)
             while True:
                 kind, head, result, _, size = running.channel.receive()
                 if kind == worker.RESULT:
@@ -208,7 +200,13 @@ class Processes:
                     timing.attempts -= 1  # it reads nothing after that
                     return None
                 deliver(kind, head, call)
-        except Closed:
+        except Closed as closed:
+            # Without all of the call it cannot have run it: the call goes to another worker.
+            if closed.unread and running.has_left():
+                timing.attempts -= 1
+                return None
+            if closed.unread and timing.attempts < MAX_ATTEMPTS and call not in self._cancelled:
+                return None
             code = running.process.exit_code()
             if call in self._cancelled:
                 raise CancelledError(f"node {request.node!r} was cancelled; its worker process was ended") from None
