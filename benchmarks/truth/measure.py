@@ -109,6 +109,7 @@ class Bracket(Meter):
     def __init__(self, meter: Meter, instrument: Instrument) -> None:
         self._meter = meter
         self._read = instrument.read
+        self._before: dict[int, Reading] = {}
         self._started: dict[int, Reading] = {}
         self._left: dict[int, Reading] = {}
         self._asides: dict[int, list[Truth]] = defaultdict(list)
@@ -119,15 +120,22 @@ class Bracket(Meter):
         ended, self._ended = self._ended, []
         return ended
 
-    def start(self, node: NodeRecord) -> None:
-        before = self._read()
-        self._meter.start(node)
-        self._started[id(node)] = _closer(node.started_ns, before, self._read())
+    def before_start(self, node: NodeRecord) -> None:
+        self._before[id(node)] = self._read()
+        self._meter.before_start(node)
 
-    def end(self, node: NodeRecord) -> None:
-        before = self._read()
-        self._meter.end(node)
-        truth = between(self._started.pop(id(node)), _closer(node.ended_ns, before, self._read()))
+    def after_start(self, node: NodeRecord) -> None:
+        self._meter.after_start(node)
+        self._started[id(node)] = _closer(node.started_ns, self._before.pop(id(node)), self._read())
+
+    def before_end(self, node: NodeRecord) -> None:
+        self._before[id(node)] = self._read()
+        self._meter.before_end(node)
+
+    def after_end(self, node: NodeRecord) -> None:
+        self._meter.after_end(node)
+        ended = _closer(node.ended_ns, self._before.pop(id(node)), self._read())
+        truth = between(self._started.pop(id(node)), ended)
         for aside in self._asides.pop(id(node), ()):
             truth = without(truth, aside)
         self._ended.append((node.name, node.started_ns, truth))

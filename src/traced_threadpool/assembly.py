@@ -46,13 +46,13 @@ from traced_threadpool.telemetry.metrics.store import BoundsConflict, MetricsSto
 from traced_threadpool.telemetry.tracing.large_runs import DEFAULT_LARGE_RUN
 from traced_threadpool.telemetry.tracing.observer import TracingObserver
 from traced_threadpool.waits.meter import CpuMeter, WaitsMeter
-from traced_threadpool.waits.supervisor import Service
-from traced_threadpool.waits.supervisor import service as waits_of_process
+from traced_threadpool.waits.supervisor import Supervisor
+from traced_threadpool.waits.supervisor import supervisor as waits_of_process
 
 _Part = TypeVar("_Part")
 
 
-def assemble(options: Options, *, waits: Service = waits_of_process) -> Assembly:
+def assemble(options: Options, *, waits: Supervisor = waits_of_process) -> Assembly:
     """The working parts of an adapter with these options.
 
     Args:
@@ -69,7 +69,7 @@ def assemble(options: Options, *, waits: Service = waits_of_process) -> Assembly
 class Assembly:
     """The working parts of an adapter, which its copies share. They end what is open when the last of these goes."""
 
-    def __init__(self, options: Options, waits: Service) -> None:
+    def __init__(self, options: Options, waits: Supervisor) -> None:
         self.options = options
         self.errors = ErrorLog()
         self.durations, self.durations_path = _durations_from(options.durations)

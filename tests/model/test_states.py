@@ -30,7 +30,7 @@ def test_what_a_sample_tells_is_what_the_table_says() -> None:
     """The sampler's process does not import the table, so its own list must be the same."""
     assert ("running", *SAMPLED) == KINDS
     assert KINDS[-1] == "other"
-    assert shared_memory.SEEN + len(KINDS) <= shared_memory.ROW
+    assert shared_memory.SEEN_NS + len(KINDS) <= shared_memory.ROW
 
 
 @given(nanoseconds, nanoseconds, st.lists(nanoseconds, min_size=len(SAMPLED), max_size=len(SAMPLED)))

@@ -36,7 +36,7 @@ import traced_threadpool
 from traced_threadpool import FutureAdapter
 from traced_threadpool.assembly import assemble
 from traced_threadpool.options import checked
-from traced_threadpool.waits.supervisor import Service
+from traced_threadpool.waits.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
@@ -50,7 +50,7 @@ LIMIT_SECONDS = 60.0
 # Drivers and adapters
 
 
-def make_adapter(traces: Traces | None = None, *, waits: Service | None = None, **options: Any) -> FutureAdapter:
+def make_adapter(traces: Traces | None = None, *, waits: Supervisor | None = None, **options: Any) -> FutureAdapter:
     """An adapter whose telemetry nobody else sees, unless `options` say where it goes; `waits` looks at its workers."""
     options.setdefault("registry", CollectorRegistry())
     if traces is not None:

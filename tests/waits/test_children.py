@@ -47,11 +47,11 @@ def test_no_child_is_ever_there_to_be_seen() -> None:
         TOOLS
         + WATCH
         + """
-service._closed_seconds = 0.1
+supervisor._closed_seconds = 0.1
 for _ in range(3):
     pid = sampling()
     run(naps)
-    while service._keeper is not None:
+    while supervisor._thread is not None:
         time.sleep(0.01)
 done.set()
 watcher.join()
@@ -103,7 +103,7 @@ def reap() -> None:
     say(got)
 
 run(named("reap", reap))  # meanwhile the sampler starts
-say(service.method.method)
+say(supervisor.method.method)
 run(named("reap", reap))
 reap()
 """
@@ -117,8 +117,8 @@ def test_a_subreaper_has_no_sampler() -> None:
         TOOLS
         + """
 assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
-until_it_is(lambda: service.method.reason != "warming_up")
-say(service.method)
+until_it_is(lambda: supervisor.method.reason != "warming_up")
+say(supervisor.method)
 states = run(named("rests", lambda: time.sleep(0.3)))
 say(states["rests"]["other"] > 0.25, children())
 """
@@ -134,8 +134,8 @@ def test_a_subreaper_that_is_not_known_for_one() -> None:
 from traced_threadpool.waits import spawn
 spawn._is_subreaper = lambda: False
 assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0
-until_it_is(lambda: service.method.reason != "warming_up")
-say(service.method)
+until_it_is(lambda: supervisor.method.reason != "warming_up")
+say(supervisor.method)
 say(children())
 """
     )
@@ -154,18 +154,18 @@ def test_pid_1_that_waits_for_any_child() -> None:
         TOOLS
         + """
 pid = sampling()
-say(os.getpid(), service.method, children() == [pid])
+say(os.getpid(), supervisor.method, children() == [pid])
 def reap() -> None:
     with contextlib.suppress(ChildProcessError):
         while True:
             assert os.wait()[0] == pid  # unless the supervisor was first
 run(named("reap", reap))
-until_it_is(lambda: service.method.method == "none")
-say(service.method, children())
+until_it_is(lambda: supervisor.method.method == "none")
+say(supervisor.method, children())
 pid = os.fork()
 if not pid:
     own = sampling()
-    say(service.method, children())
+    say(supervisor.method, children())
     os._exit(0)
 os.waitpid(pid, 0)
 """,
@@ -261,7 +261,7 @@ def child():
     except BaseException as error:
         say("child failed:", repr(error))
 os.waitpid(forked_in_c(child), 0)
-say(service.method.method, service._process.pid == parents, service.holders(1))
+say(supervisor.method.method, supervisor._sampler.process.pid == parents, supervisor.holders(1))
 say(run(named("rests", lambda: time.sleep(0.3)))["rests"]["sleep"] > 0.2)
 """
     )

@@ -20,7 +20,7 @@ TOOLS = """
 import contextlib, ctypes, time
 from pathlib import Path
 from prometheus_client import CollectorRegistry
-from traced_threadpool.waits.supervisor import service
+from traced_threadpool.waits.supervisor import supervisor
 
 def naps() -> int:
     time.sleep(0.06)
@@ -53,14 +53,14 @@ def run(*functions, budget=1.0):
 
 def sampling():
     "Works until the sampler is there; its process."
-    until_it_is(lambda: service.method.method == "process" and service._process is not None)
-    return service._process.pid
+    until_it_is(lambda: supervisor.method.method == "process" and supervisor._sampler is not None)
+    return supervisor._sampler.process.pid
 
 def until_it_is(condition):
     "Works until the condition holds."
     end = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < end, service.method
+        assert time.monotonic() < end, supervisor.method
         run(naps)
 
 def links():
@@ -127,7 +127,7 @@ pid = sampling()
 say(pid)
 sys.stdin.readline()
 run(naps)
-say(service.method.method, service._process.pid == pid)
+say(supervisor.method.method, supervisor._sampler.process.pid == pid)
 """
     ) as process:
         assert process.stdout is not None
@@ -168,11 +168,11 @@ signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 for _ in range(3):
     pid = sampling()
     os.kill(pid, signal.SIGKILL)
-    service.wake_sampler()
-    assert service.holders(1) == {}
-    until_it_is(lambda: service.method.reason == "sampler_failed")
-    say(service.method.reason)
-    service._failed_at = None
+    supervisor.wake_sampler()
+    assert supervisor.holders(1) == {}
+    until_it_is(lambda: supervisor.method.reason == "sampler_failed")
+    say(supervisor.method.reason)
+    supervisor._failed_at = None
 """
     )
     assert (code, said) == (0, ["sampler_failed"] * 3), errors
@@ -214,7 +214,7 @@ run(named("forks", forks), named("rests", naps))
 states = run(named("starts_a_program", starts_a_program))
 say(states["starts_a_program"]["other"] > 0.15, states["starts_a_program"].get("lock", 0) < 0.15)
 states = run(named("collects", collects))
-say(service.method.method, service._process.pid == pid)
+say(supervisor.method.method, supervisor._sampler.process.pid == pid)
 """
     )
     assert (code, said) == (0, ["True", "True True", "process True"]), errors
@@ -247,8 +247,8 @@ for _ in range(3):  # the kernel's word on who has it is looked at after the wai
         break
 say(states["victim"]["gil"] > 0.25, states["keeps"].get("gil", 0) < 0.25)
 held = {}
-for number in range(service.next_run_number()):
-    for who, caused_ns in service.holders(number).items():
+for number in range(supervisor.next_run_number()):
+    for who, caused_ns in supervisor.holders(number).items():
         held[who] = held.get(who, 0) + caused_ns
 say(max(held, key=held.get))
 """
@@ -265,7 +265,7 @@ sampling()
 for _ in range(2):
     states = run(*[named(f"node_{each}", lambda: time.sleep(3.0)) for each in range(300)], budget=0.01)
     say(len(states), sum(each.get("sleep", 0) > 0.5 for each in states.values()) > 280)
-rows = service._board.words[1]
+rows = supervisor._memory.words[1]
 say(rows <= 320)
 """
     )
@@ -279,13 +279,13 @@ def test_few_descriptors() -> None:
         + """
 import resource
 run(naps)
-while service._keeper is not None:
+while supervisor._thread is not None:
     time.sleep(0.01)
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 used = len(os.listdir("/proc/self/fd"))
 resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, hard))
 states = run(named("rests", lambda: time.sleep(0.2)))
-say(service.method, states["rests"]["other"] > 0.1)
+say(supervisor.method, states["rests"]["other"] > 0.1)
 """
     )
     assert code == 0, errors
@@ -309,7 +309,7 @@ code = "import sys; sys.path[:] = " + repr(sys.path) + textwrap.dedent(
     from hamilton import ad_hoc_utils, driver
     from prometheus_client import CollectorRegistry
     from traced_threadpool import FutureAdapter
-    from traced_threadpool.waits.supervisor import service
+    from traced_threadpool.waits.supervisor import supervisor
 
     def rests() -> int:
         time.sleep(0.3)
@@ -326,7 +326,7 @@ code = "import sys; sys.path[:] = " + repr(sys.path) + textwrap.dedent(
         for sample in family.samples
         if sample.name == "hamilton_node_time_seconds_total" and sample.value > 0.1
     }
-    print(service.method.method, service.method.reason, *states, threading.active_count(), flush=True)
+    print(supervisor.method.method, supervisor.method.reason, *states, threading.active_count(), flush=True)
     '''
 )
 try:
@@ -364,8 +364,8 @@ def test_a_process_that_the_kernel_keeps_from_view() -> None:
         + """
 PR_SET_DUMPABLE = 4
 assert ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
-until_it_is(lambda: service.method.reason != "warming_up")
-say(service.method)
+until_it_is(lambda: supervisor.method.reason != "warming_up")
+say(supervisor.method)
 states = run(named("rests", lambda: time.sleep(0.3)))
 say(states["rests"]["other"] > 0.25, children())
 """,
@@ -384,7 +384,7 @@ def test_a_proc_that_hides_the_processes_of_others() -> None:
         TOOLS
         + """
 sampling()
-say(service.method.method, run(named("rests", lambda: time.sleep(0.3)))["rests"]["sleep"] > 0.2)
+say(supervisor.method.method, run(named("rests", lambda: time.sleep(0.3)))["rests"]["sleep"] > 0.2)
 """,
         within=inside,
     )
@@ -404,7 +404,8 @@ both = threading.Barrier(2)
 adapter = FutureAdapter(2)
 pair = driver_of(adapter, named("one", lambda: both.wait(60)), named("two", lambda: both.wait(60)))
 pair.execute(["one", "two"])
-threads = lambda: [row[0] for row in zip(*[iter(service._board.words[16 : 16 * (1 + service._board.words[1])])] * 16)]
+words = supervisor._memory.words
+threads = lambda: [row[0] for row in zip(*[iter(words[16 : 16 * (1 + words[1])])] * 16)]
 before = threads()
 pid = os.fork()
 if not pid:
@@ -436,7 +437,7 @@ pid = os.fork()
 if not pid:
     status = 1
     try:
-        assert service.method.reason == "warming_up", service.method
+        assert supervisor.method.reason == "warming_up", supervisor.method
         assert not [each for each in links() if "waits" in each or "schedstat" in each]
         own = sampling()
         say(own != parents, children() == [])
@@ -447,12 +448,12 @@ if not pid:
     finally:
         os._exit(status)
 say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-words = service._board.words
+words = supervisor._memory.words
 rows = range(16, 16 * (1 + words[1]), 16)
 say([words[row + 2] for row in rows if words[row]].count(1))
 gate.set()
 future.result(60)
-say(service.method.method, service._process.pid == parents)
+say(supervisor.method.method, supervisor._sampler.process.pid == parents)
 say(run(named("rests", lambda: time.sleep(0.3)))["rests"]["sleep"] > 0.2)
 """
     )
@@ -467,7 +468,7 @@ def test_multiprocessing(method: str, tmp_path: Path) -> None:
 import multiprocessing, os, sys, time
 from hamilton import ad_hoc_utils, driver
 from traced_threadpool import Attribution, FutureAdapter
-from traced_threadpool.waits.supervisor import service
+from traced_threadpool.waits.supervisor import supervisor
 
 def naps() -> int:
     time.sleep(0.4)
@@ -478,9 +479,9 @@ def work(number):
         module = ad_hoc_utils.create_temporary_module(naps)
         runs = driver.Builder().with_modules(module).with_adapters(adapter).build()
         end = time.monotonic() + 60  # until the sampler has come up, which may take its time on a busy machine
-        while service.method.method != "process" and time.monotonic() < end:
+        while supervisor.method.method != "process" and time.monotonic() < end:
             runs.execute(["naps"])
-        return service.method.method, service._process.pid
+        return supervisor.method.method, supervisor._sampler.process.pid
 
 if __name__ == "__main__":
     mine = work(0)
@@ -528,7 +529,7 @@ say("numpy" in maps, "pandas" in maps, "site-packages" in maps)
 links = sorted(os.readlink(each).partition(":")[0] for each in Path(f"/proc/{pid}/fd").iterdir())
 say(*(link for link in links if not link.startswith("/proc/") and "pidfd" not in link and "anon_inode" not in link))
 say(os.getsid(pid) == pid)
-say(service.sampler_cpu_seconds < 0.2)
+say(supervisor.sampler_cpu_seconds < 0.2)
 """
     )
     expected = ["False False False", "/dev/null /dev/null /dev/null /memfd /memfd socket", "True", "True"]
@@ -549,21 +550,21 @@ with warnings.catch_warnings():
     from hamilton import ad_hoc_utils, driver
     from traced_threadpool import FutureAdapter
 import time
-from traced_threadpool.waits.supervisor import service
+from traced_threadpool.waits.supervisor import supervisor
 
 def naps() -> int:
     time.sleep(0.4)
     return 1
 
 module = ad_hoc_utils.create_temporary_module(naps)
-service._closed_seconds = 0.1
+supervisor._closed_seconds = 0.1
 for _ in range(2):
     with FutureAdapter(1, tracing=False) as adapter:
         runs, end = driver.Builder().with_modules(module).with_adapters(adapter).build(), time.monotonic() + 60
-        while service.method.method != "process":  # until the sampler has come up
-            assert time.monotonic() < end, service.method
+        while supervisor.method.method != "process":  # until the sampler has come up
+            assert time.monotonic() < end, supervisor.method
             runs.execute(["naps"])
-    while service._keeper is not None:
+    while supervisor._thread is not None:
         time.sleep(0.01)
 driver.Builder().with_modules(module).with_adapters(FutureAdapter(1, tracing=False)).build().execute(["naps"])
 print("end")

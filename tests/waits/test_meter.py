@@ -42,12 +42,13 @@ from traced_threadpool import Attribution, FutureAdapter
 from traced_threadpool.model.observers import ErrorLog
 from traced_threadpool.model.records import NodeRecord
 from traced_threadpool.telemetry import names
-from traced_threadpool.waits import shared_memory as b
+from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.classify import KINDS
-from traced_threadpool.waits.estimate import Account, Division
 from traced_threadpool.waits.meter import STALE_NS, CpuMeter, WaitsMeter
+from traced_threadpool.waits.reasons import Method
 from traced_threadpool.waits.runqueue import RunQueueDelay
-from traced_threadpool.waits.supervisor import Method, Service, service
+from traced_threadpool.waits.split import Division, History
+from traced_threadpool.waits.supervisor import Supervisor, supervisor
 
 STATES = ("cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "other")
 
@@ -73,10 +74,10 @@ def sampled() -> None:
 
     deadline = time.monotonic() + LIMIT_SECONDS
     with make_adapter(tracing=False) as adapter:
-        while service.method.method != "process" and time.monotonic() < deadline:
+        while supervisor.method.method != "process" and time.monotonic() < deadline:
             make_driver(adapter, naps).execute(["naps"])
-    if service.method != Method(method="process"):
-        pytest.skip(f"states are not sampled here: {service.method.reason}")
+    if supervisor.method != Method(method="process"):
+        pytest.skip(f"states are not sampled here: {supervisor.method.reason}")
 
 
 def looking_closely(traces: Traces | None = None, **options: Any) -> FutureAdapter:
@@ -387,7 +388,7 @@ def test_the_run_queue_delay_is_read_once_a_node(registry: CollectorRegistry, mo
 
     monkeypatch.setattr(RunQueueDelay, "read_ns", counting)
     # One of its own: what other tests have left may be put away at this moment, and workers get new places.
-    alone = Service(closed_seconds=0.0)
+    alone = Supervisor(closed_seconds=0.0)
     workers, off_ns = set(), list[int]()
 
     def naps() -> None:
@@ -407,7 +408,7 @@ def test_the_run_queue_delay_is_read_once_a_node(registry: CollectorRegistry, mo
     held_up = sum(after - before > STALE_NS for before, after in zip(off_ns[1:-1:2], off_ns[2::2], strict=True))
     assert 200 <= reads[worker] <= 202 + held_up
     assert held_up < 150  # else it says nothing
-    until(lambda: alone._board is None)
+    until(lambda: alone._memory is None)
 
 
 def test_a_worker_that_is_stopped_in_the_middle_of_dividing_holds_up_no_other(
@@ -415,15 +416,15 @@ def test_a_worker_that_is_stopped_in_the_middle_of_dividing_holds_up_no_other(
 ) -> None:
     """As one that has lost the interpreter there; what the other's node did is counted, and adds up."""
     stopped, go_on = threading.Event(), threading.Event()
-    settle = Account.settle
+    settle = History.settle
 
-    def settle_first(account: Account, off_ns: int, seen: Sequence[int], *, looks: int) -> Division:
+    def settle_first(history: History, off_ns: int, seen: Sequence[int], *, samples: int) -> Division:
         if not stopped.is_set():
             stopped.set()
             assert go_on.wait(LIMIT_SECONDS)
-        return settle(account, off_ns, seen, looks=looks)
+        return settle(history, off_ns, seen, samples=samples)
 
-    monkeypatch.setattr(Account, "settle", settle_first)
+    monkeypatch.setattr(History, "settle", settle_first)
 
     def first() -> None:
         time.sleep(0.001)
@@ -612,7 +613,7 @@ def test_without_attribution_there_is_processor_time_alone(traces: Traces, regis
 COUNTS = """
 import time
 from pathlib import Path
-from traced_threadpool.waits.supervisor import service
+from traced_threadpool.waits.supervisor import supervisor
 
 def naps() -> int:
     time.sleep(0.5)
@@ -628,7 +629,7 @@ def what_there_is():
         except OSError:
             pass
     files = [link for link in links if "waits" in link or "schedstat" in link or "socket" in link]
-    return threads, service._process is not None, len(files)
+    return threads, supervisor._sampler is not None, len(files)
 """
 
 
@@ -640,9 +641,9 @@ class _Worker:
         self._schedstat = folder / "self" / "task" / str(threading.get_native_id()) / "schedstat"
         self._schedstat.parent.mkdir(parents=True)
         self.spends()
-        self.service = Service(proc=folder)
+        self.supervisor = Supervisor(proc=folder)
         clocks: dict[str, Any] = {"clock": lambda: self.now_ns, "cpu_clock": lambda: self.cpu_ns}
-        self.meter = WaitsMeter(self.service, ErrorLog(), **clocks)
+        self.meter = WaitsMeter(self.supervisor, ErrorLog(), **clocks)
 
     def spends(self, cpu: int = 0, runqueue: int = 0, **seen: int) -> None:
         """Milliseconds; of each state that is `seen`, in a look for each 10 of them."""
@@ -651,17 +652,36 @@ class _Worker:
         self._delay_ns += runqueue * 10**6
         self._schedstat.write_text(f"{self.cpu_ns} {self._delay_ns} 1\n")
         for state, milliseconds in seen.items():
-            seat = self.service.seat()
-            assert seat is not None
-            seat.words[seat.row + b.SEEN + KINDS.index(state)] += milliseconds * 10**6
-            seat.words[seat.row + b.LOOKS] += milliseconds // 10
+            row = self.supervisor.worker_row()
+            assert row is not None
+            row.words[row.at + shm.SEEN_NS + KINDS.index(state)] += milliseconds * 10**6
+            row.words[row.at + shm.SAMPLES] += milliseconds // 10
+
+    def starts(self, node: NodeRecord) -> None:
+        start(self.meter, node, lambda: self.now_ns)
+
+    def ends(self, node: NodeRecord) -> None:
+        end(self.meter, node, lambda: self.now_ns)
+
+
+def start(meter: CpuMeter, node: NodeRecord, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    """As the pool does."""
+    meter.before_start(node)
+    node.started_ns = clock()
+    meter.after_start(node)
+
+
+def end(meter: CpuMeter, node: NodeRecord, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    meter.before_end(node)
+    node.ended_ns = clock()
+    meter.after_end(node)
 
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[_Worker]:
     worker = _Worker(tmp_path)
     yield worker
-    worker.service.stop()
+    worker.supervisor.stop()
 
 
 @needs_sampling
@@ -669,9 +689,9 @@ def test_readings_become_states(worker: _Worker) -> None:
     """To the nanosecond, by clocks and a `/proc` of the test's own; what comes before the node is not its."""
     worker.spends(cpu=7, runqueue=3)
     node = NodeRecord("n", run=None)
-    worker.meter.start(node)
+    worker.starts(node)
     worker.spends(cpu=20, runqueue=10, gil=30, network=40)
-    worker.meter.end(node)
+    worker.ends(node)
     assert (node.duration_ns, node.cpu_ns, node.samples) == (100 * 10**6, 20 * 10**6, 7)
     assert node.state_ns == tuple(each * 10**6 for each in (20, 30, 10, 40, 0, 0, 0, 0))
 
@@ -680,15 +700,15 @@ def test_readings_become_states(worker: _Worker) -> None:
 def test_time_aside_is_other_and_its_states_are_not_the_nodes(worker: _Worker) -> None:
     """What a node's worker does for nodes within it is theirs, and `other` for the node."""
     node, within = NodeRecord("n", run=None), NodeRecord("within", run=None)
-    worker.meter.start(node)
+    worker.starts(node)
     worker.spends(cpu=10, sleep=20)
     worker.meter.leave(node)
-    worker.meter.start(within)
+    worker.starts(within)
     worker.spends(cpu=5, runqueue=15, disk=30)
-    worker.meter.end(within)
+    worker.ends(within)
     worker.meter.come_back(node)
     worker.spends(cpu=10, runqueue=5, sleep=10)
-    worker.meter.end(node)
+    worker.ends(node)
     assert within.state_ns == tuple(each * 10**6 for each in (5, 0, 15, 0, 30, 0, 0, 0))
     assert node.state_ns == tuple(each * 10**6 for each in (20, 0, 5, 0, 0, 0, 30, 50))
 
@@ -701,9 +721,9 @@ def test_processor_time_is_a_nodes_own_however_soon_it_starts() -> None:
         node = NodeRecord("n", run=None)
         if before_seconds:
             time.sleep(before_seconds)
-        meter.start(node)
+        start(meter, node)
         spend(cpu_seconds, time.thread_time)
-        meter.end(node)
+        end(meter, node)
         return node
 
     measured(0, 0.03)
@@ -745,14 +765,14 @@ def test_a_budget_that_is_none(budget: float) -> None:
 
 def test_of_several_budgets_the_least_counts() -> None:
     """For as long as its adapter is open."""
-    alone = Service(closed_seconds=0.0)
+    alone = Supervisor(closed_seconds=0.0)
 
     def one() -> int:
         return 1
 
     def budget_ppm() -> int:
-        assert alone._board is not None
-        return alone._board.words[b.BUDGET_PPM]
+        assert alone._memory is not None
+        return alone._memory.words[shm.BUDGET_PPM]
 
     with make_adapter(tracing=False, waits=alone, attribution=Attribution(budget=0.05)) as adapter:
         make_driver(adapter, one).execute(["one"])
@@ -760,7 +780,7 @@ def test_of_several_budgets_the_least_counts() -> None:
         with make_adapter(tracing=False, waits=alone, attribution=Attribution(budget=0.002)):
             assert budget_ppm() == 2_000
         assert budget_ppm() == 50_000
-    until(lambda: alone._board is None)
+    until(lambda: alone._memory is None)
 
 
 # Over time
@@ -816,7 +836,7 @@ adapter.close()
 
 def test_workers_that_come_and_go_leave_their_places() -> None:
     """Sixty pools of two threads take no more rows on the board, and no more files, than one or two at once."""
-    alone = Service(closed_seconds=0.0, idle_seconds=0.0)
+    alone = Supervisor(closed_seconds=0.0, idle_seconds=0.0)
 
     def one() -> int:
         return 1
@@ -826,10 +846,11 @@ def test_workers_that_come_and_go_leave_their_places() -> None:
         for _ in range(60):
             with make_adapter(tracing=False, waits=alone, max_workers=2) as adapter:
                 make_driver(adapter, one).execute(["one"])
-        if (board := alone._board) is not None:
-            assert board.words[b.ROWS] < 10
-        assert len(alone._all_seats) < 10
-    until(lambda: alone._board is None)
+        if (memory := alone._memory) is not None:
+            assert memory.words[shm.ROWS] < 10
+        if (rows := alone._rows) is not None:
+            assert len(rows._all) < 10
+    until(lambda: alone._memory is None)
 
 
 def test_two_threads_of_one_caller_share_an_adapter(sampled: None, registry: CollectorRegistry) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from traced_threadpool.waits import shared_memory as b
+from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.classify import RUNNING, SLEEP, Classifier, table_for
 from traced_threadpool.waits.sampler import Sampler
 
@@ -20,7 +20,7 @@ class Workers:
 
     def __init__(self, proc: Path) -> None:
         self._proc = proc
-        self.words = b.Board().words
+        self.words = shm.SharedMemory().words
         self.sampler = Sampler(self.words, str(proc))
         self.sampler.classifier = Classifier(
             table_for("x86_64", 8), gil_address=None, descriptor=self.sampler.descriptor, memory=self.sampler.memory
@@ -28,12 +28,12 @@ class Workers:
 
     def add(self, *, node: int, does: str) -> int:
         """Another one; returns its row."""
-        self.words[b.ROWS] += 1
-        row = b.ROW * self.words[b.ROWS]
-        self.words[row + b.THREAD] = row
-        self.words[row + b.NODE] = b.packed(1, node)
-        self.words[row + b.DEPTH] = 1
-        self.words[b.SEATING] += 1
+        self.words[shm.ROWS] += 1
+        row = shm.ROW * self.words[shm.ROWS]
+        self.words[row + shm.THREAD] = row
+        self.words[row + shm.NODE] = shm.packed(1, node)
+        self.words[row + shm.DEPTH] = 1
+        self.words[shm.ROWS_GIVEN] += 1
         (self._proc / "task" / str(row)).mkdir(parents=True)
         self.now_does(row, does)
         return row
@@ -41,9 +41,9 @@ class Workers:
     def now_does(self, row: int, does: str) -> None:
         (self._proc / "task" / str(row) / "syscall").write_text(does)
 
-    def look(self, times: int) -> None:
+    def sample(self, times: int) -> None:
         for now_ns in range(times):
-            self.sampler.look(now_ns, EACH_NS)
+            self.sampler.sample(now_ns, EACH_NS)
 
 
 @pytest.fixture
@@ -53,13 +53,13 @@ def workers(tmp_path: Path) -> Iterator[Workers]:
     found.sampler.close()
 
 
-def test_looks_that_find_a_worker_waiting_are_counted(workers: Workers) -> None:
-    """Those that find it running stand for time and are no looks, so that it has nothing to read at its node's end."""
+def test_samples_that_find_a_worker_waiting_are_counted(workers: Workers) -> None:
+    """Those that find it running only stand for time, so that it has nothing to read at its node's end."""
     row = workers.add(node=1, does=RUNS)
-    workers.look(3)
-    assert workers.words[row + b.LOOKS] == 0
+    workers.sample(3)
+    assert workers.words[row + shm.SAMPLES] == 0
     workers.now_does(row, SLEEPS)
-    workers.look(2)
-    assert workers.words[row + b.LOOKS] == 2
-    assert workers.words[row + b.SEEN + RUNNING] == 3 * EACH_NS
-    assert workers.words[row + b.SEEN + SLEEP] == 2 * EACH_NS
+    workers.sample(2)
+    assert workers.words[row + shm.SAMPLES] == 2
+    assert workers.words[row + shm.SEEN_NS + RUNNING] == 3 * EACH_NS
+    assert workers.words[row + shm.SEEN_NS + SLEEP] == 2 * EACH_NS

@@ -31,10 +31,11 @@ from tests.telemetry.telemetry_helpers import (
     until,
 )
 from traced_threadpool import Attribution, FutureAdapter
-from traced_threadpool.waits import calibrate, sampler, spawn
-from traced_threadpool.waits import shared_memory as b
+from traced_threadpool.waits import calibrate, reasons, sampler, sampler_client, spawn, worker_rows
+from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits import supervisor as module
-from traced_threadpool.waits.supervisor import Method, Service
+from traced_threadpool.waits.reasons import REASONS, Method
+from traced_threadpool.waits.supervisor import Supervisor
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are looked at on Linux")
 
@@ -42,29 +43,29 @@ STATES = ("gil", "runqueue", "network", "disk", "lock", "sleep", "other")
 
 
 class Using:
-    """Has `make_adapter` make adapters with a service of their own; it is gone at the end of the test."""
+    """Has `make_adapter` make adapters with a supervisor of their own; it is gone at the end of the test."""
 
-    services: ClassVar[list[Service]] = []
+    supervisors: ClassVar[list[Supervisor]] = []
 
-    def __call__(self, **options: Any) -> Service:
-        service = Service(**{"closed_seconds": 0.0, **options})
-        self.services.append(service)
-        return service
+    def __call__(self, **options: Any) -> Supervisor:
+        supervisor = Supervisor(**{"closed_seconds": 0.0, **options})
+        self.supervisors.append(supervisor)
+        return supervisor
 
 
 def make_adapter(traces: Traces | None = None, **options: Any) -> FutureAdapter:
-    """An adapter with the service that the test uses, if it uses one."""
-    return telemetry_helpers.make_adapter(traces, waits=Using.services[-1] if Using.services else None, **options)
+    """An adapter with the supervisor that the test uses, if it uses one."""
+    return telemetry_helpers.make_adapter(traces, waits=Using.supervisors[-1] if Using.supervisors else None, **options)
 
 
 @pytest.fixture
 def using() -> Iterator[Using]:
     yield Using()
-    services = Using.services.copy()
-    Using.services.clear()
-    for service in services:
-        service.stop()
-        until(lambda: service._keeper is None)  # noqa: B023
+    supervisors = Using.supervisors.copy()
+    Using.supervisors.clear()
+    for supervisor in supervisors:
+        supervisor.stop()
+    until(lambda: all(supervisor._thread is None for supervisor in supervisors))
 
 
 def work(seconds: float) -> None:
@@ -76,7 +77,7 @@ def work(seconds: float) -> None:
         make_driver(adapter, naps).execute(["naps"])
 
 
-def start(service: Service) -> int:
+def start(supervisor: Supervisor) -> int:
     """Works until the sampler is there; its process."""
 
     def naps() -> int:
@@ -85,9 +86,14 @@ def start(service: Service) -> int:
 
     with make_adapter(tracing=False) as adapter:  # while one is open, it stays
         driver = make_driver(adapter, naps)
-        until(lambda: bool(driver.execute(["naps"])) and service.method.method == "process")
-        assert service._process is not None
-        return service._process.pid
+        until(lambda: bool(driver.execute(["naps"])) and supervisor.method.method == "process")
+        assert supervisor._sampler is not None
+        return supervisor._sampler.process.pid
+
+
+def left_a_question(supervisor: Supervisor) -> bool:
+    assert supervisor._sampler is not None
+    return supervisor._sampler.unanswered
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
@@ -147,7 +153,7 @@ def unreadable(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
 
 
 def without_schedstat(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(module, "RunQueueDelay", no)
+    patch.setattr(worker_rows, "RunQueueDelay", no)
     return {}
 
 
@@ -163,7 +169,7 @@ def another_c_library(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]
 
 def not_linux(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
     patch.setattr(sys, "platform", "darwin")
-    patch.setattr(module, "RunQueueDelay", no)
+    patch.setattr(worker_rows, "RunQueueDelay", no)
     return {}
 
 
@@ -173,7 +179,7 @@ def free_threaded(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
 
 
 def subinterpreter(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(module, "_in_subinterpreter", lambda: True)
+    patch.setattr(reasons, "_in_subinterpreter", lambda: True)
     return {}
 
 
@@ -199,12 +205,12 @@ def without_memfd(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
 
 
 def too_many_workers(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(b, "MAX_WORKERS", 0)
+    patch.setattr(shm, "MAX_WORKERS", 0)
     return {}
 
 
 def too_many_files(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(module, "MAX_DELAY_FILES", 0)
+    patch.setattr(worker_rows, "MAX_DELAY_FILES", 0)
     return {}
 
 
@@ -279,11 +285,11 @@ def test_what_cannot_be_had_is_said_and_the_rest_is_right(
     caplog.set_level(logging.INFO, "traced_threadpool")
     traces, registry = Traces(), CollectorRegistry()
     with monkeypatch.context() as patch:
-        service = using(**lacking(patch, tmp_path))
+        supervisor = using(**lacking(patch, tmp_path))
         with make_adapter(traces, registry=registry, max_workers=1, attribution=Attribution(budget=1.0)) as adapter:
             driver = make_driver(adapter, computes, naps)
             # The sampler, or what it lacks, takes its time to come on a busy machine.
-            until(lambda: bool(driver.execute(["naps"])) and service.method == Method(method=method, reason=reason))
+            until(lambda: bool(driver.execute(["naps"])) and supervisor.method == Method(method=method, reason=reason))
             traces.clear()
             driver.execute(["naps"])
             info = samples(registry, "hamilton_attribution_info")
@@ -296,7 +302,7 @@ def test_what_cannot_be_had_is_said_and_the_rest_is_right(
     assert info == {(method, reason): 1}
     assert {record.levelno for record in said(caplog)} == {logging.INFO}
     assert sorted(record.getMessage().partition(" (")[0] for record in said(caplog)) == sorted(
-        f"where nodes wait is not fully known: {module.REASONS[each]}" for each in reasons
+        f"where nodes wait is not fully known: {REASONS[each]}" for each in reasons
     )
 
     for name in ("computes", "naps"):
@@ -321,44 +327,44 @@ def test_what_cannot_be_had_is_said_and_the_rest_is_right(
 def test_without_a_lock_to_wait_for_nothing_waits_for_it(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a free-threaded interpreter the process's counter stands still, whatever the threads do."""
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
-    service = using()
+    supervisor = using()
     with threads_switched_often():
         work(0.3)
-    assert service.gil_wait_seconds == 0
+    assert supervisor.gil_wait_seconds == 0
 
 
 def test_a_sampler_that_could_not_be_started_is_tried_again(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while; nothing is to be done for it."""
-    service = using(closed_seconds=10.0)
+    supervisor = using(closed_seconds=10.0)
     with monkeypatch.context() as patch:
         no_process(patch, Path())
         with held_node():
-            until(lambda: service.method.reason == "sampler_failed")
-    assert service.method == Method(method="none", reason="sampler_failed")
+            until(lambda: supervisor.method.reason == "sampler_failed")
+    assert supervisor.method == Method(method="none", reason="sampler_failed")
     work(0.2)
-    assert service.method == Method(method="none", reason="sampler_failed")
+    assert supervisor.method == Method(method="none", reason="sampler_failed")
     monkeypatch.setattr(module, "RESTART_SECONDS", 0.0)
-    start(service)
-    assert service.method == Method(method="process")
+    start(supervisor)
+    assert supervisor.method == Method(method="process")
 
 
 def test_the_interpreter_lock_is_looked_for_again(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while, and while nodes go on, for on a machine with much else to do the first look may see too little."""
-    service = using(closed_seconds=10.0)
+    supervisor = using(closed_seconds=10.0)
     with held_node():
         with monkeypatch.context() as patch:
             another_c_library(patch, Path())
-            until(lambda: service.method == Method(method="process", reason="gil_not_found"))
-        first = service._process
+            until(lambda: supervisor.method == Method(method="process", reason="gil_not_found"))
+        first = supervisor._sampler
         monkeypatch.setattr(module, "RESTART_SECONDS", 0.0)
-        until(lambda: service.method == Method(method="process"))
+        until(lambda: supervisor.method == Method(method="process"))
         assert first is not None
-        assert first.has_ended()
+        assert first.process.has_ended()
 
 
 def test_an_interpreter_lock_that_cannot_be_found_is_given_up(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look holds it for a moment, so there are few."""
-    service = using(closed_seconds=10.0)
+    supervisor = using(closed_seconds=10.0)
     monkeypatch.setattr(module, "RESTART_SECONDS", 0.0)
     looks = []
 
@@ -369,11 +375,11 @@ def test_an_interpreter_lock_that_cannot_be_found_is_given_up(using: Using, monk
     monkeypatch.setattr(module, "calibrate", finds_nothing)
     with held_node(attribution=Attribution(budget=1.0)):
         until(lambda: len(looks) == module.GIL_TRIES)
-        until(lambda: service.method == Method(method="process", reason="gil_not_found"))
-        assert service._board is not None
-        words = service._board.words
-        rounds = words[b.ROUNDS]
-        until(lambda: words[b.ROUNDS] > rounds + 100)
+        until(lambda: supervisor.method == Method(method="process", reason="gil_not_found"))
+        assert supervisor._memory is not None
+        words = supervisor._memory.words
+        rounds = words[shm.ROUNDS]
+        until(lambda: words[shm.ROUNDS] > rounds + 100)
     assert len(looks) == module.GIL_TRIES
 
 
@@ -386,12 +392,12 @@ def test_no_descriptor_is_to_be_had(using: Using, monkeypatch: pytest.MonkeyPatc
         raise OSError(24, "Too many open files")
 
     before = our_files()
-    service = using()
+    supervisor = using()
     monkeypatch.setattr(os, "ftruncate", too_many_open)
     for _ in range(3):
         work(0.0)
     assert (len(tries), our_files()) == (1, before)
-    assert service.method == Method(method="none", reason="sampler_failed")
+    assert supervisor.method == Method(method="none", reason="sampler_failed")
 
 
 # Its life
@@ -400,30 +406,30 @@ def test_no_descriptor_is_to_be_had(using: Using, monkeypatch: pytest.MonkeyPatc
 def test_little_work_starts_no_process(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred adapters that come and go with a node or two have a thread at most."""
     spawned = []
-    monkeypatch.setattr(spawn, "spawn", lambda *_, **__: spawned.append(1))
-    monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.3)  # this machine may be busy, and then a node takes its time
-    service = using(closed_seconds=10.0)
+    monkeypatch.setattr(module, "start_sampler", lambda *_: spawned.append(1))
+    monkeypatch.setattr(module, "WARM_UP_SECONDS", 3.0)  # this machine may be busy, and then a node takes its time
+    supervisor = using(closed_seconds=10.0)
     for _ in range(100):
         work(0.0)
         assert sum(thread.name == "traced-threadpool-waits" for thread in threading.enumerate()) <= 2
     assert spawned == []
-    assert service.method.method == "none"
+    assert supervisor.method.method == "none"
 
 
 def test_adapters_that_come_and_go_share_one_process(using: Using) -> None:
     """Never more than one at a time, and the same one while work is near."""
-    service = using(closed_seconds=10.0)
-    first = start(service)
+    supervisor = using(closed_seconds=10.0)
+    first = start(supervisor)
     for _ in range(20):
         work(0.01)
-        assert service._process is not None
-        assert service._process.pid == first
+        assert supervisor._sampler is not None
+        assert supervisor._sampler.process.pid == first
 
 
 def test_after_idleness_nothing_is_left(using: Using) -> None:
     """No thread, process or file; and the next node finds all of it again."""
     before = our_files()
-    service = using(idle_seconds=0.2, closed_seconds=10.0)
+    supervisor = using(idle_seconds=0.2, closed_seconds=10.0)
 
     def naps() -> int:
         time.sleep(0.06)
@@ -435,103 +441,103 @@ def test_after_idleness_nothing_is_left(using: Using) -> None:
 
         def is_there() -> bool:
             driver.execute(["naps"])
-            keeper, process = service._keeper, service._process  # which may go at any moment
-            if keeper is not None and process is not None:
-                there.append((process.pid, keeper))
+            thread, sampler = supervisor._thread, supervisor._sampler  # which may go at any moment
+            if thread is not None and sampler is not None:
+                there.append((sampler.process.pid, thread))
             return len(there) > 0
 
         for _ in range(2):
             there.clear()
             until(is_there)
-            ((pid, keeper),) = there
-            until(lambda: not exists(pid) and not keeper.is_alive())  # noqa: B023
+            ((pid, thread),) = there
+            until(lambda: not exists(pid) and not thread.is_alive())  # noqa: B023
             assert our_files() == before
-            assert service.method == Method(method="none", reason="warming_up")
+            assert supervisor.method == Method(method="none", reason="warming_up")
         assert adapter.telemetry_errors == {}
 
 
 def test_after_the_last_adapter_was_closed_nothing_is_left(using: Using) -> None:
     """Two seconds later, here at once."""
     before = our_files()
-    service = using(closed_seconds=0.0)
-    pid = start(service)
+    supervisor = using(closed_seconds=0.0)
+    pid = start(supervisor)
     until(lambda: not exists(pid) and our_files() == before)
-    assert service._keeper is None
+    assert supervisor._thread is None
 
 
 def test_a_worker_that_takes_the_place_of_one_that_has_gone_is_looked_at(using: Using) -> None:
     """The same row on the board, and another thread's file."""
-    service = using(closed_seconds=10.0)
-    start(service)
-    assert service._board is not None
-    words = service._board.words
-    until(lambda: words[b.ROW + b.THREAD] == 0)
+    supervisor = using(closed_seconds=10.0)
+    start(supervisor)
+    assert supervisor._memory is not None
+    words = supervisor._memory.words
+    until(lambda: words[shm.ROW + shm.THREAD] == 0)
     for _ in range(3):
-        generation, looks = words[b.ROW + b.GENERATION], words[b.ROW + b.LOOKS]
+        generation, looks = words[shm.ROW + shm.GENERATION], words[shm.ROW + shm.SAMPLES]
         with held_node():
-            until(lambda: words[b.ROW + b.LOOKS] > looks)  # noqa: B023
-        assert words[b.ROWS] == 1
-        assert words[b.ROW + b.GENERATION] == generation + 1
-        until(lambda: words[b.ROW + b.THREAD] == 0)
+            until(lambda: words[shm.ROW + shm.SAMPLES] > looks)  # noqa: B023
+        assert words[shm.ROWS] == 1
+        assert words[shm.ROW + shm.GENERATION] == generation + 1
+        until(lambda: words[shm.ROW + shm.THREAD] == 0)
 
 
 def test_a_worker_that_has_gone_holds_no_lock(using: Using) -> None:
     """The interpreter keeps another thread's state where its was, and that one is to be named as the lock's holder."""
-    service = using(closed_seconds=10.0)
-    start(service)
-    assert service._board is not None
-    words = service._board.words
-    until(lambda: words[b.ROW + b.THREAD] == 0)
-    assert words[b.ROWS] == 1
-    assert words[b.ROW + b.STATE] == 0
+    supervisor = using(closed_seconds=10.0)
+    start(supervisor)
+    assert supervisor._memory is not None
+    words = supervisor._memory.words
+    until(lambda: words[shm.ROW + shm.THREAD] == 0)
+    assert words[shm.ROWS] == 1
+    assert words[shm.ROW + shm.THREAD_STATE] == 0
     with held_node():
-        assert words[b.ROW + b.STATE] != 0
+        assert words[shm.ROW + shm.THREAD_STATE] != 0
 
 
 def test_a_question_is_answered_at_once(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while the sampler sleeps between rounds that are seconds apart: it needs none of them for that."""
-    monkeypatch.setattr(module, "ANSWER_SECONDS", LIMIT_SECONDS)  # on a busy machine an answer takes its time
-    service = using(closed_seconds=10.0)
+    monkeypatch.setattr(sampler_client, "ANSWER_SECONDS", LIMIT_SECONDS)  # on a busy machine an answer takes its time
+    supervisor = using(closed_seconds=10.0)
     gate = Gate()
 
     def held() -> int:
         gate()
         return 1
 
-    start(service)
+    start(supervisor)
     with make_adapter(tracing=False, attribution=Attribution(budget=0.000_01)) as adapter:
         caller = Caller(lambda: make_driver(adapter, held).execute(["held"]))
         gate.wait_for(1)
-        assert service._board is not None
-        words = service._board.words
-        until(lambda: words[b.INTERVAL_NS] == sampler.MOST_NS)
-        rounds = words[b.ROUNDS]
+        assert supervisor._memory is not None
+        words = supervisor._memory.words
+        until(lambda: words[shm.INTERVAL_NS] == sampler.MOST_NS)
+        rounds = words[shm.ROUNDS]
         for run_number in range(10):
-            assert service.holders(run_number) == {}
-        assert words[b.ROUNDS] - rounds < 5
-        assert not service._unanswered
+            assert supervisor.holders(run_number) == {}
+        assert words[shm.ROUNDS] - rounds < 5
+        assert not left_a_question(supervisor)
         gate.open()
         assert isinstance(caller.outcome(), dict)
 
 
 def test_nothing_is_looked_at_while_no_node_runs(using: Using) -> None:
     """The sampler and the thread beside it sleep; the next node wakes both."""
-    service = using(closed_seconds=10.0)
-    start(service)
-    assert service._board is not None
-    words = service._board.words
-    until(lambda: words[b.PHASE] == b.PARKED and service.keeper_sleeps)
-    rounds, used_ns = words[b.ROUNDS], words[b.CPU_NS]
+    supervisor = using(closed_seconds=10.0)
+    start(supervisor)
+    assert supervisor._memory is not None
+    words = supervisor._memory.words
+    until(lambda: words[shm.PHASE] == shm.PARKED and supervisor.sleeps)
+    rounds, used_ns = words[shm.ROUNDS], words[shm.CPU_NS]
     time.sleep(0.3)
-    assert (words[b.ROUNDS], words[b.CPU_NS], words[b.PHASE]) == (rounds, used_ns, b.PARKED)
+    assert (words[shm.ROUNDS], words[shm.CPU_NS], words[shm.PHASE]) == (rounds, used_ns, shm.PARKED)
     with held_node():
-        until(lambda: words[b.ROUNDS] > rounds)
+        until(lambda: words[shm.ROUNDS] > rounds)
 
 
 @pytest.mark.parametrize("workers", [1, 16])
 def test_the_sampler_keeps_to_its_budget(using: Using, workers: int) -> None:
     """What it uses, beyond what it may save up, is its share; and more workers are looked at less often."""
-    service = using(closed_seconds=10.0)
+    supervisor = using(closed_seconds=10.0)
     gate = Gate()
 
     def held() -> int:
@@ -546,17 +552,17 @@ def test_the_sampler_keeps_to_its_budget(using: Using, workers: int) -> None:
 
         each.__name__ = f"node_{index}"
         functions.append(each)
-    start(service)
+    start(supervisor)
     with make_adapter(tracing=False, max_workers=workers, attribution=Attribution(budget=0.01)) as adapter:
         caller = Caller(lambda: make_driver(adapter, *functions).execute([function.__name__ for function in functions]))
         gate.wait_for(workers)
-        assert service._board is not None
-        words = service._board.words
-        used_ns, started_ns = words[b.CPU_NS], time.monotonic_ns()
+        assert supervisor._memory is not None
+        words = supervisor._memory.words
+        used_ns, started_ns = words[shm.CPU_NS], time.monotonic_ns()
         time.sleep(1.5)
         elapsed_ns = time.monotonic_ns() - started_ns
-        used_ns = words[b.CPU_NS] - used_ns
-        interval_ns = words[b.INTERVAL_NS]
+        used_ns = words[shm.CPU_NS] - used_ns
+        interval_ns = words[shm.INTERVAL_NS]
         gate.open()
         assert isinstance(caller.outcome(), dict)
     assert used_ns < sampler.SAVINGS_NS + 2 * 0.01 * elapsed_ns
@@ -566,44 +572,44 @@ def test_the_sampler_keeps_to_its_budget(using: Using, workers: int) -> None:
 def test_a_sampler_that_was_killed(using: Using, caplog: pytest.LogCaptureFixture) -> None:
     """Nodes go on and add up, the reason is said, no zombie stays; after a while there is another."""
     caplog.set_level(logging.INFO, "traced_threadpool")
-    service = using(closed_seconds=10.0)
-    pid = start(service)
+    supervisor = using(closed_seconds=10.0)
+    pid = start(supervisor)
     os.kill(pid, 9)
     with held_node():
-        until(lambda: service.method == Method(method="none", reason="sampler_failed"))
+        until(lambda: supervisor.method == Method(method="none", reason="sampler_failed"))
         assert not exists(pid)
         until(lambda: bool(said(caplog)))  # a moment later
     assert [record.getMessage() for record in said(caplog)] == [
         "where nodes wait is not fully known: the sampler could not be started, or has ended"
     ]
-    service._failed_at = None  # a minute later
-    assert start(service) != pid
+    supervisor._failed_at = None  # a minute later
+    assert start(supervisor) != pid
 
 
 def test_a_sampler_that_is_stopped(using: Using) -> None:
     """A question takes its time limit once; then none does until there are answers again."""
-    service = using(closed_seconds=10.0)
-    pid = start(service)
+    supervisor = using(closed_seconds=10.0)
+    pid = start(supervisor)
     os.kill(pid, 19)
     try:
         before = time.monotonic()
-        assert [service.holders(number) for number in range(50)] == [{}] * 50
-        assert time.monotonic() - before < 10 * module.ANSWER_SECONDS
-        assert service._unanswered
+        assert [supervisor.holders(number) for number in range(50)] == [{}] * 50
+        assert time.monotonic() - before < 10 * sampler_client.ANSWER_SECONDS
+        assert left_a_question(supervisor)
     finally:
         os.kill(pid, 18)
 
     def answers() -> bool:
-        service.holders(1)
-        return not service._unanswered
+        supervisor.holders(1)
+        return not left_a_question(supervisor)
 
     until(answers)
 
 
 def test_a_stopped_sampler_is_ended_all_the_same(using: Using) -> None:
     """By force, once its time is up."""
-    service = using(closed_seconds=0.1)
-    pid = start(service)
+    supervisor = using(closed_seconds=0.1)
+    pid = start(supervisor)
     os.kill(pid, 19)
     until(lambda: not exists(pid))
 
@@ -619,12 +625,12 @@ def test_many_descriptors(using: Using) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 200), hard))
     opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(count)]
     try:
-        service = using(closed_seconds=10.0)
-        start(service)
-        assert service._channel is not None
-        assert service._channel.fileno() > 1_024
-        assert service.method == Method(method="process")
-        assert service.holders(1) == {}
+        supervisor = using(closed_seconds=10.0)
+        start(supervisor)
+        assert supervisor._sampler is not None
+        assert supervisor._sampler.channel.fileno() > 1_024
+        assert supervisor.method == Method(method="process")
+        assert supervisor.holders(1) == {}
     finally:
         for each in opened:
             os.close(each)
@@ -633,11 +639,11 @@ def test_many_descriptors(using: Using) -> None:
 
 def test_a_board_that_is_let_go_while_a_node_starts(using: Using) -> None:
     """The worker writes where nobody looks any more: no error, and the node adds up."""
-    service = using(closed_seconds=10.0)
+    supervisor = using(closed_seconds=10.0)
 
     def lets_go() -> int:
-        with service._lock:
-            service._close()
+        with supervisor._lock:
+            supervisor._close()
         return 1
 
     registry = CollectorRegistry()
@@ -648,8 +654,8 @@ def test_a_board_that_is_let_go_while_a_node_starts(using: Using) -> None:
 
 def test_at_exit_nothing_waits_for_nodes_that_still_run(using: Using) -> None:
     """`stop` ends the sampler at once, although a node runs; it adds up when it ends."""
-    service = using(closed_seconds=10.0)
-    pid = start(service)
+    supervisor = using(closed_seconds=10.0)
+    pid = start(supervisor)
     gate, registry = Gate(), CollectorRegistry()
 
     def held() -> int:
@@ -659,10 +665,10 @@ def test_at_exit_nothing_waits_for_nodes_that_still_run(using: Using) -> None:
     with make_adapter(tracing=False, registry=registry) as adapter:
         caller = Caller(lambda: make_driver(adapter, held).execute(["held"]))
         gate.wait_for()
-        keeper = service._keeper
-        assert keeper is not None
-        service.stop()
-        until(lambda: not exists(pid) and not keeper.is_alive())  # and the node runs
+        thread = supervisor._thread
+        assert thread is not None
+        supervisor.stop()
+        until(lambda: not exists(pid) and not thread.is_alive())  # and the node runs
         gate.open()
         assert caller.outcome() == {"held": 1}
         assert adapter.telemetry_errors == {}

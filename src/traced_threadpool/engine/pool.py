@@ -128,11 +128,15 @@ class PoolLook:
 class Meter(Protocol):
     """Reads clocks at a node's start and end, on its worker, and says where its time went. Must not raise."""
 
-    def start(self, node: NodeRecord) -> None:
-        """Sets `started_ns`."""
+    def before_start(self, node: NodeRecord) -> None: ...
 
-    def end(self, node: NodeRecord) -> None:
-        """Sets `ended_ns`, `cpu_ns` and what else it knows."""
+    def after_start(self, node: NodeRecord) -> None:
+        """`started_ns` is there."""
+
+    def before_end(self, node: NodeRecord) -> None: ...
+
+    def after_end(self, node: NodeRecord) -> None:
+        """`ended_ns` is there: sets `cpu_ns` and what else it knows."""
 
     def leave(self, node: NodeRecord) -> None:
         """The worker turns from the node to what runs within it, until `come_back`."""
@@ -456,7 +460,9 @@ class Pool:
         current_work.set(work)
         observers, meter = self._observers, self._meter
         work.thread = threading.current_thread()
-        meter.start(work)
+        meter.before_start(work)
+        work.started_ns = self._clock()
+        meter.after_start(work)
         observers.node_started(work)
         try:
             result = function(**work.arguments)
@@ -468,7 +474,9 @@ class Pool:
             work.outcome = "success"
             return result
         finally:
-            meter.end(work)
+            meter.before_end(work)
+            work.ended_ns = self._clock()
+            meter.after_end(work)
             observers.node_ended(work)
             work.reported = True
 

@@ -1,4 +1,4 @@
-"""A few held waits into the address of the interpreter lock (GIL), and where the name of its holder is kept.
+"""A few held waits into the address of the GIL, and where the name of its holder is kept.
 
 A second thread sleeps for moments. This thread holds the lock over a call that the second one sleeps less long than:
 so it must be waiting for the lock, and the kernel says at which address. Two equal answers decide, if the structure
@@ -27,7 +27,7 @@ VOTES_CONFIRMED: Final = 2
 TRIES: Final = 24
 HOLD_MICROSECONDS: Final = 600
 MOST_HELD_MICROSECONDS: Final = 5_000
-"""How long the lock is held at most for one look, where the second thread has to wait for a processor first. It is the
+"""How long the lock is held at most for one sample, where the second thread has to wait for a CPU first. It is the
 time that any thread may keep the lock for (`sys.getswitchinterval`)."""
 
 NAP_SECONDS: Final = 0.0002
@@ -42,7 +42,7 @@ class NoCalibration(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lock:
-    """Where the interpreter lock is.
+    """Where the GIL is.
 
     `holder_address` is the word with the thread state of who had the lock last, followed by a word that is 1 while it
     is held; `ident_offset` is where a thread state has `threading.get_ident()`. None: not found.
@@ -54,7 +54,7 @@ class Lock:
 
 
 def calibrate(*, proc: Path = Path("/proc")) -> Lock:
-    """Finds the interpreter lock of this process. Takes some milliseconds, for part of which it holds the lock.
+    """Finds the GIL of this process. Takes some milliseconds, for part of which it holds the lock.
 
     Args:
         proc: Where the kernel's `proc` is mounted.
@@ -74,14 +74,14 @@ def calibrate(*, proc: Path = Path("/proc")) -> Lock:
         raise NoCalibration(f"the interpreter's own symbols are not to be had ({error})") from None
     futex = b"202" if platform.machine() == "x86_64" else b"98"  # the generic table's
     napper = _Napper(proc, napper_read)
-    with napper, _opened(proc / "self" / "task" / str(napper.native_id) / "syscall") as looked_at:
+    with napper, _opened(proc / "self" / "task" / str(napper.native_id) / "syscall") as sampled:
         votes: Counter[int] = Counter()
         microseconds = HOLD_MICROSECONDS
         for _ in range(TRIES):
             time.sleep(0)  # lets the other thread have its nap
             hold(microseconds)
-            text = read(looked_at, 256, 0)
-            if text.startswith(b"running"):  # or about to, on a machine that has no processor for it
+            text = read(sampled, 256, 0)
+            if text.startswith(b"running"):  # or about to, on a machine that has no CPU for it
                 microseconds = min(MOST_HELD_MICROSECONDS, 3 * microseconds // 2)
             word = _futex_word(text, futex)
             if word is not None and 0 <= word - runtime < RUNTIME_BYTES:
@@ -93,7 +93,7 @@ def calibrate(*, proc: Path = Path("/proc")) -> Lock:
                         return found
                 if votes[word] == VOTES:
                     return Lock(address=word)
-    raise NoCalibration(f"no address had a majority: {sum(votes.values())} of {TRIES} looks saw a wait for the lock")
+    raise NoCalibration(f"no address had a majority: {sum(votes.values())} of {TRIES} samples saw a wait for the GIL")
 
 
 def _with_holder(address: int, napper: _Napper, own_state: int, read: Callable[[int, int, int], bytes]) -> Lock:
@@ -184,7 +184,7 @@ def thread_state_address() -> int:
 
 
 def _reader(keeping: Any) -> Callable[[int, int, int], bytes]:
-    """`pread` that keeps the lock: `os.pread` would let go of it, and then wait for it."""
+    """`pread` that keeps the lock: `os.pread` would release it, and then wait for it."""
     import ctypes
 
     prototype = ctypes.PYFUNCTYPE(ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64)

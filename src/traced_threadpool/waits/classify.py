@@ -3,7 +3,7 @@
 A reading is `running`, or a blocked system call: its number, six arguments, stack pointer and program counter.
 The call decides, in some cases with its arguments:
 
-- `futex` on a word of the interpreter lock is `gil`; on another word, or a wait for a file lock or a semaphore, `lock`;
+- `futex` on a word of the GIL is `gil`; on another word, or a wait for a file lock or a semaphore, `lock`;
 - `nanosleep`, and `poll` or `select` of no descriptor until a point in time, is `sleep`;
 - calls for sockets, and `epoll`, are `network`; an event loop's timer counts as `network` too;
 - `poll` and `select` are what the descriptors are that they name in the process's memory: `network` if one is a socket;
@@ -46,11 +46,11 @@ Table = dict[bytes, int]
 """A call's number, as the kernel writes it, to its kind, or to one of the rules below."""
 
 GIL_BEFORE, GIL_AFTER = 0x30, 0xA0
-"""The bytes around the address found by calibration that hold the interpreter lock's words: a condition variable (two
+"""The bytes around the address found by calibration that hold the GIL's words: a condition variable (two
 words that the C library uses in turn), a mutex, and the condition variable of the switch."""
 
 MAX_POLLED = 128
-"""How many of the descriptors of one `poll` are looked at, and an eighth of those of one `select`."""
+"""How many of the descriptors of one `poll` are examined, and an eighth of those of one `select`."""
 
 _BYTE_ORDER: Literal["little"] = "little"  # of every machine in the tables
 
@@ -207,7 +207,7 @@ def table_for(machine: str, pointer_bytes: int) -> Table:
 
     Args:
         machine: As `platform.machine()` says.
-        pointer_bytes: Of the process that is looked at, `struct.calcsize("P")`: a 32-bit process on a 64-bit kernel has
+        pointer_bytes: Of the process that is sampled, `struct.calcsize("P")`: a 32-bit process on a 64-bit kernel has
             other numbers.
 
     Raises:
@@ -219,7 +219,7 @@ def table_for(machine: str, pointer_bytes: int) -> Table:
         return {b"%d" % number: kind for _, _, number, kind in _CALLS if number is not None}
     known = ", ".join(("x86_64", *_GENERIC_MACHINES))
     raise UnknownArchitecture(
-        f"the numbers of the system calls are known for {known} with 64-bit pointers, "
+        f"there are system-call tables for {known} with 64-bit pointers, "
         f"not for {machine!r} with {8 * pointer_bytes}-bit ones"
     )
 
@@ -270,7 +270,7 @@ class Classifier:
 
     Args:
         table: The calls of its machine.
-        gil_address: Of the interpreter lock, as calibration found it. None: it is unknown, so that no wait in `futex`
+        gil_address: Of the GIL, as calibration found it. None: it is unknown, so that no wait in `futex`
             can be told from another: all are `other`. 0: there is no such lock, all are `lock`.
         descriptor: Gives the text of the link `/proc/<pid>/fd/<n>`, empty where it cannot be read.
             It is asked each time.
@@ -306,7 +306,7 @@ class Classifier:
         self.plain = {b"running\n": RUNNING, **{number: rule for number, rule in table.items() if rule <= OTHER}}
         """What a reading says that begins so, up to its first space, where that is all that matters."""
         self.asked_descriptor = False
-        """Whether the last answer rests on what a descriptor was, which may be another one at the next look."""
+        """Whether the last answer rests on what a descriptor was, which may be another one at the next sample."""
 
     def classify(self, text: bytes) -> int:
         """What a thread does, by one reading of its file. Never raises, unless `descriptor` does."""
@@ -346,7 +346,7 @@ class Classifier:
         return GIL if self._first_gil_word <= word <= self._last_gil_word else LOCK
 
     def _of_polled(self, address: bytes, count: bytes) -> int:
-        """`struct pollfd` has the descriptor in the first four of its eight bytes; a negative one is not looked at."""
+        """`struct pollfd` has the descriptor in the first four of its eight bytes; a negative one is ignored."""
         try:
             polled = self._memory(int(address, 16), 8 * min(int(count, 16), MAX_POLLED))
         except ValueError:
@@ -355,7 +355,7 @@ class Classifier:
         return self._of_several([number for number in numbers if number < 1 << 31])
 
     def _of_selected(self, count: bytes, sets: list[bytes]) -> int:
-        """Bits, of which the first `count` say which descriptors are looked at."""
+        """Bits, of which the first `count` say which descriptors are meant."""
         try:
             length = min(int(count, 16), MAX_POLLED * 8)
             bits = 0

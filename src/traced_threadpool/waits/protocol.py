@@ -7,7 +7,7 @@ MEMORY, CHANNEL = 3, 4
 
 # What is said over the channel, a socket that keeps messages apart. By the service:
 WAKE, HOLDERS, AGAIN = b"w", b"h", b"a"
-# and by the sampler, once it has been told whom to look at; later it answers with a run's holders.
+# and by the sampler, once it has been told whom to sample; later it answers with a run's holders.
 READY, REFUSED, ORPHANED = b"y", b"r", b"o"
 
 COMM = b"traced-waits\n"

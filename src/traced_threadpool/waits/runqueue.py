@@ -1,4 +1,4 @@
-"""How long a thread has wanted a processor and had none, as the kernel's scheduler counts it (`schedstat`).
+"""How long a thread has wanted a CPU and had none, as the kernel's scheduler counts it (`schedstat`).
 
 https://docs.kernel.org/scheduler/sched-stats.html: the second number of the file, in nanoseconds.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class RunQueueDelay:
-    """The calling thread's delay so far. Reading it keeps the interpreter lock: `os.pread` would let go of it, and then
+    """The calling thread's delay so far. Reading it keeps the GIL: `os.pread` would release it, and then
     wait for it, up to 5 ms at a time.
 
     Raises:
@@ -55,4 +55,4 @@ def _keeping_read() -> tuple[Callable[..., int], Any]:
         prototype = ctypes.PYFUNCTYPE(ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64)
         return prototype(("pread", ctypes.PyDLL(None))), ctypes.create_string_buffer(64)
     except (ImportError, AttributeError, OSError) as error:
-        raise OSError(f"no way to read without letting go of the interpreter lock ({error})") from None
+        raise OSError(f"no way to read without releasing the GIL ({error})") from None

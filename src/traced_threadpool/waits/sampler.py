@@ -1,14 +1,14 @@
-"""Rounds of looking at the workers of another process into sums on the board. Runs in a process of its own.
+"""Rounds of samples of another process's workers, added up in shared memory. Runs in a process of its own.
 
-So it needs no interpreter lock of the process it looks at: a sampler that does would see every busy thread waiting,
+So it needs no GIL of the process that it samples: a sampler that does would see every busy thread waiting,
 for it has just made them wait. It is started as `python -I -S`, and imports little.
 
-A look that comes `d` nanoseconds after the one before stands for `d` nanoseconds. The rounds come as fast as the
-budget allows: `Pace` keeps account, so that the first second of work, and short runs, are looked at more closely.
-Where a worker waits for the interpreter lock, the lock's own memory says which thread has it.
+A sample that comes `d` nanoseconds after the one before stands for `d` nanoseconds. The rounds come as fast as the
+budget allows: `Pace` keeps account, so that the first second of work, and short runs, are sampled more often.
+Where a worker waits for the GIL, the GIL's own memory says which thread has it.
 
 What a round costs is what decides how many there are. After 10 ms of sleep all that it touches is out of the
-processor's caches, so that code that is not run costs least: a round sleeps in one call, which what is said on the
+CPU's caches, so that code that is not run costs least: a round sleeps in one call, which what is said on the
 channel interrupts as a signal would (it is one); files are opened once; a call that means one thing is looked up by its
 number alone; and the account is made up every few rounds.
 """
@@ -19,16 +19,16 @@ import contextlib
 import os
 import sys
 
-from traced_threadpool.waits import shared_memory as b
+from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.classify import GIL, RUNNING, Classifier
 
 LEAST_NS = 2_000_000
 MOST_NS = 1_000_000_000
 SAVINGS_NS = 10_000_000
-"""How much processor time can be saved up, to be spent on closer looks."""
+"""How much CPU time can be saved up, to be spent on more samples."""
 
 FRESH_NS = 1_000_000_000
-"""How long the processor time stolen is taken as known."""
+"""How long the CPU time stolen is taken as known."""
 
 MAX_READINGS = 4_096
 MAX_RUNS = 1_000
@@ -36,7 +36,7 @@ MAX_HOLDERS = 50
 
 
 class Pace:
-    """How long to wait between rounds so that they cost the budgeted share of a processor.
+    """How long to wait between rounds so that they cost the budgeted share of a CPU.
 
     >>> pace = Pace(saved_ns=0)
     >>> pace.interval_ns(cost_ns=400_000, elapsed_ns=40_000_000, rounds=4, share=0.01)  # spends what it gets
@@ -62,14 +62,14 @@ class Pace:
 
 
 class Sampler:
-    """Looks at the workers on a board.
+    """Samples the workers that shared memory names.
 
-    `classifier` is to be set before the first look: it asks this sampler for descriptors and memory.
+    `classifier` is to be set before the first sample: it asks this sampler for descriptors and memory.
 
     Args:
-        words: The board's.
-        proc: The folder of the process that is looked at, `/proc/<pid>`.
-        holder_address: Where the interpreter lock's holder is, or None.
+        words: The shared memory's.
+        proc: The folder of the process that is sampled, `/proc/<pid>`.
+        holder_address: Where the GIL's holder is, or None.
         ident_offset: Where a thread state has the thread's identifier, or None.
     """
 
@@ -86,17 +86,17 @@ class Sampler:
         self._holder_address = holder_address
         self._ident_offset = ident_offset
         self._memory: int | None = None  # its descriptor, -1 where it cannot be read
-        self._seating = 0  # the board's, when the seats were last looked up
-        self._seats: list[_Seat] = []  # all but those whose thread has gone
-        self._known: dict[int, _Seat] = {}  # the same and those, by row
+        self._rows_given = 0  # the shared memory's, when the workers were last looked up
+        self._workers: list[_Worker] = []  # all but those whose thread has gone
+        self._known: dict[int, _Worker] = {}  # the same and those, by row
         self._readings: dict[bytes, int] = {}
         self._fresh_until_ns = 0
         self._holders: dict[int, dict[str, int]] = {}
         self.classifier: Classifier
 
     def close(self) -> None:
-        for seat in self._known.values():
-            seat.close()
+        for worker in self._known.values():
+            worker.close()
         if self._memory is not None and self._memory >= 0:
             os.close(self._memory)
         self._memory = None
@@ -104,26 +104,26 @@ class Sampler:
     def is_needed(self) -> bool:
         """Whether anybody is in a node."""
         words = self._words
-        return any(words[b.ROW + b.DEPTH : b.ROW * (1 + words[b.ROWS]) : b.ROW])
+        return any(words[shm.ROW + shm.DEPTH : shm.ROW * (1 + words[shm.ROWS]) : shm.ROW])
 
-    def look(self, now_ns: int, stands_for_ns: int) -> bool:
+    def sample(self, now_ns: int, stands_for_ns: int) -> bool:
         """One round: whether anybody was in a node."""
         words = self._words
-        if words[b.SEATING] != self._seating:
-            self._find_seats()
+        if words[shm.ROWS_GIVEN] != self._rows_given:
+            self._find_workers()
         waiting = None
         found = False
-        for seat in self._seats:
-            if not words[seat.depth_at]:
+        for worker in self._workers:
+            if not words[worker.depth_at]:
                 continue
             found = True
-            descriptor = seat.descriptor
+            descriptor = worker.descriptor
             if descriptor < 0:
-                descriptor = self._open(seat)
+                descriptor = self._open(worker)
             try:
                 text = os.pread(descriptor, 256, 0)
             except OSError:  # the thread has ended; its id is not looked up again, for it may be another's by now
-                self._lose(seat)
+                self._lose(worker)
                 continue
             kind = self.classifier.plain.get(text.partition(b" ")[0])
             if kind is None:
@@ -131,10 +131,10 @@ class Sampler:
                 if kind is None:
                     kind = self._classify(text)
                 if kind == GIL:
-                    waiting = [seat] if waiting is None else [*waiting, seat]
-            words[seat.seen_at + kind] += stands_for_ns
+                    waiting = [worker] if waiting is None else [*waiting, worker]
+            words[worker.seen_at + kind] += stands_for_ns
             if kind != RUNNING:
-                words[seat.looks_at] += 1
+                words[worker.samples_at] += 1
         if waiting is not None and self._holder_address is not None:
             self._note_holder(waiting, stands_for_ns)
         if found and now_ns >= self._fresh_until_ns:
@@ -142,7 +142,7 @@ class Sampler:
         return found
 
     def holders(self, run_number: int) -> list[tuple[str, int]]:
-        """Who held the interpreter lock while nodes of a run waited for it, and how long they waited. Forgets it."""
+        """Who held the GIL while nodes of a run waited for it, and how long they waited. Forgets it."""
         caused = self._holders.pop(run_number, {})
         return sorted(caused.items(), key=lambda item: -item[1])[:MAX_HOLDERS]
 
@@ -161,29 +161,29 @@ class Sampler:
             self._readings[text] = kind
         return kind
 
-    def _find_seats(self) -> None:
+    def _find_workers(self) -> None:
         """Workers have come."""
         words = self._words
-        self._seating = words[b.SEATING]  # before the rows: one that comes now is found the next time
-        for row in range(b.ROW, b.ROW * (1 + words[b.ROWS]), b.ROW):
+        self._rows_given = words[shm.ROWS_GIVEN]  # before the rows: one that comes now is found the next time
+        for row in range(shm.ROW, shm.ROW * (1 + words[shm.ROWS]), shm.ROW):
             known = self._known.get(row)
-            if known is None or known.generation != words[row + b.GENERATION]:
+            if known is None or known.generation != words[row + shm.GENERATION]:
                 if known is not None:
                     known.close()
-                self._known[row] = _Seat(row, words[row + b.GENERATION])
-        self._seats = [seat for seat in self._known.values() if not seat.gone]
+                self._known[row] = _Worker(row, words[row + shm.GENERATION])
+        self._workers = [worker for worker in self._known.values() if not worker.gone]
 
-    def _open(self, seat: _Seat) -> int:
-        """At the first look. A file that cannot be opened is -1, and cannot be read."""
-        thread = self._words[seat.row + b.THREAD]
+    def _open(self, worker: _Worker) -> int:
+        """At the first sample. A file that cannot be opened is -1, and cannot be read."""
+        thread = self._words[worker.row + shm.THREAD]
         with contextlib.suppress(OSError):
-            seat.descriptor = os.open(f"{self._proc}/task/{thread}/syscall", os.O_RDONLY | os.O_CLOEXEC)
-        return seat.descriptor
+            worker.descriptor = os.open(f"{self._proc}/task/{thread}/syscall", os.O_RDONLY | os.O_CLOEXEC)
+        return worker.descriptor
 
-    def _lose(self, seat: _Seat) -> None:
-        seat.close()
-        seat.gone = True
-        self._seats = [each for each in self._seats if each is not seat]
+    def _lose(self, worker: _Worker) -> None:
+        worker.close()
+        worker.gone = True
+        self._workers = [each for each in self._workers if each is not worker]
 
     def _refresh(self, now_ns: int) -> None:
         self._fresh_until_ns = now_ns + FRESH_NS
@@ -192,18 +192,18 @@ class Sampler:
                 ticks = [int(field) for field in file.readline().split()[1:9]]
         except (OSError, ValueError):
             return
-        self._words[b.TICKS] = sum(ticks)
-        self._words[b.STEAL] = ticks[7] if len(ticks) > 7 else 0
+        self._words[shm.TICKS] = sum(ticks)
+        self._words[shm.STEAL] = ticks[7] if len(ticks) > 7 else 0
 
-    def _note_holder(self, waiting: list[_Seat], stands_for_ns: int) -> None:
+    def _note_holder(self, waiting: list[_Worker], stands_for_ns: int) -> None:
         words = self._words
         assert self._holder_address is not None
         lock = self.memory(self._holder_address, 12)
         if len(lock) < 12 or not int.from_bytes(lock[8:], sys.byteorder):
             return  # nobody has it: one of those who wait is about to
         holder = self._name_holder(int.from_bytes(lock[:8], sys.byteorder))
-        for seat in waiting:
-            run_number, _ = b.unpacked(words[seat.row + b.NODE])
+        for worker in waiting:
+            run_number, _ = shm.unpacked(words[worker.row + shm.NODE])
             caused = self._holders.get(run_number)
             if caused is None:
                 if len(self._holders) >= MAX_RUNS:
@@ -212,14 +212,14 @@ class Sampler:
             caused[holder] = caused.get(holder, 0) + stands_for_ns
 
     def _name_holder(self, state: int) -> str:
-        """`n` and a node's number on the board, or `t` and a thread's identifier."""
+        """`n` and a node's number in shared memory, or `t` and a thread's identifier."""
         words = self._words
-        end = b.ROW * (1 + words[b.ROWS])
-        states = words[b.ROW + b.STATE : end : b.ROW].tolist()
+        end = shm.ROW * (1 + words[shm.ROWS])
+        states = words[shm.ROW + shm.THREAD_STATE : end : shm.ROW].tolist()
         if state in states:
-            row = b.ROW * (1 + states.index(state))
-            if words[row + b.DEPTH]:
-                return f"n{b.unpacked(words[row + b.NODE])[1]}"
+            row = shm.ROW * (1 + states.index(state))
+            if words[row + shm.DEPTH]:
+                return f"n{shm.unpacked(words[row + shm.NODE])[1]}"
         ident = b"" if self._ident_offset is None else self.memory(state + self._ident_offset, 8)
         return f"t{int.from_bytes(ident, sys.byteorder)}"
 
@@ -236,15 +236,15 @@ class Sampler:
             return b""
 
 
-class _Seat:
-    """A worker, as the sampler knows it: where its words are on the board, and the file that is read."""
+class _Worker:
+    """A worker, as the sampler knows it: where its words are, and the file that is read."""
 
-    __slots__ = ("depth_at", "descriptor", "generation", "gone", "looks_at", "row", "seen_at")
+    __slots__ = ("depth_at", "descriptor", "generation", "gone", "row", "samples_at", "seen_at")
 
     def __init__(self, row: int, generation: int) -> None:
         self.row = row
         self.generation = generation
-        self.depth_at, self.looks_at, self.seen_at = row + b.DEPTH, row + b.LOOKS, row + b.SEEN
+        self.depth_at, self.samples_at, self.seen_at = row + shm.DEPTH, row + shm.SAMPLES, row + shm.SEEN_NS
         self.descriptor = -1
         self.gone = False
 

@@ -14,7 +14,7 @@ import signal
 from time import monotonic_ns, process_time_ns
 
 from traced_threadpool.waits import protocol
-from traced_threadpool.waits import shared_memory as b
+from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.classify import Classifier, table_for, waits_for_any_child
 from traced_threadpool.waits.sampler import FRESH_NS, LEAST_NS, Pace, Sampler
 
@@ -26,7 +26,7 @@ ACCOUNT_ROUNDS = 4
 """After so many rounds their cost is read."""
 
 LINGER_NS = 100_000_000
-"""How long it goes on looking for work when no node runs, before it parks."""
+"""How long it goes on sampling when no node runs, before it parks."""
 
 CHECK_SECONDS = 1.0
 """How often it is checked, beside the socket, that the program is still there, and waits for no child."""
@@ -41,34 +41,34 @@ def serve(sampler: Sampler, words: memoryview[int], channel: int, is_over: Calla
     said = [int(signal.SIGIO)]
     before_ns = active_ns = account_ns = checked_ns = monotonic_ns()
     cpu_ns, rounds, interval_ns = process_time_ns(), 0, LEAST_NS
-    words[b.PHASE] = b.SAMPLING
+    words[shm.PHASE] = shm.SAMPLING
     while True:
         # Evenly spread over half to one and a half intervals, so as not to beat with the work; the clock's last
         # digits are chance enough.
         due_ns = before_ns + interval_ns * (500 + before_ns % 1_000) // 1_000
-        # A question neither puts the next look off nor brings it on: it comes at a run's end.
+        # A question neither puts the next sample off nor brings it on: it comes at a run's end.
         while (left_ns := due_ns - monotonic_ns()) > 0:
             if signal.sigtimedwait(said, left_ns / 1e9) is not None and not _answer(sampler, channel):
                 return
         now_ns = monotonic_ns()
-        if sampler.look(now_ns, now_ns - before_ns):
+        if sampler.sample(now_ns, now_ns - before_ns):
             active_ns = now_ns
         elif now_ns - active_ns > LINGER_NS:
-            words[b.PHASE] = b.PARKED
+            words[shm.PHASE] = shm.PARKED
             # A node that starts now sees that it must wake us, or is seen here.
             while not sampler.is_needed():
                 if signal.sigtimedwait(said, CHECK_SECONDS) is not None and not _answer(sampler, channel):
                     return
                 if is_over():
                     return
-            words[b.PHASE] = b.SAMPLING
+            words[shm.PHASE] = shm.SAMPLING
             active_ns = now_ns = monotonic_ns()
         if now_ns - checked_ns > CHECK_SECONDS * 1e9:
             checked_ns = now_ns
             if is_over():
                 return
         before_ns = now_ns
-        words[b.ROUNDS] += 1
+        words[shm.ROUNDS] += 1
         rounds += 1
         if rounds >= ACCOUNT_ROUNDS or interval_ns > FRESH_NS // ACCOUNT_ROUNDS:
             used_ns = process_time_ns()
@@ -76,9 +76,9 @@ def serve(sampler: Sampler, words: memoryview[int], channel: int, is_over: Calla
                 cost_ns=used_ns - cpu_ns,
                 elapsed_ns=now_ns - account_ns,
                 rounds=rounds,
-                share=max(1, words[b.BUDGET_PPM]) / 1e6,
+                share=max(1, words[shm.BUDGET_PPM]) / 1e6,
             )
-            words[b.CPU_NS], words[b.INTERVAL_NS] = used_ns, interval_ns
+            words[shm.CPU_NS], words[shm.INTERVAL_NS] = used_ns, interval_ns
             cpu_ns, account_ns, rounds = used_ns, now_ns, 0
 
 
@@ -180,7 +180,7 @@ def _main() -> None:
         os.write(protocol.CHANNEL, protocol.REFUSED + reason.encode())
         if os.read(protocol.CHANNEL, 64) != protocol.AGAIN:
             return
-    words = b.Board(protocol.MEMORY).words
+    words = shm.SharedMemory(protocol.MEMORY).words
     sampler = Sampler(
         words,
         proc,

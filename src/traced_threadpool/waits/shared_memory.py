@@ -1,8 +1,8 @@
 """The memory that workers and the sampler share: rows of 64-bit words. Each word has one writer, so there is no lock.
 
 Row 0 is the sampler's own. A worker's row has in its first half what the worker says of itself, in its second what
-the sampler has seen of it: how often it found it waiting, and for each kind the nanoseconds that looks stand for. These
-only grow, so that the difference of two readings tells of the time between them.
+the sampler has seen of it: how often it found it waiting, and for each kind the nanoseconds that samples stand for.
+These only grow, so that the difference of two readings tells of the time between them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import os
 
 from traced_threadpool.waits.classify import KINDS
 
-# Words of row 0. The service writes the first two, and the last.
-BUDGET_PPM = 0  # of one processor, in millionths
+# Words of row 0. The supervisor writes the first two, and the last.
+BUDGET_PPM = 0  # of one CPU, in millionths
 ROWS = 1  # how many have ever been used
 PHASE = 2
 ROUNDS = 3
 CPU_NS = 4  # that the sampler has used
 INTERVAL_NS = 5  # between rounds, at present
-STEAL = 6  # of all processors, in ticks, as /proc/stat has it
+STEAL = 6  # of all CPUs, in ticks, as /proc/stat has it
 TICKS = 7
-SEATING = 8  # how many workers have been given a row: the service's
+ROWS_GIVEN = 8  # how many workers have been given a row
 
 STARTING, SAMPLING, PARKED = range(3)
 """Phases of the sampler."""
@@ -32,11 +32,11 @@ THREAD = 0  # its native id, 0 when the row is free
 GENERATION = 1  # how many workers have had this row
 DEPTH = 2  # nodes that it is in: more than one where it helps
 NODE = 3  # run number and name number, see `packed`
-STATE = 4  # address of the interpreter's thread state
-LOOKS = 8  # that found it waiting: one that runs has nothing new to read at a node's end
-SEEN = 9  # the first of as many sums as there are kinds, in their order
+THREAD_STATE = 4  # its address in the interpreter
+SAMPLES = 8  # that found it waiting: one that runs has nothing new to read at a node's end
+SEEN_NS = 9  # the first of as many sums as there are kinds of samples, in their order
 
-ROW = 8 * -(-(SEEN + len(KINDS)) // 8)  # a multiple of a cache line
+ROW = 8 * -(-(SEEN_NS + len(KINDS)) // 8)  # words, in whole cache lines
 MAX_WORKERS = 1024
 SIZE = ROW * 8 * (1 + MAX_WORKERS)
 
@@ -57,8 +57,8 @@ def unpacked(word: int) -> tuple[int, int]:
     return word >> NAME_BITS, word & ((1 << NAME_BITS) - 1)
 
 
-class Board:
-    """The shared memory as a sequence of words. Without a descriptor, memory of this process alone."""
+class SharedMemory:
+    """A sequence of words. Without a descriptor, memory of this process alone."""
 
     def __init__(self, descriptor: int = -1) -> None:
         self._memory = mmap.mmap(descriptor, SIZE)
@@ -74,7 +74,7 @@ class Board:
 
 
 def make_memory() -> int:
-    """The descriptor of fresh memory for a board, all zero; -1 where memory cannot be shared by one."""
+    """The descriptor of fresh memory, all zero; -1 where memory cannot be shared by one."""
     if not hasattr(os, "memfd_create"):
         return -1
     descriptor = os.memfd_create("traced-threadpool-waits", os.MFD_CLOEXEC)

@@ -31,8 +31,8 @@ from tests.telemetry.telemetry_helpers import (
 )
 from tests.telemetry.tracing.faulty import after, fails, left, load
 from traced_threadpool import FutureAdapter
-from traced_threadpool.waits.estimate import Account
-from traced_threadpool.waits.supervisor import service
+from traced_threadpool.waits.split import History
+from traced_threadpool.waits.supervisor import supervisor
 
 
 def test_result_is_freed_as_soon_as_nobody_needs_it() -> None:
@@ -106,7 +106,7 @@ def own_objects() -> Counter[str]:
     return Counter(
         f"{kind.__module__}.{kind.__qualname__}"
         for kind in kinds
-        if str(kind.__module__).startswith(("traced_threadpool", "opentelemetry.sdk.trace")) and kind is not Account
+        if str(kind.__module__).startswith(("traced_threadpool", "opentelemetry.sdk.trace")) and kind is not History
     )
 
 
@@ -119,7 +119,7 @@ def sampled() -> Iterator[None]:
 
     with make_adapter(tracing=False) as adapter:
         driver = make_driver(adapter, naps)
-        until(lambda: bool(driver.execute(["naps"])) and "warming_up" not in str(service.method.reason))
+        until(lambda: bool(driver.execute(["naps"])) and "warming_up" not in str(supervisor.method.reason))
         yield
 
 
