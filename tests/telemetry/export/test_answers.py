@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import itertools
 import logging
 import re
@@ -30,6 +31,9 @@ from traced_threadpool.telemetry.export.otlp import MetricExport, SpanExport
 from traced_threadpool.telemetry.export.otlp_target import OtlpTarget
 
 SPANS = 2
+HAS_RETRY_AFTER = importlib.util.find_spec("opentelemetry.exporter.otlp.common") is not None
+"""Older exporters try again for a minute, whatever the receiver says and however long an export may take."""
+
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 
@@ -196,7 +200,8 @@ def export_metrics(target: OtlpTarget, caplog: pytest.LogCaptureFixture) -> tupl
             make_driver(adapter, one).execute(["one"])
         flushed = export.flush(time.monotonic() + 30)
         export.close()
-    return flushed, [record.getMessage() for record in caplog.records]
+    bounds = "this version of OpenTelemetry cannot be told the bounds"
+    return flushed, [text for record in caplog.records if not (text := record.getMessage()).startswith(bounds)]
 
 
 def one() -> int:
@@ -229,6 +234,8 @@ def test_what_a_receiver_rejects_is_lost(kind: str, caplog: pytest.LogCaptureFix
 def test_what_a_receiver_does_not_confirm_is_lost(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     """All spans of the batch; one log line says why; no redirect is followed; a query's value is not shown."""
     sent, why = NOT_CONFIRMED[kind]
+    if not HAS_RETRY_AFTER and kind in ("500", "503 for long"):
+        pytest.skip("takes a minute")
     with server(sent) as (url, requests):
         flushed, lost, log = export_spans(over_http(url), caplog)
     assert (flushed, lost) == (False, SPANS)
@@ -239,6 +246,7 @@ def test_what_a_receiver_does_not_confirm_is_lost(kind: str, caplog: pytest.LogC
     assert "hunter2" not in line
 
 
+@pytest.mark.skipif(not HAS_RETRY_AFTER, reason="Retry-After is not heeded")
 def test_an_answer_that_says_later_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     """429 and 503 with Retry-After, then 200: delivered, and not a word."""
     later = answer("503 Service Unavailable", more="Retry-After: 0\r\n")

@@ -92,5 +92,5 @@ def test_a_meter_provider_that_was_shut_down_is_told(caplog: pytest.LogCaptureFi
     with make_adapter(meter_provider=never_used) as refused:
         execute(refused)
     assert refused.telemetry_errors == {"otel_metrics": 1}
-    ours = [record for record in caplog.records if record.name == "traced_threadpool"]
+    ours = [record for record in caplog.records if record.getMessage().startswith("telemetry failed")]
     assert len(ours) == 3

@@ -1,7 +1,7 @@
 """Ended spans into batches for an exporter, on a thread of their own, with an account of what is lost.
 
-The SDK's `BatchSpanProcessor` does the same and tells nobody of a loss, waits for half a minute for an endpoint that is
-not there, and ignores the time limit of a flush. Here:
+The SDK's `BatchSpanProcessor` drops what is too much for its queue without a word, and with an exporter that hangs its
+`force_flush(200)` took two minutes and said True (1.45, 52 spans, of which 12 arrived), its `shutdown` 30 s. Here:
 
 - a span is accepted by the exporter, or counted as lost, and nothing else;
 - the queue is bounded: what comes while it is full is lost, at once, and holds up nobody;
