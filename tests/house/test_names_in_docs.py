@@ -25,7 +25,6 @@ DOCUMENTS = [
 OURS = ("traced-threadpool", "python -m traced_threadpool", "python -m examples", "python -m benchmarks", "make demo")
 OPTIONS_OF_OTHERS = {"--enable-feature", "--no-deps", "--force-reinstall", "--build", "--disable-gil"}
 ARGUMENTS_OF_OTHERS = {"cardinality_limits", "slo"}
-NOT_YET = {"docs/waits.md"}
 MADE_UP = {"app.py", "pipeline.py", "etl.py", "conf.py"}
 """Files of the reader's own that examples speak of."""
 
@@ -64,8 +63,6 @@ def _is_there(name: str) -> bool:
 
 def test_files(document: Path) -> None:
     """By their path, or by the end of it where that is enough."""
-    if document.relative_to(ROOT).as_posix() in NOT_YET:
-        return
     for code in _code(document):
         for name in re.findall(
             r"^(?:python )?([\w.-][\w./-]*\.(?:py|md|yaml|toml|c|ts|sh|js|css)|[\w.-][\w./-]*/)$", code

@@ -56,10 +56,7 @@ NOT_HERE = re.compile(
 SPAN_PROCESSORS = re.compile(r"SpanProcessor|[Ss]pan processor|span_processor|receivers")
 
 NOT_YET = {
-    "docs/waits.md",
     "docs/architecture.md",
-    "src/traced_threadpool/waits/",
-    "tests/waits/",
 }
 """Folders and files whose words are about to change."""
 

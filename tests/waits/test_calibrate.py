@@ -1,4 +1,4 @@
-"""A few held waits into the address of the interpreter lock, on this interpreter and with this kernel."""
+"""A few held waits into the address of the GIL, on this interpreter and with this kernel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from traced_threadpool.waits import calibrate as module
 from traced_threadpool.waits.calibrate import Lock, NoCalibration, calibrate, thread_state_address
 
 pytestmark = [
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are looked at on Linux"),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are sampled on Linux"),
     pytest.mark.skipif(
         not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="this interpreter has no lock to be found"
     ),
@@ -117,8 +117,8 @@ def test_what_is_not_within_the_interpreters_data_is_not_the_lock(tmp_path: Path
         calibrate(proc=proc_that_says(tmp_path, line))
 
 
-def test_a_second_thread_without_a_processor_is_waited_for(tmp_path: Path) -> None:
-    """It runs, or would if there were a processor for it: on a busy machine it has a tenth of a second for that."""
+def test_a_second_thread_without_a_CPU_is_waited_for(tmp_path: Path) -> None:
+    """It runs, or would if there were a CPU for it: on a busy machine it has a tenth of a second for that."""
     started = time.monotonic()
     with pytest.raises(NoCalibration):
         calibrate(proc=proc_that_says(tmp_path, "running"))
@@ -137,7 +137,7 @@ def test_an_address_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def without_memory(path: Path) -> object:
         if path.name == "mem":
-            raise NoCalibration("not to be had")
+            raise NoCalibration("not to be used")
         return opened(path)
 
     monkeypatch.setattr(module, "_opened", without_memory)

@@ -14,7 +14,7 @@ import pytest
 import traced_threadpool
 from tests.dags import PATIENCE, eventually, run_process, start_process
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are looked at on Linux")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are sampled on Linux")
 
 TOOLS = """
 import contextlib, ctypes, time
@@ -34,7 +34,7 @@ def named(name, function):
     return call
 
 def run(*functions, budget=1.0):
-    "Runs these nodes at once, closely looked at. By node and state: seconds, which add up to the node's duration."
+    "Runs these nodes at once, closely sampled. By node and state: seconds, which add up to the node's duration."
     registry = CollectorRegistry()
     closely = Attribution(budget=budget)
     with FutureAdapter(len(functions), tracing=False, registry=registry, attribution=closely) as adapter:
@@ -220,7 +220,7 @@ say(supervisor.method.method, supervisor._sampler.process.pid == pid)
     assert (code, said) == (0, ["True", "True True", "process True"]), errors
 
 
-def test_a_call_that_keeps_the_interpreter_lock() -> None:
+def test_a_call_that_keeps_the_gil() -> None:
     """While a node is in one that blocks, all others wait for the lock, and it is named as who held it."""
     code, said, errors = run_process(
         TOOLS
@@ -239,7 +239,7 @@ def victim():
     while not done.is_set():
         time.sleep(0.001)
 
-for _ in range(3):  # the kernel's word on who has it is looked at after the wait is: once may miss
+for _ in range(3):  # the kernel's word on who has it is read after the wait is: once may miss
     ready.clear()  # one that keeps the lock before the other has begun keeps it from beginning
     done.clear()
     states = run(named("keeps", keeps), named("victim", victim))
@@ -257,7 +257,7 @@ say(max(held, key=held.get))
 
 
 def test_hundreds_of_threads() -> None:
-    """All are looked at, within the budget; those that end are forgotten, and their places used again."""
+    """All are sampled, within the budget; those that end are forgotten, and their places used again."""
     code, said, errors = run_process(
         TOOLS
         + """
@@ -273,7 +273,7 @@ say(rows <= 320)
 
 
 def test_few_descriptors() -> None:
-    """With no more to be had nodes run, and what is missing is said."""
+    """With no more to be used nodes run, and what is missing is said."""
     code, said, errors = run_process(
         TOOLS
         + """
@@ -395,7 +395,7 @@ say(supervisor.method.method, run(named("rests", lambda: time.sleep(0.3)))["rest
 
 
 def test_a_fork_while_workers_are_idle() -> None:
-    """The child drops the parent's threads, and their rows on the board stay as they were."""
+    """The child drops the parent's threads, and their rows in shared memory stay as they were."""
     code, said, errors = run_process(
         TOOLS
         + """
@@ -418,7 +418,7 @@ say(sum(map(bool, before)) >= 2, threads() == before)
 
 
 def test_a_forked_child_has_a_sampler_of_its_own() -> None:
-    """And the parent keeps its own, on whose board the child has not written."""
+    """And the parent keeps its own, on whose memory the child has not written."""
     code, said, errors = run_process(
         TOOLS
         + """

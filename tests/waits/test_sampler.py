@@ -1,4 +1,4 @@
-"""What the sampler makes of what it finds, on a board of this process and files that say what the kernel would."""
+"""What the sampler makes of what it finds, in memory of this process and files that say what the kernel would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sampler's life in one process, and what is said and still known where a part of it cannot be had."""
+"""The sampler's life in one process: started, parked, asked, ended, killed, stopped."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, ClassVar, NoReturn
 
 import pytest
 
@@ -18,389 +14,27 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 
 from prometheus_client import CollectorRegistry
 
-from tests.telemetry import telemetry_helpers
 from tests.telemetry.telemetry_helpers import (
     LIMIT_SECONDS,
     Caller,
     Gate,
-    Traces,
     make_driver,
-    samples,
-    spend,
-    threads_switched_often,
     until,
 )
-from traced_threadpool import Attribution, FutureAdapter
-from traced_threadpool.waits import calibrate, reasons, sampler, sampler_client, spawn, worker_rows
+from tests.waits.supervised import Using, exists, held_node, make_adapter, our_files, said, start, work
+from traced_threadpool import Attribution
+from traced_threadpool.waits import sampler, sampler_client
 from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits import supervisor as module
-from traced_threadpool.waits.reasons import REASONS, Method
+from traced_threadpool.waits.reasons import Method
 from traced_threadpool.waits.supervisor import Supervisor
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are looked at on Linux")
-
-STATES = ("gil", "runqueue", "network", "disk", "lock", "sleep", "other")
-
-
-class Using:
-    """Has `make_adapter` make adapters with a supervisor of their own; it is gone at the end of the test."""
-
-    supervisors: ClassVar[list[Supervisor]] = []
-
-    def __call__(self, **options: Any) -> Supervisor:
-        supervisor = Supervisor(**{"closed_seconds": 0.0, **options})
-        self.supervisors.append(supervisor)
-        return supervisor
-
-
-def make_adapter(traces: Traces | None = None, **options: Any) -> FutureAdapter:
-    """An adapter with the supervisor that the test uses, if it uses one."""
-    return telemetry_helpers.make_adapter(traces, waits=Using.supervisors[-1] if Using.supervisors else None, **options)
-
-
-@pytest.fixture
-def using() -> Iterator[Using]:
-    yield Using()
-    supervisors = Using.supervisors.copy()
-    Using.supervisors.clear()
-    for supervisor in supervisors:
-        supervisor.stop()
-    until(lambda: all(supervisor._thread is None for supervisor in supervisors))
-
-
-def work(seconds: float) -> None:
-    def naps() -> int:
-        time.sleep(seconds)
-        return 1
-
-    with make_adapter(tracing=False) as adapter:
-        make_driver(adapter, naps).execute(["naps"])
-
-
-def start(supervisor: Supervisor) -> int:
-    """Works until the sampler is there; its process."""
-
-    def naps() -> int:
-        time.sleep(0.06)
-        return 1
-
-    with make_adapter(tracing=False) as adapter:  # while one is open, it stays
-        driver = make_driver(adapter, naps)
-        until(lambda: bool(driver.execute(["naps"])) and supervisor.method.method == "process")
-        assert supervisor._sampler is not None
-        return supervisor._sampler.process.pid
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are sampled on Linux")
 
 
 def left_a_question(supervisor: Supervisor) -> bool:
     assert supervisor._sampler is not None
     return supervisor._sampler.unanswered
-
-
-def said(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.name == "traced_threadpool"]
-
-
-@contextmanager
-def held_node(**options: Any) -> Iterator[None]:
-    """While a node runs, until the end of the block."""
-    gate = Gate()
-
-    def held() -> int:
-        gate()
-        return 1
-
-    with make_adapter(tracing=False, **options) as adapter:
-        caller = Caller(lambda: make_driver(adapter, held).execute(["held"]))
-        gate.wait_for()
-        try:
-            yield
-        finally:
-            gate.open()
-            assert caller.outcome() == {"held": 1}
-
-
-def our_files() -> list[str]:
-    """Links of descriptors that could be the sampler's."""
-    found = []
-    for each in Path("/proc/self/fd").iterdir():
-        try:
-            link = str(each.readlink())
-        except OSError:
-            continue
-        if "traced-threadpool-waits" in link or link.endswith(("/schedstat", "/syscall", "/mem")):
-            found.append(link)
-    return found
-
-
-def exists(pid: int) -> bool:
-    """Whether a process runs; one that has ended may wait for pid 1 to collect it."""
-    try:
-        return not Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
-    except OSError:
-        return False
-
-
-# What cannot be had
-
-
-def no(*_: Any, **__: Any) -> Any:
-    raise OSError("not here")
-
-
-def unreadable(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    (folder / "self").symlink_to("/proc/self")
-    return {"proc": folder}
-
-
-def without_schedstat(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(worker_rows, "RunQueueDelay", no)
-    return {}
-
-
-def another_architecture(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr("platform.machine", lambda: "s390x")
-    return {}
-
-
-def another_c_library(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(calibrate, "_futex_word", lambda text, number: None)
-    return {}
-
-
-def not_linux(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(sys, "platform", "darwin")
-    patch.setattr(worker_rows, "RunQueueDelay", no)
-    return {}
-
-
-def free_threaded(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
-    return {}
-
-
-def subinterpreter(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(reasons, "_in_subinterpreter", lambda: True)
-    return {}
-
-
-def embedded(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(sys, "executable", "")
-    patch.setattr(sys, "base_prefix", str(folder))
-    return {}
-
-
-def frozen(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(sys, "frozen", True, raising=False)
-    return {}
-
-
-def without_ctypes(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setitem(sys.modules, "ctypes", None)
-    return {}
-
-
-def without_memfd(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.delattr(os, "memfd_create")
-    return {}
-
-
-def too_many_workers(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(shm, "MAX_WORKERS", 0)
-    return {}
-
-
-def too_many_files(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(worker_rows, "MAX_DELAY_FILES", 0)
-    return {}
-
-
-def no_process(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(spawn._Unseen, "spawn", no)
-    patch.setattr(os, "posix_spawn", no)
-    return {}
-
-
-def old_c_library(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    def posix_spawn(*_: Any, **__: Any) -> int:
-        raise NotImplementedError("setsid unavailable on this platform")
-
-    patch.setattr(spawn._Unseen, "spawn", no)
-    patch.setattr(os, "posix_spawn", posix_spawn)
-    return {}
-
-
-def no_shared_memory(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(os, "memfd_create", no)
-    return {}
-
-
-def another_program(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(spawn, "_PROGRAM", "raise SystemExit(1)")
-    return {}
-
-
-@pytest.mark.parametrize(
-    ("lacking", "method", "reason", "sleep_is"),
-    [
-        (unreadable, "none", "proc_unreadable", "other"),
-        (without_schedstat, "process", "runqueue_unknown", "sleep"),
-        (another_architecture, "none", "unknown_architecture", "other"),
-        (another_c_library, "process", "gil_not_found", "sleep"),
-        (not_linux, "none", "unsupported_platform", "other"),
-        (free_threaded, "process", "free_threaded", "sleep"),
-        (subinterpreter, "none", "subinterpreter", "other"),
-        (embedded, "none", "no_interpreter", "other"),
-        (frozen, "none", "no_interpreter", "other"),
-        (without_ctypes, "process", "runqueue_unknown,gil_not_found", "sleep"),
-        (without_memfd, "none", "unsupported_platform", "other"),
-        (too_many_workers, "none", "warming_up,too_many_workers", "other"),
-        (too_many_files, "process", "runqueue_unknown", "sleep"),
-        (no_process, "none", "sampler_failed", "other"),
-        (old_c_library, "none", "sampler_failed", "other"),
-        (no_shared_memory, "none", "sampler_failed", "other"),
-        (another_program, "none", "sampler_failed", "other"),
-    ],
-    ids=lambda value: value.__name__ if callable(value) else "",
-)
-def test_what_cannot_be_had_is_said_and_the_rest_is_right(
-    using: Using,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    lacking: Callable[[pytest.MonkeyPatch, Path], dict[str, Any]],
-    method: str,
-    reason: str,
-    sleep_is: str,
-) -> None:
-    """Once in the log at INFO, on the run's span, in the info metric; the states add up, and none is a guess."""
-
-    def computes() -> int:
-        spend(0.05, time.thread_time)
-        return 1
-
-    def naps(computes: int) -> int:
-        time.sleep(0.3)
-        return 1
-
-    caplog.set_level(logging.INFO, "traced_threadpool")
-    traces, registry = Traces(), CollectorRegistry()
-    with monkeypatch.context() as patch:
-        supervisor = using(**lacking(patch, tmp_path))
-        with make_adapter(traces, registry=registry, max_workers=1, attribution=Attribution(budget=1.0)) as adapter:
-            driver = make_driver(adapter, computes, naps)
-            # The sampler, or what it lacks, takes its time to come on a busy machine.
-            until(lambda: bool(driver.execute(["naps"])) and supervisor.method == Method(method=method, reason=reason))
-            traces.clear()
-            driver.execute(["naps"])
-            info = samples(registry, "hamilton_attribution_info")
-            reasons = [each for each in reason.split(",") if each != "warming_up"]
-            until(lambda: len(said(caplog)) >= len(reasons))
-            assert adapter.telemetry_errors == {}
-
-    run = traces.attributes("hamilton.run")
-    assert (run["hamilton.attribution.method"], run["hamilton.attribution.reason"]) == (method, reason)
-    assert info == {(method, reason): 1}
-    assert {record.levelno for record in said(caplog)} == {logging.INFO}
-    assert sorted(record.getMessage().partition(" (")[0] for record in said(caplog)) == sorted(
-        f"where nodes wait is not fully known: {REASONS[each]}" for each in reasons
-    )
-
-    for name in ("computes", "naps"):
-        span, attributes = traces.only(name), traces.attributes(name)
-        states = {state: attributes.get(f"hamilton.node.wait.{state}.duration", 0.0) for state in STATES}
-        total_ns = sum(round(one * 1e9) for one in (*states.values(), attributes["hamilton.node.cpu.duration"]))
-        assert span.start_time is not None
-        assert span.end_time is not None
-        assert total_ns == span.end_time - span.start_time
-        if name == "naps":
-            assert states[sleep_is] > 0.25, states
-        else:
-            assert attributes["hamilton.node.cpu.duration"] > 0.04
-        if method == "none":
-            assert not {state for state, one in states.items() if one} - {"other", "runqueue"}
-        if {"runqueue_unknown", "too_many_workers", "unsupported_platform"} & set(reasons) and lacking != without_memfd:
-            assert states["runqueue"] == 0
-        if reason in ("free_threaded", "gil_not_found"):
-            assert states["gil"] == 0
-
-
-def test_without_a_lock_to_wait_for_nothing_waits_for_it(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a free-threaded interpreter the process's counter stands still, whatever the threads do."""
-    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
-    supervisor = using()
-    with threads_switched_often():
-        work(0.3)
-    assert supervisor.gil_wait_seconds == 0
-
-
-def test_a_sampler_that_could_not_be_started_is_tried_again(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a while; nothing is to be done for it."""
-    supervisor = using(closed_seconds=10.0)
-    with monkeypatch.context() as patch:
-        no_process(patch, Path())
-        with held_node():
-            until(lambda: supervisor.method.reason == "sampler_failed")
-    assert supervisor.method == Method(method="none", reason="sampler_failed")
-    work(0.2)
-    assert supervisor.method == Method(method="none", reason="sampler_failed")
-    monkeypatch.setattr(module, "RESTART_SECONDS", 0.0)
-    start(supervisor)
-    assert supervisor.method == Method(method="process")
-
-
-def test_the_interpreter_lock_is_looked_for_again(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a while, and while nodes go on, for on a machine with much else to do the first look may see too little."""
-    supervisor = using(closed_seconds=10.0)
-    with held_node():
-        with monkeypatch.context() as patch:
-            another_c_library(patch, Path())
-            until(lambda: supervisor.method == Method(method="process", reason="gil_not_found"))
-        first = supervisor._sampler
-        monkeypatch.setattr(module, "RESTART_SECONDS", 0.0)
-        until(lambda: supervisor.method == Method(method="process"))
-        assert first is not None
-        assert first.process.has_ended()
-
-
-def test_an_interpreter_lock_that_cannot_be_found_is_given_up(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each look holds it for a moment, so there are few."""
-    supervisor = using(closed_seconds=10.0)
-    monkeypatch.setattr(module, "RESTART_SECONDS", 0.0)
-    looks = []
-
-    def finds_nothing(**_: Any) -> NoReturn:
-        looks.append(1)
-        raise calibrate.NoCalibration("no majority")
-
-    monkeypatch.setattr(module, "calibrate", finds_nothing)
-    with held_node(attribution=Attribution(budget=1.0)):
-        until(lambda: len(looks) == module.GIL_TRIES)
-        until(lambda: supervisor.method == Method(method="process", reason="gil_not_found"))
-        assert supervisor._memory is not None
-        words = supervisor._memory.words
-        rounds = words[shm.ROUNDS]
-        until(lambda: words[shm.ROUNDS] > rounds + 100)
-    assert len(looks) == module.GIL_TRIES
-
-
-def test_no_descriptor_is_to_be_had(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each node pays for one try, no more, and no file of ours stays open."""
-    tries = []
-
-    def too_many_open(*_: Any) -> int:
-        tries.append(1)
-        raise OSError(24, "Too many open files")
-
-    before = our_files()
-    supervisor = using()
-    monkeypatch.setattr(os, "ftruncate", too_many_open)
-    for _ in range(3):
-        work(0.0)
-    assert (len(tries), our_files()) == (1, before)
-    assert supervisor.method == Method(method="none", reason="sampler_failed")
-
-
-# Its life
 
 
 def test_little_work_starts_no_process(using: Using, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,17 +99,17 @@ def test_after_the_last_adapter_was_closed_nothing_is_left(using: Using) -> None
     assert supervisor._thread is None
 
 
-def test_a_worker_that_takes_the_place_of_one_that_has_gone_is_looked_at(using: Using) -> None:
-    """The same row on the board, and another thread's file."""
+def test_a_worker_that_takes_the_place_of_one_that_has_gone_is_sampled(using: Using) -> None:
+    """The same row in shared memory, and another thread's file."""
     supervisor = using(closed_seconds=10.0)
     start(supervisor)
     assert supervisor._memory is not None
     words = supervisor._memory.words
     until(lambda: words[shm.ROW + shm.THREAD] == 0)
     for _ in range(3):
-        generation, looks = words[shm.ROW + shm.GENERATION], words[shm.ROW + shm.SAMPLES]
+        generation, samples = words[shm.ROW + shm.GENERATION], words[shm.ROW + shm.SAMPLES]
         with held_node():
-            until(lambda: words[shm.ROW + shm.SAMPLES] > looks)  # noqa: B023
+            until(lambda: words[shm.ROW + shm.SAMPLES] > samples)  # noqa: B023
         assert words[shm.ROWS] == 1
         assert words[shm.ROW + shm.GENERATION] == generation + 1
         until(lambda: words[shm.ROW + shm.THREAD] == 0)
@@ -520,7 +154,7 @@ def test_a_question_is_answered_at_once(using: Using, monkeypatch: pytest.Monkey
         assert isinstance(caller.outcome(), dict)
 
 
-def test_nothing_is_looked_at_while_no_node_runs(using: Using) -> None:
+def test_nothing_is_sampled_while_no_node_runs(using: Using) -> None:
     """The sampler and the thread beside it sleep; the next node wakes both."""
     supervisor = using(closed_seconds=10.0)
     start(supervisor)
@@ -534,9 +168,10 @@ def test_nothing_is_looked_at_while_no_node_runs(using: Using) -> None:
         until(lambda: words[shm.ROUNDS] > rounds)
 
 
+@pytest.mark.measures
 @pytest.mark.parametrize("workers", [1, 16])
 def test_the_sampler_keeps_to_its_budget(using: Using, workers: int) -> None:
-    """What it uses, beyond what it may save up, is its share; and more workers are looked at less often."""
+    """What it uses, beyond what it may save up, is its share; and more workers are sampled less often."""
     supervisor = using(closed_seconds=10.0)
     gate = Gate()
 
@@ -621,7 +256,7 @@ def test_many_descriptors(using: Using) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = 1_200
     if hard != resource.RLIM_INFINITY and hard < count + 200:
-        pytest.skip("no more descriptors are to be had")
+        pytest.skip("no more descriptors are to be used")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 200), hard))
     opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(count)]
     try:
@@ -637,7 +272,7 @@ def test_many_descriptors(using: Using) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_board_that_is_let_go_while_a_node_starts(using: Using) -> None:
+def test_memory_that_is_let_go_while_a_node_starts(using: Using) -> None:
     """The worker writes where nobody looks any more: no error, and the node adds up."""
     supervisor = using(closed_seconds=10.0)
 

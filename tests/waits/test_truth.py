@@ -1,6 +1,6 @@
 """The instrument of the truth test against waits of known length; its arithmetic; and the truth test itself, short.
 
-What runs under the instrument is a process of its own. A measurement says nothing while others take the processors
+What runs under the instrument is a process of its own. A measurement says nothing while others take the CPUs
 away, so what is asserted of one has wide bounds: it is there to find a method that is broken, not one that is worse.
 """
 
@@ -112,13 +112,14 @@ WAITS: dict[State, tuple[str, ...]] = {
         while not over:
             pass
         truth = between(before, instrument.read())
-        # A wait for the interpreter lock is one of many short ones, after each of which a processor is waited for.
+        # A wait for the GIL is one of many short ones, after each of which a CPU is waited for.
         show(truth, held=100_000_000 - truth.states_ns["runqueue"])
         """,
     ),
 }
 
 
+@pytest.mark.measures
 @needs_instrument
 @pytest.mark.slow
 @pytest.mark.parametrize(("state", "program"), [(state, each) for state, of in WAITS.items() for each in of])
@@ -126,11 +127,11 @@ def test_waits_of_known_length(library: Path, state: State, program: str) -> Non
     """A wait of 100 ms is in its state, all of it, and in no other one."""
 
     def surrounds(found: dict[str, int]) -> int:
-        # Waiting for a processor is the machine's; the rest is what surrounds the wait.
+        # Waiting for a CPU is the machine's; the rest is what surrounds the wait.
         return sum(max(0, found[other]) for other in STATES if other not in (state, "runqueue"))
 
-    # Who else wants the processors can only add to what surrounds the wait: a thread that has the interpreter lock
-    # loses its processor, and the one whose wait is over waits for both. So the least of a few counts.
+    # Who else wants the CPUs can only add to what surrounds the wait: a thread that has the GIL
+    # loses its CPU, and the one whose wait is over waits for both. So the least of a few counts.
     tries = [under_the_instrument(library, program)]
     while surrounds(tries[-1]) >= 0.25 * HELD_NS and len(tries) < 5:
         tries.append(under_the_instrument(library, program))
@@ -140,10 +141,11 @@ def test_waits_of_known_length(library: Path, state: State, program: str) -> Non
     assert abs(found["unexplained"]) < 0.02 * found["wall"] + 2 * MS
 
 
+@pytest.mark.measures
 @needs_instrument
 @pytest.mark.slow
-def test_processor_and_run_queue(library: Path) -> None:
-    """Two threads that hash on one processor: each runs half of the time, and waits for its turn the other half."""
+def test_cpu_and_run_queue(library: Path) -> None:
+    """Two threads that hash on one CPU: each runs half of the time, and waits for its turn the other half."""
     found = under_the_instrument(
         library,
         """
@@ -188,7 +190,7 @@ def test_one_process_only(library: Path) -> None:
 @pytest.mark.slow
 def test_a_child_that_is_being_made_changes_no_sum(library: Path) -> None:
     """Between its making and its `exec` a child runs on its parent's memory, where it closes files of its own. A thread
-    that has waited long for a processor is not told of that wait again.
+    that has waited long for a CPU is not told of that wait again.
     """
     found = under_the_instrument(
         library,
@@ -304,16 +306,17 @@ def test_tables_and_document(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "took away more than 1%, in each attempt: short_cpu on 3.11.7." in text
 
 
+@pytest.mark.measures
 @needs_instrument
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["cpu_4", "sleepers_beside_cpu", "sockets_beside_cpu", "lock_convoy", "mix"])
 def test_reported_is_true(library: Path, scenario: str) -> None:
     """What is reported of nodes of 0.4 s is what the instrument found, roughly, and the instrument misses nothing."""
-    # Who else wants the processors can only make it worse, the sampler comes late: so the best of three counts.
+    # Who else wants the CPUs can only make it worse, the sampler comes late: so the best of three counts.
     for attempt in range(3):
         found = command.measure(library, sys.executable, scenario, quick=True)
         if found.steal > compare.STEAL_LIMIT:
-            pytest.skip(f"a hypervisor took away {found.steal:.0%} of the processors")
+            pytest.skip(f"a hypervisor took away {found.steal:.0%} of the CPUs")
         (case,) = found.cases
         verdict = compare.judge(case)
         state, points = verdict.worst_mean
@@ -321,5 +324,5 @@ def test_reported_is_true(library: Path, scenario: str) -> None:
             break
     assert verdict.unexplained_share < 0.02
     if found.method != "process":
-        pytest.skip("threads cannot be looked at here")
+        pytest.skip("threads cannot be sampled here")
     assert points < 15, f"{state} is off by {points:.1f} points: {case.executions}"

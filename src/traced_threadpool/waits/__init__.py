@@ -1,1 +1,1 @@
-"""Where a node's time goes: what each file turns into what is in `docs/waits.md`."""
+"""Where a node's time goes: exact readings by the workers, samples by another process (docs/waits.md)."""

@@ -71,7 +71,7 @@ def calibrate(*, proc: Path = Path("/proc")) -> Lock:
         read, napper_read = _reader(keeping), _reader(keeping)  # each thread has a buffer of its own
         hold = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_uint)(("usleep", keeping))
     except (ImportError, OSError, AttributeError, ValueError) as error:
-        raise NoCalibration(f"the interpreter's own symbols are not to be had ({error})") from None
+        raise NoCalibration(f"the interpreter's own symbols are not available ({error})") from None
     futex = b"202" if platform.machine() == "x86_64" else b"98"  # the generic table's
     napper = _Napper(proc, napper_read)
     with napper, _opened(proc / "self" / "task" / str(napper.native_id) / "syscall") as sampled:
@@ -180,7 +180,7 @@ def thread_state_address() -> int:
 
         return ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThreadState_Get", ctypes.pythonapi))() or 0
     except (ImportError, AttributeError) as error:
-        raise NoCalibration(f"the interpreter's own symbols are not to be had ({error})") from None
+        raise NoCalibration(f"the interpreter's own symbols are not available ({error})") from None
 
 
 def _reader(keeping: Any) -> Callable[[int, int, int], bytes]:

@@ -33,7 +33,7 @@ CHECK_SECONDS = 1.0
 
 
 def serve(sampler: Sampler, words: memoryview[int], channel: int, is_over: Callable[[], bool]) -> None:
-    """Looks at what is active, parks when nothing is, answers questions; returns when the channel is closed.
+    """Samples what is active, parks when nothing is, answers questions; returns when the channel is closed.
 
     The channel is to send SIGIO, which is to be blocked, when something is said. `is_over` is asked once a second.
     """

@@ -127,7 +127,7 @@ def spawn(interpreter: str, memory: int) -> tuple[SamplerProcess, socket.socket]
     In few steps, for each that releases the GIL can wait long to get it back. `posix_spawn` keeps it.
 
     Raises:
-        OSError: There is no process to be had.
+        OSError: No process can be started.
     """
     import fcntl  # not on Windows
 
