@@ -32,6 +32,7 @@ from traced_threadpool.engine.work import NodeFuture, Run, Work, help_until_done
 from traced_threadpool.hamilton_hooks import RunHooks, listen
 from traced_threadpool.live.progress import Progress
 from traced_threadpool.live.records import LivePool
+from traced_threadpool.model.exceptions import is_a
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.options import Attribution, Metrics, Tracing
@@ -471,7 +472,7 @@ def _error_of(future: Future[Any]) -> BaseException | None:
 def _came_from(futures: Sequence[Future[Any]], error: BaseException) -> bool:
     """Whether an error that was met while waiting for these futures is that of one of them, or of their run."""
     return any(
-        (isinstance(error, CancelledError) and future.cancelled())
+        (is_a(error, CancelledError) and future.cancelled())
         or (future.done() and _error_of(future) is error)
         or (isinstance(future, NodeFuture) and future.work.queue.raised(error))
         for future in futures

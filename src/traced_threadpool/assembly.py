@@ -30,6 +30,7 @@ from traced_threadpool.live.thread_now import ThreadsNow
 from traced_threadpool.live.view import LiveView
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
+from traced_threadpool.model.lock_backoff import letting_go
 from traced_threadpool.model.observers import ErrorLog, Observer, Observers
 from traced_threadpool.model.records import RunRecord
 from traced_threadpool.options import Metrics, Options
@@ -242,6 +243,7 @@ class Assembly:
         for pushed in self.pushed:
             pushed.flush()
 
+    @letting_go
     def close(self, *, cancel_pending: bool) -> None:
         """See `FutureAdapter.close`."""
         self.pool.close(cancel_pending=cancel_pending)

@@ -25,6 +25,7 @@ from traced_threadpool.assembly import Assembly, end_runs_at_exit
 from traced_threadpool.engine.scheduler import AS_ADDED
 from traced_threadpool.engine.work import Run, closed_error, current_work
 from traced_threadpool.model import forks
+from traced_threadpool.model.lock_backoff import letting_go
 from traced_threadpool.model.records import RunRecord, unix_offset_ns
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class RunHooks:
         """Whether the calling thread has begun a run that Hamilton has not ended."""
         return self._assembly.runs.has_begun()
 
+    @letting_go
     def pre_graph_execute(
         self,
         *,
@@ -80,6 +82,7 @@ class RunHooks:
         end_runs_at_exit()
         assembly.runs.announce(run)
 
+    @letting_go
     def post_graph_execute(
         self, *, run_id: str, graph: Any, success: bool, error: Exception | None, results: Any
     ) -> None:

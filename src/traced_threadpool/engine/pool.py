@@ -36,6 +36,7 @@ from traced_threadpool.engine.inputs import Outside, failure_of, find_inputs, fo
 from traced_threadpool.engine.scheduler import AS_ADDED, ENDED, RUNNING, Scheduler, Task
 from traced_threadpool.engine.work import NodeFuture, Run, Work, closed_error, current_work
 from traced_threadpool.model import forks
+from traced_threadpool.model.exceptions import is_a, set_traceback, traceback_of
 from traced_threadpool.model.lock_backoff import OwnedLock, acquire_late, release_owned
 from traced_threadpool.model.observers import Observers
 from traced_threadpool.model.records import NodeRecord
@@ -71,12 +72,14 @@ def _repairing(method: _Method) -> _Method:
 class _Loop:
     """One worker loop, or one helper: counted from the moment it is planned, with what it has in hand."""
 
-    __slots__ = ("planner", "scheduler", "submitted", "work")
+    __slots__ = ("call", "planner", "scheduler", "submitted", "to_begin", "work")
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.planner = threading.get_ident()
         self.scheduler = scheduler
         self.submitted = False
+        self.call: Future[None] | None = None
+        self.to_begin = [self]  # empty from when it has begun
         self.work: Work | None = None
 
 
@@ -315,9 +318,10 @@ class Pool:
     def _start_loops(self, loops: Sequence[_Loop]) -> RuntimeError | None:
         for loop in loops:
             try:
-                future = submit_loop(self.executor, self._loop, loop)
+                loop.call = submit_loop(self.executor, self._loop, loop)
                 loop.submitted = True
-                future.add_done_callback(partial(self._loop_done, loop))
+                # None of our code where the loop has begun: a callback that fails there takes the thread with it.
+                loop.call.add_done_callback(partial(next, map(self._lost, loop.to_begin)))
             except RuntimeError as error:  # the interpreter is at its exit, or no thread can be started
                 if loop.submitted:
                     raise
@@ -349,19 +353,22 @@ class Pool:
             never_ran = self._scheduler.cancel(ready, now_ns)
         self._end_unrun(never_ran, now_ns, error=error, cancelled=True)
 
-    def _loop_done(self, loop: _Loop, future: Future[None]) -> None:
-        """The loop's call is over. If that came as no loop ends by itself, what it left is put right."""
-        if future.cancelled():  # another's executor was shut down with `cancel_futures=True` before it began
-            with self._lock:
-                if loop not in self._loops:
-                    return
-                self._starting.discard(loop)
-                self._loops.discard(loop)
-                left = bool(self._loops)
-            if not left:
-                self._fail_ready(None)
-        elif loop in self._loops or future.exception() is not None:
-            self._recover(loop, future.exception() or RuntimeError("a worker's loop ended before its work"))
+    def _lost(self, loop: _Loop) -> None:
+        """The loop's call is over, and it has not begun: an exception was earlier, or the executor was shut down."""
+        call = loop.call
+        assert call is not None
+        if not call.cancelled():
+            error = call.exception()
+            self._recover(loop, RuntimeError("a worker's loop did not begin") if error is None else error)
+            return
+        with self._lock:  # another's executor, with `cancel_futures=True`
+            if loop not in self._loops:
+                return
+            self._starting.discard(loop)
+            self._loops.discard(loop)
+            left = bool(self._loops)
+        if not left:
+            self._fail_ready(None)
 
     def _has_loops(self) -> bool:
         lock = self._lock
@@ -383,6 +390,7 @@ class Pool:
         if not lock.acquire(False):
             acquire_late(lock)
         try:
+            loop.to_begin.clear()
             if loop not in loops:
                 return  # it is known that it could not be started, which it was all the same
             self._threads.add(threading.current_thread())
@@ -422,7 +430,7 @@ class Pool:
             more = resolve(work) if work.inputs else None
         except BaseException as error:  # a future's own value was a future, and that one failed
             work.ended_ns = work.started_ns = self._clock()
-            work.outcome = "cancelled" if isinstance(error, CancelledError) else "upstream_error"
+            work.outcome = "cancelled" if is_a(error, CancelledError) else "upstream_error"
             work.error = error
             self._observers.node_ended(work)
             future.set_outcome(None, error)
@@ -434,8 +442,10 @@ class Pool:
         try:
             future._result = context.run(self._call_observed if self._observed else self._call, work)
         except BaseException as error:
-            if work.error is None:  # not the function's: of what is around it
-                work.outcome, work.error = "error", error
+            if error is not work.error:  # not the function's: of what is around it
+                release_owned()
+                if work.error is None:
+                    work.outcome, work.error = "error", error
             future.set_outcome(None, work.error)
             _forget_own_frames(error)
         return True
@@ -587,7 +597,7 @@ class Pool:
             return
         cause = task.cause
         if cause is not None and cause is not task:
-            error_here = error or cause.error
+            error_here = cause.error if error is None else error
             unrun_because_cancelled = cancelled or cause.outcome == "cancelled"
         else:
             error_here, unrun_because_cancelled = error, True
@@ -652,13 +662,14 @@ class Pool:
             self._starting.discard(loop)
             self._loops.discard(loop)
             self._helpers.discard(loop)
+            loop.to_begin.clear()
             work, loop.work = loop.work, None
             fails = work is not None and work in work.queue.pending and work.state is RUNNING
             if work is not None and fails:
                 work.state = ENDED
                 work.failed = True
                 work.outcome = "error"
-                work.error = work.error or error
+                work.error = error if work.error is None else work.error
                 work.started_ns = work.started_ns or self._clock()
                 work.ended_ns = work.ended_ns or self._clock()
                 work.queue.errors.append(work.error)
@@ -750,8 +761,8 @@ class Pool:
             return
         record.ended_ns = self._clock()
         if run.failure is not None:
-            record.error = record.error or run.failure.error
-        elif run.cancelled and isinstance(record.error, CancelledError):
+            record.error = run.failure.error if record.error is None else record.error
+        elif run.cancelled and is_a(record.error, CancelledError):
             record.error = None  # which is how the caller heard of it
         if record.error is not None:
             record.outcome = "error"
@@ -1023,11 +1034,11 @@ def _forget_own_frames(error: BaseException) -> None:
     An exception may refuse to be changed (a frozen dataclass does): then it keeps them.
     """
     try:
-        traceback = _TRACEBACK.__get__(error)
+        traceback = traceback_of(error)
         while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
             traceback = traceback.tb_next
         if traceback is not None:
-            BaseException.with_traceback(error, traceback)
+            set_traceback(error, traceback)
     except BaseException:
         logger.debug("a node's exception of type %s keeps the pool's frames", type(error).__name__)
 
@@ -1049,8 +1060,5 @@ def _release(work: Work) -> None:
 def _age(now_ns: int, since_ns: int) -> float:
     return max(0, now_ns - since_ns) / 1e9 if since_ns else 0.0
 
-
-_TRACEBACK: Final[Any] = BaseException.__dict__["__traceback__"]
-"""The very attribute, whatever a subclass has put in its place."""
 
 _NO_ARGUMENTS: Final[dict[str, Any]] = {}

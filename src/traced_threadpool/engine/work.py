@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from traced_threadpool.engine.backends.base import Backend, Call
 from traced_threadpool.engine.scheduler import NEW, RUNNING, RunQueue, Task
 from traced_threadpool.model.concurrency import STORES_IN_ORDER
+from traced_threadpool.model.exceptions import is_a, reason_of
 from traced_threadpool.model.lock_backoff import OwnedLock
 from traced_threadpool.model.records import THREADS
 
@@ -114,7 +115,7 @@ class Run(RunQueue):
 
     def raised(self, error: BaseException) -> bool:
         """Whether this came from one of the run's nodes: it raised it, or what it was raised from; or was cancelled."""
-        if isinstance(error, CancelledError) and self.cancelled:
+        if is_a(error, CancelledError) and self.cancelled:
             return True
         known = [*self.errors, *(() if self.failure is None else (self.failure.error,))]
         step: BaseException | None = error
@@ -123,7 +124,7 @@ class Run(RunQueue):
                 break
             if any(each is step for each in known):
                 return True
-            step = (step.__cause__ or step.__context__) if isinstance(step, Exception) else None
+            step = reason_of(step) if is_a(step, Exception) else None
         return False
 
 
@@ -221,12 +222,25 @@ class NodeFuture(Future[Any]):
         return self._state in _DONE
 
     def result(self, timeout: float | None = None) -> Any:
-        if self._state == FINISHED and self._exception is None:
+        if self._state != FINISHED:
+            self._await(timeout)
+        if self._exception is None:
             return self._result
-        return super().result(self._help(timeout))
+        try:
+            raise self._exception
+        finally:
+            del self  # which is in the exception's traceback from now on
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        return super().exception(self._help(timeout))
+        if self._state != FINISHED:
+            self._await(timeout)
+        return self._exception
+
+    def _await(self, timeout: float | None) -> None:
+        """Returns when it is finished; raises CancelledError or TimeoutError. `Future.result` asks exceptions whether
+        they are true, and an exception may say no, or raise.
+        """
+        super().exception(self._help(timeout))
 
     def cancel(self) -> bool:
         return self.work.pool.cancel_work(self.work, self)

@@ -29,10 +29,12 @@ holds; whoever catches an exception that was not meant to be calls it first.
 from __future__ import annotations
 
 import _thread
+import functools
 import threading
 import time
 import weakref
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import STORES_IN_ORDER, members
@@ -61,6 +63,12 @@ class OwnedLock(_thread.RLock):  # type: ignore[misc]  # final in the stub alone
         return False
 
 
+class ObserverLock(OwnedLock):  # type: ignore[misc]  # likewise
+    """One of an observer's. Whoever tells observers lets go of what one has left held when it failed."""
+
+    __slots__ = ()
+
+
 class _Every:
     """All of them, as long as they are referenced."""
 
@@ -75,12 +83,28 @@ class _Every:
 
 _every: Final = _Every()
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-def release_owned() -> int:
-    """Lets go of every lock that the calling thread holds. Returns how many there were."""
+
+def letting_go(function: _Function) -> _Function:
+    """Whatever is raised within the function leaves no lock of an observer held."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return function(*arguments, **keywords)
+        except BaseException:
+            release_owned(ObserverLock)
+            raise
+
+    return cast("_Function", call)
+
+
+def release_owned(kind: type[OwnedLock] = OwnedLock) -> int:
+    """Lets go of every lock of this kind that the calling thread holds. Returns how many there were."""
     count = 0
     for lock in members(_every.locks):
-        while lock._is_owned():  # type: ignore[attr-defined]  # the stub leaves it out; conditions need it
+        while isinstance(lock, kind) and lock._is_owned():  # type: ignore[attr-defined]  # the stub leaves it out; conditions need it
             lock.release()
             count += 1
     return count

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from traced_threadpool.model import forks
+from traced_threadpool.model.lock_backoff import ObserverLock, release_owned
 from traced_threadpool.model.records import NodeRecord, RunRecord
 
 logger = logging.getLogger("traced_threadpool")
@@ -123,6 +124,7 @@ class Observers:
             try:
                 call(node)
             except BaseException as error:
+                release_owned(ObserverLock)
                 self.errors.record(component, error)
 
     def node_ended(self, node: NodeRecord) -> None:
@@ -130,6 +132,7 @@ class Observers:
             try:
                 call(node)
             except BaseException as error:
+                release_owned(ObserverLock)
                 self.errors.record(component, error)
 
     def node_stalled(self, node: NodeRecord, stack: Sequence[str]) -> None:
@@ -143,6 +146,8 @@ class Observers:
         try:
             call(record)
         except KeyboardInterrupt:  # this may be the caller's own thread
+            release_owned(ObserverLock)
             raise
         except BaseException as error:
+            release_owned(ObserverLock)
             self.errors.record(component, error)

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import STORES_IN_ORDER, members
-from traced_threadpool.model.lock_backoff import MOMENT_SECONDS, yield_to_holder
+from traced_threadpool.model.lock_backoff import MOMENT_SECONDS, ObserverLock, acquire_late, release_owned
 from traced_threadpool.model.observers import ErrorLog
 
 MAX_WAITING: Final = 100_000
@@ -65,7 +65,7 @@ class Background:
 
     def _reset(self) -> None:
         self._waiting: deque[Any] = deque()
-        self._lock = threading.Lock()
+        self._lock = ObserverLock()
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._awake = False  # a thread is there, and will look at what waits before it sleeps
@@ -94,10 +94,10 @@ class Background:
             time.sleep(MOMENT_SECONDS)
 
     def _wake(self) -> None:
-        if self._lock.locked():
-            yield_to_holder(self._lock)
         start: threading.Thread | None = None
-        with self._lock:
+        if not self._lock.acquire(False):
+            acquire_late(self._lock)
+        try:
             self._awake = True
             if self._thread is None:
                 start = self._thread = threading.Thread(
@@ -105,6 +105,8 @@ class Background:
                 )
             else:
                 self._changed.notify_all()
+        finally:
+            self._lock.release()
         if start is not None:
             self._start(start)
 
@@ -167,6 +169,9 @@ class Background:
             self._awake = True
         return True
 
+    def count_error(self, error: BaseException) -> None:
+        self._errors.record(self._component, error)
+
     def _reset_after_fork(self) -> None:
         """The parent ends its own spans; the child starts with none."""
         self._reset()
@@ -179,8 +184,13 @@ def call(item: tuple[Any, ...]) -> None:
 
 
 def _work(background: Background) -> None:
-    while background.work():
-        pass
+    going_on = True
+    while going_on:
+        try:
+            going_on = background.work()
+        except BaseException as error:  # in the middle of what is done around an item
+            release_owned(ObserverLock)
+            background.count_error(error)
 
 
 _backgrounds: weakref.WeakSet[Background] = weakref.WeakSet()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from traced_threadpool.model import forks
+from traced_threadpool.model.lock_backoff import ObserverLock
 from traced_threadpool.model.observers import ErrorLog, Observer
 from traced_threadpool.model.records import NodeRecord, RunRecord, WaitFacts, take_over_timing
 from traced_threadpool.model.states import SAMPLED, sampled, unsampled
@@ -126,7 +127,7 @@ class WaitsMeter(CpuMeter, Observer):
 
     def _reset_after_fork(self) -> None:
         """What nodes waited in the parent is learned anew: a container may be locked by a thread that is not here."""
-        self._lock = threading.Lock()  # nobody waits for it: see `_settle`
+        self._lock = ObserverLock()  # nobody waits for it: see `_settle`
         self._left: deque[tuple[History, int, Sequence[int], Sequence[int], int]] = deque()
         self._histories: dict[str, History] = {}
 
@@ -303,7 +304,7 @@ class _Facts:
         self._run_number = run_number
         self._stolen = supervisor.stolen()
         self._known: WaitFacts | None = None
-        self._lock = threading.Lock()
+        self._lock = ObserverLock()
         self.saw_gil = False
         """Whether a sample found a node of the run waiting for the GIL."""
 

@@ -7,12 +7,12 @@ import os
 import platform
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from traced_threadpool.model.lock_backoff import ObserverLock
 from traced_threadpool.waits import protocol, spawn
 from traced_threadpool.waits.calibrate import Lock
 from traced_threadpool.waits.classify import UnknownArchitecture, table_for
@@ -40,7 +40,7 @@ class SamplerClient:
         self.channel = channel
         self.unanswered = False
         """Whether it has left a question open, because it is stopped: then no other waits for an answer."""
-        self._asking = threading.Lock()
+        self._asking = ObserverLock()
 
     def wake(self) -> None:
         """It is parked, and a node starts."""

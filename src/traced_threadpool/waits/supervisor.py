@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import STORES_IN_ORDER, values
+from traced_threadpool.model.lock_backoff import ObserverLock, release_owned
 from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.calibrate import Lock, NoCalibration, calibrate
 from traced_threadpool.waits.gil_probe import PROBE_SECONDS, GilProbe
@@ -80,7 +81,7 @@ class Supervisor:
 
     def _reset(self) -> None:
         self.epoch += 1
-        self._lock = threading.RLock()  # a garbage collection under it may run anything
+        self._lock = ObserverLock()  # a garbage collection under it may run anything
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
         self.sleeps = False
@@ -243,7 +244,8 @@ class Supervisor:
     def _run(self) -> None:
         try:
             client = self._watch()
-        except Exception as error:  # nodes go on without
+        except BaseException as error:  # nodes go on without
+            release_owned(ObserverLock)
             with self._lock:
                 client = self._close()
                 self._fail("sampler_failed", error)

@@ -12,6 +12,7 @@ from typing import Final
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
+from traced_threadpool.model.lock_backoff import ObserverLock
 from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.calibrate import NoCalibration, thread_state_address
 from traced_threadpool.waits.classify import KINDS
@@ -152,7 +153,7 @@ class NodeNumbers:
     def __init__(self) -> None:
         self._names: list[str] = [""]
         self._numbers: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._lock = ObserverLock()
 
     def number_of(self, name: str) -> int:
         """Always the same for a name; 0 for one name too many."""

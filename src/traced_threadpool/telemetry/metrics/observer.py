@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from traced_threadpool.model import forks
-from traced_threadpool.model.lock_backoff import yield_to_holder
+from traced_threadpool.model.lock_backoff import acquire_late
 from traced_threadpool.model.observers import ErrorLog, Observer
 from traced_threadpool.model.records import RUN_OUTCOMES, NodeRecord, RunRecord
 from traced_threadpool.telemetry import names
@@ -78,10 +78,11 @@ class MetricsObserver(Observer):
     def count_node(self, node: NodeRecord, *, ran: bool) -> None:
         pool = self._pool
         name, outcome = node.name, node.outcome or "success"
-        if pool.lock.locked():
-            yield_to_holder(pool.lock)
         span_context = node.span_context
-        with pool.lock:
+        lock = pool.lock
+        if not lock.acquire(False):
+            acquire_late(lock)
+        try:
             known = self._successes.get(name) if outcome == "success" else None
             if known is None:
                 known = pool.node(name, outcome, self._max_node_labels)
@@ -96,6 +97,8 @@ class MetricsObserver(Observer):
                 self._queue_wait = pool.histogram(names.QUEUE_WAIT)
             self._queue_wait.observe(queue_ns, span_context)
             known.add_states(node.cpu_ns, node.counted_ns)
+        finally:
+            lock.release()
         if self._store.on_observation is not None:
             self._hand_on(names.NODE_DURATION, known.labels, duration_ns, span_context)
             self._hand_on(names.QUEUE_WAIT, (), queue_ns, span_context)

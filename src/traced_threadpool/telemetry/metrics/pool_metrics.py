@@ -7,7 +7,6 @@ instruments for each node would cost several times as much; that library renders
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from operator import add
@@ -15,6 +14,7 @@ from typing import Final
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
+from traced_threadpool.model.lock_backoff import ObserverLock
 from traced_threadpool.model.states import CPU, OTHER, STATES, has_waits
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.metrics.histogram import Histogram
@@ -61,7 +61,7 @@ class PoolMetrics:
     """The figures of one pool name in one registry; adapters that share the name share them."""
 
     def __init__(self, buckets: dict[str, tuple[float, ...]]) -> None:
-        self.lock = threading.Lock()  # held over each update, and over a fork: a child never finds one half done
+        self.lock = ObserverLock()  # held over each update, and over a fork: a child never finds one half done
         self.nodes: dict[tuple[str, str], NodeMetrics] = {}
         self.counters: dict[tuple[names.Metric, Labels], float] = {}
         self.values: dict[tuple[names.Metric, Labels], float] = {}
@@ -71,7 +71,7 @@ class PoolMetrics:
         _pools.add(self)
 
     def reset_after_fork(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = ObserverLock()
         self.nodes = forks.kept_in_child(self.nodes, {})
         self.counters = forks.kept_in_child(self.counters, {})
         self.values = forks.kept_in_child(self.values, {})
@@ -127,7 +127,7 @@ class PoolMetrics:
 
 
 _pools: weakref.WeakSet[PoolMetrics] = weakref.WeakSet()
-_held_over_fork: list[threading.Lock] = []
+_held_over_fork: list[ObserverLock] = []
 
 
 def _before_fork() -> None:

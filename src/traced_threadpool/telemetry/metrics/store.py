@@ -7,13 +7,13 @@ adapter. Prometheus has one store for each registry, OpenTelemetry one for each 
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from operator import add
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from traced_threadpool.model import forks
+from traced_threadpool.model.lock_backoff import ObserverLock
 from traced_threadpool.model.records import OUTCOMES
 from traced_threadpool.model.states import STATES
 from traced_threadpool.telemetry import lost_spans as losses
@@ -92,7 +92,7 @@ class MetricsStore:
 
     def __init__(self, buckets: Buckets) -> None:
         self.buckets = buckets
-        self._lock = threading.Lock()
+        self._lock = ObserverLock()
         self._sources: tuple[weakref.ref[Source], ...] = ()
         self._pools: dict[str, PoolMetrics] = {}
         self._errors: dict[str, int] = {}
@@ -103,7 +103,7 @@ class MetricsStore:
         forks.register(self._reset_after_fork)
 
     def _reset_after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ObserverLock()
         for pool in self._pools.values():
             pool.reset_after_fork()
 
