@@ -205,6 +205,7 @@ class Assembly:
 
     def _stalls(self, threads: ThreadsNow) -> StallWatch:
         reference = weakref.ref(self)
+        durations = self.durations
 
         def running() -> tuple[int, Sequence[Work]]:
             assembly = reference()
@@ -218,6 +219,7 @@ class Assembly:
         return StallWatch(
             running=running,
             usual=self.durations.usual,
+            knows=lambda: len(durations) > 0,
             stall_after=self.options.stall_after,
             threads=threads,
             told=told,

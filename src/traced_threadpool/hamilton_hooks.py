@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -131,14 +132,17 @@ class _Plan:
     __slots__ = ("_graph", "_known", "_wanted")
 
     def __init__(self, graph: Any, wanted: tuple[tuple[str, ...], frozenset[str]]) -> None:
-        self._graph = graph
+        self._graph = weakref.ref(graph)  # a future that is kept keeps its run, and should keep no driver
         self._wanted = wanted
         self._known: list[Mapping[str, Sequence[str]] | None] = []
 
     def __call__(self) -> Mapping[str, Sequence[str]] | None:
         if not self._known:  # two who ask at once both work it out
-            found = hamilton_graph.upstream(self._graph, *self._wanted)
-            self._known.append(None if hamilton_graph.has_branches(self._graph, found) else found)
+            graph = self._graph()
+            if graph is None:
+                return None
+            found = hamilton_graph.upstream(graph, *self._wanted)
+            self._known.append(None if hamilton_graph.has_branches(graph, found) else found)
         return self._known[0]
 
 

@@ -197,7 +197,7 @@ def _spans(trace: int, run: RecordedRun) -> list[dict[str, Any]]:
             values={
                 names.RUN_OUTCOME: run.outcome,
                 names.POOL_LIMIT: run.max_workers,
-                names.PROCESSORS_LIMIT: run.cpus,
+                names.CPUS_LIMIT: run.cpus,
                 names.ATTRIBUTION_METHOD: run.attribution,
                 names.RUN_NODE_COUNT: len(run.nodes),
             },

@@ -33,7 +33,7 @@ def refusal(error: type[Exception], text: str, **arguments: Any) -> Any:
         refusal(TypeError, r"^thread_name_prefix must be a string, not 5$", thread_name_prefix=5),
         refusal(TypeError, r"^result_builder must have a method build_result, .*not 'dict'$", result_builder="dict"),
         refusal(TypeError, r"^result_builder must have .* not <class 'dict'>$", result_builder=dict),
-        refusal(TypeError, r"^FutureAdapter has no option 'colour'; it has max_workers, .*, run_on$", colour="red"),
+        refusal(TypeError, r"^FutureAdapter has no option 'colour'; it has max_workers, .*, progress$", colour="red"),
         refusal(TypeError, r"^FutureAdapter\(workers=4\): did you mean max_workers\?$", workers=4),
         refusal(TypeError, r"\(tracer_provder=...\): did you mean tracer_provider\?$", tracer_provder="x"),
         refusal(TypeError, r"\(buckets=...\): did you mean metrics=Metrics\(.*_buckets=...\)\?$", buckets=[]),

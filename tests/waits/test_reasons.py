@@ -71,7 +71,7 @@ def free_threaded(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
 
 
 def subinterpreter(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
-    patch.setattr(reasons, "_in_subinterpreter", lambda: True)
+    patch.setattr(reasons, "in_subinterpreter", lambda: True)
     return {}
 
 

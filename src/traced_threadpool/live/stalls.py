@@ -25,6 +25,7 @@ from traced_threadpool.model import forks
 from traced_threadpool.model.observers import ErrorLog, Observer
 from traced_threadpool.model.records import RunRecord
 from traced_threadpool.model.usual_duration import UsualDuration
+from traced_threadpool.waits.reasons import in_subinterpreter
 
 logger = logging.getLogger("traced_threadpool")
 
@@ -53,6 +54,7 @@ class StallWatch(Observer):
     Args:
         running: Gives them.
         usual: How long a node of that name usually takes.
+        knows: Whether that is known of any: else no node has a limit, unless there is a `stall_after`.
         stall_after: Seconds, or None for the rule above.
         threads: Looks at threads of this process.
         told: Is told of each stalled node, with its stack.
@@ -66,6 +68,7 @@ class StallWatch(Observer):
         *,
         running: RunningNodes,
         usual: Callable[[str], UsualDuration | None],
+        knows: Callable[[], bool],
         stall_after: float | None,
         threads: ThreadsNow,
         told: Callable[[Work, Sequence[str]], None],
@@ -73,6 +76,7 @@ class StallWatch(Observer):
     ) -> None:
         self._running = running
         self._usual = usual
+        self._knows = knows
         self._stall_after = stall_after
         self._threads = threads
         self._told = told
@@ -99,7 +103,8 @@ class StallWatch(Observer):
 
     def run_started(self, run: RunRecord) -> None:
         self._runs.add(id(run))
-        _watcher.watch(self)
+        if self._stall_after is not None or self._knows():
+            _watcher.watch(self)
 
     def run_ended(self, run: RunRecord) -> None:
         self._runs.discard(id(run))
@@ -169,6 +174,8 @@ class _Watcher:
         self._woken = threading.Event()
 
     def watch(self, watch: StallWatch) -> None:
+        if in_subinterpreter():
+            return  # it may start no thread that outlives its work
         with self._lock:
             self._watched[id(watch)] = weakref.ref(watch)
             if self._thread is not None:

@@ -75,7 +75,7 @@ def why_unsupported() -> str:
     """A reason why nothing can be sampled here; empty where that is not known."""
     if not sys.platform.startswith("linux") or not hasattr(os, "memfd_create"):
         return "unsupported_platform"
-    return "subinterpreter" if _in_subinterpreter() else ""
+    return "subinterpreter" if in_subinterpreter() else ""
 
 
 def has_gil() -> bool:
@@ -83,7 +83,8 @@ def has_gil() -> bool:
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
-def _in_subinterpreter() -> bool:
+def in_subinterpreter() -> bool:
+    """Whether this is not the main interpreter of the process."""
     for module in ("_interpreters", "_xxsubinterpreters"):  # from 3.13, and before
         try:
             interpreters = __import__(module)
