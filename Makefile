@@ -58,8 +58,9 @@ bench: venv ## run the benchmarks, and write the tables of docs/performance.md u
 guard: venv ## count what a node costs against what was last accepted; ARGS=--accept accepts
 	@$(python) -m benchmarks.guard $(ARGS)
 
-docs: venv ## write what documents generate: the module map
+docs: venv ## write what documents generate: the module map, the table of states
 	@$(python) -m scripts.module_map
+	@$(python) -m scripts.states_table
 
 dashboards: venv ## write dashboards, rules and reference pages from dashboards/generate
 	@$(python) -m dashboards.generate

@@ -8,6 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scripts import states_table
 from traced_threadpool.model.states import (
     INFO,
     SAMPLED,
@@ -45,6 +46,12 @@ def test_a_division_has_each_part_at_its_state(cpu_ns: int, runqueue_ns: int, sa
     assert unsampled(cpu_ns, runqueue_ns, other_ns) == in_order(
         {"cpu": cpu_ns, "runqueue": runqueue_ns, "other": other_ns}
     )
+
+
+def test_the_table_in_the_documentation_is_current() -> None:
+    """`make docs` writes it."""
+    text = states_table.DOCUMENT.read_text(encoding="utf-8")
+    assert text == states_table.with_table(text), "the table of states is out of date: run make docs"
 
 
 def test_no_two_states_look_the_same() -> None:

@@ -20,6 +20,7 @@ TOOLS = """
 import contextlib, ctypes, time
 from pathlib import Path
 from prometheus_client import CollectorRegistry
+from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.supervisor import supervisor
 
 def naps() -> int:
@@ -405,7 +406,7 @@ adapter = FutureAdapter(2)
 pair = driver_of(adapter, named("one", lambda: both.wait(60)), named("two", lambda: both.wait(60)))
 pair.execute(["one", "two"])
 words = supervisor._memory.words
-threads = lambda: [row[0] for row in zip(*[iter(words[16 : 16 * (1 + words[1])])] * 16)]
+threads = lambda: words[shm.ROW + shm.THREAD : shm.ROW * (1 + words[shm.ROWS]) : shm.ROW].tolist()
 before = threads()
 pid = os.fork()
 if not pid:
@@ -449,8 +450,8 @@ if not pid:
         os._exit(status)
 say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 words = supervisor._memory.words
-rows = range(16, 16 * (1 + words[1]), 16)
-say([words[row + 2] for row in rows if words[row]].count(1))
+rows = range(shm.ROW, shm.ROW * (1 + words[shm.ROWS]), shm.ROW)
+say([words[row + shm.DEPTH] for row in rows if words[row + shm.THREAD]].count(1))
 gate.set()
 future.result(60)
 say(supervisor.method.method, supervisor._sampler.process.pid == parents)

@@ -28,12 +28,15 @@ from tests.waits.reported import counted_durations_ns, counted_ns, needs_samplin
 from traced_threadpool import Attribution
 from traced_threadpool.model.observers import ErrorLog
 from traced_threadpool.model.records import NodeRecord
+from traced_threadpool.model.states import in_order
 from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.classify import KINDS
 from traced_threadpool.waits.meter import STALE_NS, CpuMeter, WaitsMeter
 from traced_threadpool.waits.runqueue import RunQueueDelay
 from traced_threadpool.waits.split import Division, History
 from traced_threadpool.waits.supervisor import Supervisor
+
+MS = 10**6
 
 
 @pytest.mark.measures
@@ -190,7 +193,7 @@ def test_readings_become_states(worker: _Worker) -> None:
     worker.spends(cpu=20, runqueue=10, gil=30, network=40)
     worker.ends(node)
     assert (node.duration_ns, node.cpu_ns, node.samples) == (100 * 10**6, 20 * 10**6, 7)
-    assert node.state_ns == tuple(each * 10**6 for each in (20, 30, 10, 40, 0, 0, 0, 0))
+    assert node.state_ns == in_order({"cpu": 20 * MS, "gil": 30 * MS, "runqueue": 10 * MS, "network": 40 * MS})
 
 
 @needs_sampling
@@ -206,8 +209,8 @@ def test_time_aside_is_other_and_its_states_are_not_the_nodes(worker: _Worker) -
     worker.meter.come_back(node)
     worker.spends(cpu=10, runqueue=5, sleep=10)
     worker.ends(node)
-    assert within.state_ns == tuple(each * 10**6 for each in (5, 0, 15, 0, 30, 0, 0, 0))
-    assert node.state_ns == tuple(each * 10**6 for each in (20, 0, 5, 0, 0, 0, 30, 50))
+    assert within.state_ns == in_order({"cpu": 5 * MS, "runqueue": 15 * MS, "disk": 30 * MS})
+    assert node.state_ns == in_order({"cpu": 20 * MS, "runqueue": 5 * MS, "sleep": 30 * MS, "other": 50 * MS})
 
 
 def test_cpu_time_is_a_nodes_own_however_soon_it_starts() -> None:
