@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -157,6 +159,7 @@ def start_process(script: str, within: Sequence[str] = ()) -> subprocess.Popen[s
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=not within,  # so that what it forked can be killed with it
     )
 
 
@@ -166,7 +169,7 @@ def run_process(script: str, within: Sequence[str] = ()) -> tuple[int, list[str]
         try:
             said, errors = process.communicate(timeout=PROCESS_PATIENCE)
         except subprocess.TimeoutExpired:
-            process.kill()
+            process.kill() if within else os.killpg(process.pid, signal.SIGKILL)
             said, errors = process.communicate()
             raise AssertionError(f"the process did not end; it said {said!r} and {errors!r}") from None
     return process.returncode, said.splitlines(), errors

@@ -115,6 +115,39 @@ adapter.close()
 
 
 @needs_fork
+@pytest.mark.parametrize("before", ['runs.execute(["two"])', "pass"], ids=["used before", "not used before"])
+def test_forked_child_imports_nothing(before: str) -> None:
+    """A thread of the parent's may be in the middle of the same import: the child would wait for its lock for ever."""
+    code, said, errors = run_process(
+        CHILD
+        + f"""
+parent = os.getpid()
+looked_for = []
+
+class Finder:
+    "Finds nothing, and keeps what a child looks for."
+    def find_spec(self, name, path=None, target=None):
+        if os.getpid() != parent:
+            looked_for.append(name)
+
+sys.meta_path.insert(0, Finder())
+adapter = FutureAdapter(2, stall_after=60)
+runs = driver_of(adapter, one, two)
+{before}
+
+def child():
+    found = runs.execute(["two"])
+    adapter.close()
+    return found, looked_for
+
+in_child(child)
+adapter.close()
+"""
+    )
+    assert (code, said) == (0, ["child: ({'two': 2}, [])", "exit 0"]), errors
+
+
+@needs_fork
 def test_fork_while_other_threads_execute() -> None:
     """Twenty times, at any moment of theirs: no child hangs on a lock that a thread of the parent's held."""
     code, said, errors = run_process(

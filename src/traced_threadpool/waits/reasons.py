@@ -85,6 +85,10 @@ def has_gil() -> bool:
 
 def in_subinterpreter() -> bool:
     """Whether this is not the main interpreter of the process."""
+    return _IN_SUBINTERPRETER
+
+
+def _is_subinterpreter() -> bool:
     for module in ("_interpreters", "_xxsubinterpreters"):  # from 3.13, and before
         try:
             interpreters = __import__(module)
@@ -96,3 +100,7 @@ def in_subinterpreter() -> bool:
 
 def _id_of(interpreter: Any) -> Any:
     return interpreter[0] if isinstance(interpreter, tuple) else interpreter
+
+
+# Found once: a forked child that imports what another thread of its parent's was importing waits for ever.
+_IN_SUBINTERPRETER: Final = _is_subinterpreter()
