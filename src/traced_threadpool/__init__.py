@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from traced_threadpool.engine.pool import PoolSnapshot
     from traced_threadpool.options import Attribution, Metrics, Tracing
     from traced_threadpool.placement import run_on
+    from traced_threadpool.telemetry.export.otlp_file import OtlpFileSpanExporter as OtlpFileSpanExporter
     from traced_threadpool.telemetry.export.setup import TelemetrySetup, setup_telemetry
     from traced_threadpool.telemetry.metrics.pushgateway import push_metrics
 
+# Without OtlpFileSpanExporter, which needs an extra: `import *` works without.
 __all__ = [
     "Attribution",
     "FutureAdapter",
@@ -42,6 +44,7 @@ _HOMES: Final = {
     "Attribution": "options",
     "FutureAdapter": "adapter",
     "Metrics": "options",
+    "OtlpFileSpanExporter": "telemetry.export.otlp_file",
     "PoolSnapshot": "engine.pool",
     "TelemetrySetup": "telemetry.export.setup",
     "Tracing": "options",
@@ -50,11 +53,16 @@ _HOMES: Final = {
     "setup_telemetry": "telemetry.export.setup",
 }
 
-present_with(lambda: import_module("traced_threadpool.report.notebook"))
+_PACKAGES: Final = ("analysis", "backends", "live")
+"""Which can be used without an import of their own."""
+
+present_with(lambda: import_module("traced_threadpool.report.presenter"))
 
 
 def __getattr__(name: str) -> Any:
     """Each when it is asked for: the command line needs none of them, nor Hamilton, which takes a while to import."""
+    if name in _PACKAGES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
@@ -62,4 +70,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES, *_PACKAGES})

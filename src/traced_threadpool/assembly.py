@@ -80,7 +80,11 @@ class Assembly:
         stores: list[MetricsStore] = []
         counting = self._counting(stores)
         self.recorder = Recorder(
-            pool_name=options.name, max_workers=options.max_workers, keep=options.record, on_end=_tell_path
+            pool_name=options.name,
+            max_workers=options.max_workers,
+            keep=options.record,
+            messages=options.tracing is None or options.tracing.record_exceptions,
+            on_end=_tell_path,
         )
         watching: list[Observer] = [] if self.tracing is None else [self.tracing]
         watching += counting

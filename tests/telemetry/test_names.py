@@ -78,6 +78,7 @@ RUN_ATTRIBUTES = {
     "hamilton.attribution.reason",
     "hamilton.cpus.limit",
     "hamilton.run.critical_path",
+    "hamilton.run.problems",
     "hamilton.attributes.cut",
 }
 
@@ -126,6 +127,7 @@ NOT_IN_EVERY_RUN = {
     "hamilton.run.inputs",
     "hamilton.run.overrides",  # empty ones are left out
     "hamilton.run.node.spans.left_out",  # large runs
+    "hamilton.run.problems",  # of a record that was saved
     "hamilton.task.id",  # dynamic execution
     "code.stacktrace",  # of a node that stalls
     "hamilton.node.wait.samples",

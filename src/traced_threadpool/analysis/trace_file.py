@@ -1,4 +1,4 @@
-"""A file of spans into recorded runs. What kind of file it is, its content tells:
+"""A file of spans into recorded runs, and recorded runs into a file. What kind of file it is, its content tells:
 
 - documents of OTLP/JSON, as our own exporter and a collector write them, one a line, or Tempo answers them;
 - documents of Jaeger's JSON, as its page downloads them;
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from io import BufferedReader
@@ -26,6 +26,8 @@ from traced_threadpool.analysis.trace_forms.grouping import Gathered
 from traced_threadpool.analysis.trace_forms.jaeger_json import jaeger_span, jaeger_spans, jaeger_traces
 from traced_threadpool.analysis.trace_forms.otlp_json import otlp_span, otlp_spans, resource_spans
 from traced_threadpool.analysis.trace_forms.span import Found, Span, Unreadable
+from traced_threadpool.analysis.trace_forms.to_otlp import lines_of
+from traced_threadpool.model.atomic_write import write_whole
 from traced_threadpool.model.recorded_run import RecordedRun
 
 MAX_DOCUMENT_BYTES: Final = 512 * 2**20
@@ -87,6 +89,15 @@ def read_runs(
     if not gathered.nodes and not gathered.runs:
         raise TraceFileError(_nothing_found(shown, gathered, reading))
     return runs_from(gathered, reading.problems())
+
+
+def save_runs(path: str | os.PathLike[str], runs: Iterable[RecordedRun]) -> None:
+    """Writes runs to a file of OTLP/JSON lines, whole or not at all, in place of what was there. `read_runs` reads it.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write_whole(path, (line for run in runs for line in lines_of(run)))
 
 
 @dataclass(slots=True)

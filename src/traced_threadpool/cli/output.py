@@ -14,8 +14,8 @@ from rich.console import Console, RenderableType
 
 from traced_threadpool.cli.errors import UNREADABLE, Failure, reader_gone
 from traced_threadpool.model.atomic_write import write_whole
+from traced_threadpool.report.terminal import PLAIN_WIDTH, plain, render
 
-PIPED_WIDTH: Final = 120
 _IN_ASCII: Final = {"µ": "u", "…": "...", "×": "x", "─": "-", "−": "-"}
 
 
@@ -42,26 +42,13 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 
 def print_parts(parts: Sequence[RenderableType]) -> None:
     """To a terminal with its colours and width; to anything else as plain text, without blanks at the ends of lines."""
-    is_piped = not sys.stdout.isatty()
-    console = _Console(
-        width=PIPED_WIDTH if is_piped and "COLUMNS" not in os.environ else None,
-        markup=False,
-        highlight=False,
-        emoji=False,
-    )
-    if console.width < 1:  # COLUMNS=0, as where nobody knows
-        console.width = PIPED_WIDTH
+    console = _Console(markup=False, highlight=False, emoji=False)
+    known = console.width if sys.stdout.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+    console.width = known if known > 0 else PLAIN_WIDTH  # COLUMNS=0, as where nobody knows
     if console.is_terminal:
-        _render(console, parts)
-        return
-    with console.capture() as captured:
-        _render(console, parts)
-    put("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
-
-
-def _render(console: Console, parts: Sequence[RenderableType]) -> None:
-    for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str))
+        render(console, parts)
+    else:
+        put(plain(parts, console.width))
 
 
 def print_json(document: dict[str, Any]) -> None:

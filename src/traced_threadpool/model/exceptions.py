@@ -43,3 +43,42 @@ def traceback_of(error: BaseException) -> TracebackType | None:
 def set_traceback(error: BaseException, traceback: TracebackType) -> None:
     """Also of one that cannot be changed, such as a frozen dataclass: that binds Python code alone."""
     _traceback.__set__(error, traceback)
+
+
+MAX_MESSAGE: Final = 500
+"""How many characters of a message are kept."""
+
+_PLAIN: Final = (str, bytes, int, float, bool, type(None))
+
+
+def message_of(error: BaseException) -> str | None:
+    """What it says, where that can be told without calling anybody's code; None where it cannot, or says nothing.
+
+    >>> message_of(ValueError("no rate for 'ISK'")), message_of(KeyError("rate")), message_of(ValueError())
+    ("no rate for 'ISK'", "'rate'", None)
+    >>> class Own(Exception):
+    ...     def __str__(self):
+    ...         raise RuntimeError("not even this")
+    >>> message_of(Own("x")) is None, message_of(ValueError(Own())) is None
+    (True, True)
+    """
+    says: Any = None
+    for kind in _bases.__get__(type(error)):
+        says = type.__dict__["__dict__"].__get__(kind).get("__str__")
+        if says is not None:
+            break
+    parts = [*_arguments.__get__(error), *(_file(error) if is_a(error, OSError) else ())]
+    if type(says) is not _OF_C or any(type(part) not in _PLAIN for part in parts):
+        return None
+    return says(error)[:MAX_MESSAGE] or None
+
+
+def _file(error: BaseException) -> tuple[object, object]:
+    """What an OSError keeps beside its arguments."""
+    kept: Any = OSError.__dict__
+    return kept["filename"].__get__(error), kept["filename2"].__get__(error)
+
+
+_bases: Final[Any] = type.__dict__["__mro__"]
+_arguments: Final[Any] = BaseException.__dict__["args"]
+_OF_C: Final = type(BaseException.__str__)

@@ -6,13 +6,18 @@ All `*_ns` are nanoseconds of one clock; only their differences mean anything.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.records import Outcome, RunOutcome
 from traced_threadpool.model.states import State
+
+if TYPE_CHECKING:
+    from traced_threadpool.report.explanation import Explanation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,8 @@ class NodeExecution:
     states: Mapping[State, int] = field(default_factory=dict)
     samples: int = 0
     error_type: str | None = None
+    error_message: str | None = None
+    """Of the exception, where the record may hold it."""
     failed_upstream: str | None = None
     parent: str | None = None
     """Key of the node inside which this one's run was executed, for nested runs that share the record."""
@@ -127,21 +134,50 @@ class RecordedRun:
         """Those that ran, without nodes of runs that one of them executed: they are part of what that one does."""
         return [node for node in self.nodes if node.ran and (node.parent is None or node.parent not in self.by_key)]
 
-    def _repr_html_(self) -> str | None:
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the run to a file that `traced-threadpool explain` and `read_runs` read, in place of what was there.
+
+        Several runs: `traced_threadpool.analysis.save_runs(path, runs)`.
+
+        Raises:
+            OSError: It cannot be written. What was there is still there.
+        """
+        _presenter().save(self, path)
+
+    def explain(self) -> Explanation:
+        """Why it took as long as it did. `print` shows what `traced-threadpool explain` does, a notebook a page."""
+        return _presenter().explain(self)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the HTML page that `traced-threadpool report` does.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            ImportError: The extra `report` is not installed.
+            OSError: It cannot be written. What was there is still there.
+        """
+        return _presenter().report(self, path)
+
+    def _repr_html_(self) -> str:
         """What a notebook shows of a run."""
-        return None if _presenter is None else _presenter().notebook_html(self)
+        return _presenter().notebook_html(self)
 
 
 class Presenter(Protocol):
-    """Shows runs. Reports are above records, so the package says at its top which one it is: see `present_with`."""
+    """Shows and saves runs. That is above records, so the package says at its top who does it: see `present_with`."""
 
     def notebook_html(self, run: RecordedRun, /) -> str: ...
+    def explain(self, run: RecordedRun, /) -> Explanation: ...
+    def save(self, run: RecordedRun, path: str | os.PathLike[str], /) -> None: ...
+    def report(self, run: RecordedRun, path: str | os.PathLike[str], /) -> Path: ...
 
 
-_presenter: Callable[[], Presenter] | None = None
+_presenter: Callable[[], Presenter]
 
 
 def present_with(load: Callable[[], Presenter]) -> None:
-    """Says who shows runs. `load` is called each time that one is shown, and not before."""
+    """Says who does. `load` is called each time that somebody asks, and not before."""
     global _presenter  # noqa: PLW0603 - one for the program, set when the package is imported
     _presenter = load

@@ -1,8 +1,8 @@
 """What happens in a pool into recorded runs, as it happens, in bounded memory.
 
 For each node that ends one small tuple is kept, which points at those of its upstream nodes; names and times, never a
-result, an argument or an exception. A record is made of them only when somebody asks. A run that a node executes on
-the same adapter is part of the record of the outermost run.
+result, an argument or an exception; of what a node raised, the type and the message. A record is made of them only when
+somebody asks. A run that a node executes on the same adapter is part of the record of the outermost run.
 
 No lock: a node's tuple is appended to a list and put into a dict, and both are atomic.
 """
@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from traced_threadpool.model import forks
+from traced_threadpool.model.exceptions import message_of
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.observers import Observer
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun, is_split
@@ -47,6 +48,7 @@ class Recorder(Observer):
         max_workers: Its limit.
         keep: How many runs are kept; 0 for those who only want `on_end`.
         max_nodes: How many nodes of one run are.
+        messages: Whether the messages of exceptions are kept, those that can be read without calling anybody's code.
         on_end: Told of each outermost run that has ended, with what was kept of it; its `path` tells the critical path.
             Called where `run_ended` is, and should be as quick.
     """
@@ -60,11 +62,13 @@ class Recorder(Observer):
         max_workers: int,
         keep: int = DEFAULT_RUNS,
         max_nodes: int = MAX_NODES,
+        messages: bool = True,
         on_end: Callable[[RunRecord, Recording], None] | None = None,
     ) -> None:
         self._pool_name = pool_name
         self.max_workers = max_workers
         self._max_nodes = max_nodes
+        self._messages = messages
         self._on_end = on_end
         self._keep = keep
         self._forget()
@@ -115,7 +119,8 @@ class Recorder(Observer):
 
     def _record_of(self, part: _Part) -> Recording:
         """Of several threads whose nodes end first at once, one makes it."""
-        recording: Recording = part.__dict__.setdefault("recording", Recording(part, self._max_nodes))
+        made = Recording(part, self._max_nodes, messages=self._messages)
+        recording: Recording = part.__dict__.setdefault("recording", made)
         return recording
 
 
@@ -147,6 +152,7 @@ class _Entry(NamedTuple):
     state_ns: tuple[int, ...] | None
     samples: int
     error_type: str | None
+    error_message: str | None
     failed_upstream: str | None
     part: _Part
     span_context: Any
@@ -176,8 +182,9 @@ class _RunFacts(NamedTuple):
 class Recording:
     """What is kept of an outermost run, and what can be made of it once the run has ended."""
 
-    def __init__(self, root: _Part, max_nodes: int) -> None:
+    def __init__(self, root: _Part, max_nodes: int, *, messages: bool) -> None:
         self.root = root
+        self._messages = messages
         self._max_nodes = max_nodes
         self._parts = {root.run_id: root}
         self._entries: list[_Entry] = []
@@ -224,6 +231,7 @@ class Recording:
                 node.state_ns,
                 node.samples,
                 None if error is None else _error_type(error),
+                message_of(error) if error is not None and self._messages else None,
                 None if cause is None else cause.name,
                 part,
                 node.span_context,
@@ -353,6 +361,7 @@ def _execution(entry: _Entry, keys: Mapping[int, str]) -> NodeExecution:
         states=_states(entry),
         samples=entry.samples,
         error_type=entry.error_type if entry.outcome == "error" else None,
+        error_message=entry.error_message if entry.outcome == "error" else None,
         failed_upstream=entry.failed_upstream if entry.outcome == "upstream_error" else None,
         parent=None if part.parent is None else keys.get(id(part.parent)),
         run_id=part.run_id if part.nested else None,

@@ -37,7 +37,12 @@ _BAD: Final = "#b3160a"
 
 def notebook_html(run: RecordedRun) -> str:
     """The verdict, a timeline, the critical path, the states and the nodes that took most."""
-    explanation = explain(run, with_curve=False)
+    return explanation_html(explain(run, with_curve=False))
+
+
+def explanation_html(explanation: Explanation) -> str:
+    """The same of what is explained already."""
+    run = explanation.run
     parts = [_heading(run), *(_finding(finding, run) for finding in explanation.findings)]
     if explanation.ran:
         parts += [_timeline(explanation), _tables(explanation)]

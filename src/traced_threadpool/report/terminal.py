@@ -7,10 +7,11 @@ markup, and without anything that a terminal would obey.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
 from typing import Final
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -26,11 +27,34 @@ from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.prediction import Prediction
 from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
 
+PLAIN_WIDTH: Final = 120
 STEPS: Final = 15
 SLOWEST: Final = 10
 MAX_NAME: Final = 48
 
 _TONES: Final = {"bad": "bold red", "good": "bold green", "plain": "bold"}
+
+
+def plain(parts: Iterable[RenderableType], width: int = PLAIN_WIDTH) -> str:
+    """The parts as text without colours, and without blanks at the ends of lines."""
+    console = Console(
+        width=width,
+        file=StringIO(),
+        color_system=None,
+        force_terminal=False,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+    with console.capture() as captured:
+        render(console, parts)
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+
+
+def render(console: Console, parts: Iterable[RenderableType]) -> None:
+    """Plain strings are not wrapped: a path or a command stays whole."""
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))
 
 
 def explanation_text(explanation: Explanation) -> Iterator[RenderableType]:

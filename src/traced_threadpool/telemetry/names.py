@@ -39,6 +39,7 @@ ATTRIBUTION_METHOD: Final = "hamilton.attribution.method"
 ATTRIBUTION_REASON: Final = "hamilton.attribution.reason"
 CPUS_LIMIT: Final = "hamilton.cpus.limit"
 CRITICAL_PATH: Final = "hamilton.run.critical_path"
+RECORD_PROBLEMS: Final = "hamilton.run.problems"
 
 # Node span
 NODE_NAME: Final = "hamilton.node.name"
@@ -95,7 +96,12 @@ def gil_holder(name: str, caused_ns: int) -> str:
     >>> gil_holder("thread:a b", 1_690_200_000), gil_holder("parse", 1_000)
     ('thread:a b 1.69 s', 'parse 1e-06 s')
     """
-    return f"{name} {caused_ns / 1e9:.3g} s"
+    return gil_holder_exactly(name, float(f"{caused_ns / 1e9:.3g}"))
+
+
+def gil_holder_exactly(name: str, seconds: float) -> str:
+    """The same to the nanosecond, for a record that is read again."""
+    return f"{name} {seconds:.16g} s"
 
 
 def gil_holder_of(text: str) -> tuple[str, float] | None:
@@ -172,6 +178,12 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute(key=CPUS_LIMIT, of="run", type="double", description="Number of CPUs that the process may use"),
     Attribute(
         key=CRITICAL_PATH, of="run", type="string[]", description="Names of the nodes on the run's critical path"
+    ),
+    Attribute(
+        key=RECORD_PROBLEMS,
+        of="run",
+        type="string[]",
+        description="Only of a record that was saved: what it lacks, or what had to be repaired",
     ),
     Attribute(key=NODE_NAME, of="node", type="string", description="The node's name"),
     Attribute(

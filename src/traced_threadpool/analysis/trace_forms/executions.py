@@ -94,6 +94,7 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
         states=_states(attributes, ended_ns - started_ns, span.resolution_ns, repairs),
         samples=max(0, whole(attributes.get(names.NODE_SAMPLES)) or 0),
         error_type=text_of(attributes, names.ERROR_TYPE),
+        error_message=span.error_message,
         failed_upstream=text_of(attributes, names.NODE_FAILED_UPSTREAM),
         parent=None if group.parent is None or group is root else group.parent[32:],
         run_id=None if group is root else group.run_id,

@@ -83,6 +83,7 @@ def _record(root: Group, members: Sequence[Group], gathered: Gathered, shared: S
         )
     elif expected is not None and expected < len(nodes):
         problems.append(f"The run says that it had {count(expected, 'node')}, the file has {len(nodes)}.")
+    problems += [told for told in texts(attributes.get(names.RECORD_PROBLEMS)) if told not in problems]
     problems += problems_of(members)
     problems += [_REPAIRS[kind].format(count(many, "node")) for kind, many in repairs.items() if many]
 

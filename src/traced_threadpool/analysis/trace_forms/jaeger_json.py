@@ -45,6 +45,7 @@ def jaeger_span(span: Json) -> tuple[str, Span | Unreadable]:
         dropped_links=_dropped(tags, "otel.dropped_links_count"),
         dropped_attributes=_dropped(tags, "otel.dropped_attributes_count"),
         resolution_ns=MICROSECOND_NS,
+        error_message=_error_message(tags),
     )
 
 
@@ -82,6 +83,14 @@ def _dropped(tags: object, key: str) -> int:
         if isinstance(tag, dict) and tag.get("key") == key:
             return whole(tag.get("value")) or 0
     return 0
+
+
+def _error_message(tags: object) -> str | None:
+    """The description of the status, by the tag that OpenTelemetry's mapping has for it."""
+    for tag in tags if isinstance(tags, list) else ():
+        if isinstance(tag, dict) and tag.get("key") == "otel.status_description":
+            return str(tag.get("value") or "") or None
+    return None
 
 
 def _value(pair: Mapping[str, Any]) -> Any:

@@ -83,6 +83,7 @@ def otlp_span(span: Json) -> Span | Unreadable:
         dropped_links=whole(span.get("droppedLinksCount")) or 0,
         dropped_attributes=whole(span.get("droppedAttributesCount")) or 0,
         resolution_ns=rounded_to_ns(start, end),
+        error_message=_error_message(span.get("status")),
     )
 
 
@@ -97,6 +98,11 @@ def otlp_spans(resources: list[Any]) -> Found:
                 spans = scope.get("spans") if isinstance(scope, dict) else None
                 for span in spans if isinstance(spans, list) else ():
                     yield process, span if isinstance(span, (Span, Unreadable)) else Unreadable()
+
+
+def _error_message(status: object) -> str | None:
+    message = status.get("message") if type(status) is dict else None
+    return message if type(message) is str and message else None
 
 
 def _links(links: list[Any]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class Span(NamedTuple):
 
     `links` are those of the span that name a parameter, or all of them where the format does not tell.
     `attributes` are those of Hamilton nodes and runs, and what else a record needs; not a node's tags, nor others'.
-    Times are Unix time, exact to `resolution_ns`.
+    Times are Unix time, exact to `resolution_ns`. `error_message` is the description of a status that is an error.
     """
 
     id: str
@@ -45,6 +45,7 @@ class Span(NamedTuple):
     dropped_attributes: int = 0
     attributes: Attributes = MappingProxyType({})
     resolution_ns: int = 1
+    error_message: str | None = None
 
     @property
     def is_run(self) -> bool:

@@ -32,10 +32,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import INVALID_SPAN_CONTEXT
 
 from traced_threadpool.model import forks
+from traced_threadpool.telemetry.export.otlp_target import missing_extra
+
+try:
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+except ImportError as error:
+    raise missing_extra(error) from error
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -54,7 +59,11 @@ _Json = dict[str, Any]
 
 
 class OtlpFileSpanExporter(SpanExporter):
-    """Appends every batch of spans to a file, as one line of OTLP/JSON.
+    """Appends every batch of spans to a file, as one line of OTLP/JSON, which `traced-threadpool explain` reads.
+
+    For an application that has a tracer provider. Its spans of other libraries go into the file too:
+
+        provider.add_span_processor(BatchSpanProcessor(OtlpFileSpanExporter("trace.jsonl"), max_queue_size=32_768))
 
     The file is opened at once, and created where it does not exist, so that a path that cannot work is an
     error here and not in a background thread. It stays open until ``shutdown``: a log rotation has to copy
@@ -64,16 +73,16 @@ class OtlpFileSpanExporter(SpanExporter):
     file.
 
     Args:
-        path: the file, relative to the directory that is current now. The usual suffix is ``.jsonl``.
+        file: its path, relative to the directory that is current now. The usual suffix is ``.jsonl``.
 
     Raises:
-        TypeError: ``path`` is neither a string nor a path object.
-        ValueError: ``path`` is empty.
+        TypeError: ``file`` is neither a string nor a path object.
+        ValueError: ``file`` is empty.
         OSError: the file cannot be opened for writing; its subclass and ``errno`` say why.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = _absolute(path)
+    def __init__(self, file: str | os.PathLike[str]) -> None:
+        self.path = _absolute(file)
         self.failed_spans = 0
         self._lock = threading.Lock()
         self._descriptor: int | None
