@@ -5,7 +5,7 @@ Exit statuses, also in `docs/command-line.md`:
 ====  ==================================================================================
 0     done
 2     wrong usage
-3     a file cannot be read, contains no run, or cannot be written; or standard output
+3     a file or a live view cannot be read, contains no run, or cannot be written; or standard output
 4     the file has no such run
 5     an extra is not installed
 130   interrupted
@@ -28,6 +28,7 @@ from traced_threadpool.cli.demo import demo
 from traced_threadpool.cli.diff import diff
 from traced_threadpool.cli.errors import INTERRUPTED, PROGRAM, UNREADABLE, Failure, print_no_more, reader_gone
 from traced_threadpool.cli.explain import explain
+from traced_threadpool.cli.live import live
 from traced_threadpool.cli.output import prepare_standard_output
 from traced_threadpool.cli.report import report
 from traced_threadpool.cli.slo import slo
@@ -48,18 +49,18 @@ class _InThisOrder(click.Group):
 )
 @click.version_option(__version__, prog_name=PROGRAM)
 def command() -> None:
-    """Explain why a run was slow, predict what would help, and write alert rules.
+    """Explain why a run was slow, predict what would help, show what runs do now, and write alert rules.
 
     FILE is a trace: what setup_telemetry(file=...) writes, JSON downloaded from Jaeger, or OTLP JSON from Tempo or
     a collector; - is standard input. Of several runs in it the longest is taken; --run picks another.
 
     \b
-    Exit status: 0 done, 2 wrong usage, 3 a file or the output cannot be read or written, 4 no such run,
+    Exit status: 0 done, 2 wrong usage, 3 a file, the output or a live view cannot be read or written, 4 no such run,
     5 an extra is not installed, 130 interrupted, 141 the reader of the output has closed it.
     """
 
 
-for each in (explain, what_if, report, diff, slo, demo):
+for each in (explain, what_if, report, diff, live, slo, demo):
     command.add_command(each)
 
 
