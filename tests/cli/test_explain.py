@@ -27,7 +27,7 @@ def test_explain_says_what_took_the_time(command: Command, trace: Path) -> None:
     assert text.startswith(f"{trace}: 1 run\netl: 944 ms, 60 nodes, 4 workers, 2 CPUs, success, run run-1\n\n1. ")
     for heading in (
         "Critical path",
-        "Where the nodes' time went",
+        "Where the time went",
         "Slowest nodes",
         "Predicted length of the run by number of workers",
     ):
@@ -64,7 +64,7 @@ def test_every_field_of_the_json_is_documented(command: Command, trace: Path, wo
             return set().union(*map(fields, value))
         if not isinstance(value, dict):
             return set()
-        by_name = ("critical_seconds", "states", "gil_holders", "path_changes", "faster")
+        by_name = ("critical_seconds", "critical_states", "states", "gil_holders", "path_changes", "faster")
         inner = [fields(part, of_names=key in by_name) for key, part in value.items()]
         return set().union(set() if of_names else value.keys(), *inner)
 

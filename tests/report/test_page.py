@@ -68,7 +68,7 @@ def test_the_verdict_comes_first() -> None:
         "Timeline",
         "Critical path",
         "Predicted length by number of workers",
-        "Where the nodes' time went",
+        "Where the time went",
         "Nodes",
         "About this record",
     ]

@@ -285,7 +285,7 @@ def _printed(run: RecordedRun, **options: Any) -> str:
 def test_text_begins_with_the_verdict() -> None:
     """The run in a line, then the findings, then what they rest on, in this order."""
     text = _printed(layered_run())
-    headings = ("etl: ", "1. ", "Critical path", "Where the nodes' time went", "Slowest nodes", "number of workers")
+    headings = ("etl: ", "1. ", "Critical path", "Where the time went", "Slowest nodes", "number of workers")
     places = [text.index(heading) for heading in headings]
     assert places == sorted(places)
 

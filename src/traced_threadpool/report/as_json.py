@@ -50,6 +50,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
         ],
         "critical_seconds": {name: seconds(ns) for name, ns in explanation.critical_ns.items()},
         "states": _states(explanation.states_ns),
+        "critical_states": {state: seconds(ns) for state, ns in explanation.path_states_ns.items()},
         "gil_holders": {name: seconds(ns) for name, ns in run.gil_holders.items()},
         "concurrency": {
             "mean_running": round(explanation.mean_running, 6),
@@ -172,7 +173,10 @@ def curve_json(curve: Curve | None) -> dict[str, Any] | None:
         "limit": curve.scaling.limit,
         "reason": curve.scaling.reason,
         "longest_chain": seconds(curve.scaling.floor_ns),
-        "makespan": [{"workers": point.workers, "seconds": seconds(point.makespan_ns)} for point in curve.points],
+        "makespan": [
+            {"workers": point.workers, "seconds": seconds(point.makespan_ns), "limited_by": point.limit}
+            for point in curve.points
+        ],
     }
 
 

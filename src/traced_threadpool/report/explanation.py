@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.analysis.diagnosis.diagnose import Finding, diagnose
+from traced_threadpool.analysis.diagnosis.path_states import PathState
 from traced_threadpool.analysis.replay.virtual_pool import most_at_once
+from traced_threadpool.model.formatting import duration, percent
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.states import STATES, State
+from traced_threadpool.model.states import INFO, STATES, State
 from traced_threadpool.recording.critical_path import CriticalPath
 from traced_threadpool.report.curve import Curve, curve
+
+BETWEEN: Final[Mapping[PathState, tuple[str, str]]] = {
+    "queue": ("queue wait", "ready, and no worker free"),
+    "dependency": ("inputs", "waiting for inputs that are not in the record"),
+    "outside": ("outside", "outside of nodes: Hamilton and the caller"),
+}
+"""What the critical path has between its nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +38,29 @@ class NameTotals:
     critical_ns: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateRow:
+    """What time went to: of all nodes, and of the critical path. `nodes_ns` is None for what is no node's time."""
+
+    name: str
+    meaning: str
+    state: State | None
+    nodes_ns: int | None
+    path_ns: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """A run and what is known about it. `critical_ns` is the path's time by node name, of waits under `_queue` etc."""
+    """A run and what is known about it.
+
+    `critical_ns` is the path's time by node name, of waits under `_queue` etc.; `path_states_ns` the same by state.
+    """
 
     run: RecordedRun
     findings: tuple[Finding, ...]
     path: CriticalPath
     critical_ns: Mapping[str, int]
+    path_states_ns: Mapping[PathState, float]
     curve: Curve | None
     estimated: str | None = None
     """How gains were come by, of a run that is too large for whole replays."""
@@ -48,6 +73,33 @@ class Explanation:
     def states_ns(self) -> dict[State, int]:
         """Time by state over all nodes, in the order of `STATES`; empty where no node has states."""
         return _summed(self.ran)
+
+    @property
+    def state_rows(self) -> tuple[StateRow, ...]:
+        """The table of states, of which every finding's times and shares are; empty where no node has states."""
+        on_path = dict(self.path_states_ns)
+        # Nobody knows what it was: nodes may lack states, or waits were not looked at.
+        on_path["other"] = on_path.get("other", 0.0) + on_path.pop("unknown", 0.0)
+        rows = [
+            StateRow(name=state, meaning=INFO[state].meaning, state=state, nodes_ns=nodes_ns, path_ns=path_ns)
+            for state in STATES
+            if (nodes_ns := self.states_ns.get(state, 0)) + (path_ns := on_path.get(state, 0.0))
+        ]
+        rows += [
+            StateRow(name=name, meaning=meaning, state=None, nodes_ns=None, path_ns=on_path[wait])
+            for wait, (name, meaning) in BETWEEN.items()
+            if on_path.get(wait)
+        ]
+        return tuple(rows) if self.states_ns else ()
+
+    def state_cells(self, row: StateRow) -> tuple[str, str, str, str]:
+        """Time and share of all nodes, time and share of the critical path."""
+        of_nodes, of_path = ("-", "-"), ("-", "-")
+        if row.nodes_ns is not None:
+            of_nodes = duration(row.nodes_ns), percent(row.nodes_ns, sum(node.duration_ns for node in self.ran))
+        if row.path_ns:
+            of_path = duration(row.path_ns), percent(row.path_ns, self.run.duration_ns)
+        return (*of_nodes, *of_path)
 
     @cached_property
     def by_name(self) -> tuple[NameTotals, ...]:
@@ -119,6 +171,7 @@ def explain(run: RecordedRun, *, with_curve: bool = True) -> Explanation:
         findings=diagnosis.findings,
         path=analyzed.path,
         critical_ns=analyzed.path.ns_by_name,
+        path_states_ns=analyzed.on_path,
         curve=curve(analyzed) if with_curve else None,
         estimated=diagnosis.estimated,
     )

@@ -129,7 +129,6 @@ def _timeline(explanation: Explanation) -> str:
 def _tables(explanation: Explanation) -> str:
     run = explanation.run
     path = sorted(explanation.critical_ns.items(), key=lambda item: -item[1])
-    total = sum(node.duration_ns for node in explanation.ran)
     tables = [
         _table(
             ("Critical path", "Time", "Of the run"),
@@ -141,9 +140,11 @@ def _tables(explanation: Explanation) -> str:
         ),
     ]
     if explanation.states_ns:
-        known = {state: ns for state, ns in explanation.states_ns.items() if ns > 0}
-        rows = [("■", state, duration(ns), percent(ns, total)) for state, ns in known.items()]
-        tables.insert(1, _table(("", "State", "Time", "Share"), rows, [INFO[state].light for state in known], texts=2))
+        states = explanation.state_rows
+        rows = [("■" if row.state else "", row.name, *explanation.state_cells(row)) for row in states]
+        colours = [INFO[row.state].light if row.state else _SOFT for row in states]
+        headings = ("", "State", "Of all nodes", "Share", "On the path", "Of the run")
+        tables.insert(1, _table(headings, rows, colours, texts=2))
     else:
         tables.insert(1, f'<div style="color:{_SOFT}">States were not recorded.</div>')
     style = "display:flex;flex-wrap:wrap;gap:8px 32px;align-items:flex-start;margin-top:8px"

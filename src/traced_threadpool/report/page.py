@@ -177,10 +177,9 @@ def _curve(explanation: Explanation) -> Sequence[tuple[str, ...]]:
 
 def _states(explanation: Explanation) -> dict[str, Any]:
     run, known = explanation.run, explanation.states_ns
-    total = sum(node.duration_ns for node in explanation.ran)
     states = [state for state, ns in known.items() if ns > 0]
     if known:
-        hint = "Sums over all executions."
+        hint = "Sums over all executions, and over the critical path, which fills the run."
     else:
         reason = f" ({run.attribution_reason})" if run.attribution_reason else ""
         hint = f"This record has no states{reason}, so the bars show durations only."
@@ -190,9 +189,7 @@ def _states(explanation: Explanation) -> dict[str, Any]:
     return {
         "hint": hint,
         "names": states,
-        "sums": [
-            (state, duration(known[state]), percent(known[state], total), INFO[state].meaning) for state in states
-        ],
+        "sums": [(row.name, *explanation.state_cells(row), row.meaning) for row in explanation.state_rows],
         "known": bool(known),
         "holders": [(name, duration(ns)) for name, ns in holders],
         "in_chart": NAMES_IN_CHART,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
-from traced_threadpool.analysis.replay.what_if import Plan, Scaling, scale
+from traced_threadpool.analysis.replay.estimate import WHOLE
+from traced_threadpool.analysis.replay.what_if import HELPS, Plan, Scaling, counts_to_try, scale
 from traced_threadpool.engine.priorities import PriorityName
 from traced_threadpool.model.formatting import count
 from traced_threadpool.model.recorded_run import RecordedRun
@@ -65,9 +67,11 @@ def predict(run: RecordedRun, settings: Settings) -> Prediction:
         ValueError: There is nothing to replay, or a setting makes no sense for this run.
     """
     plan = Plan(run)
-    scaling = scale(
+    asked = settings.workers or (workers_by_default(plan.workers) if settings == Settings() else (plan.workers,))
+    scaled = partial(
+        scale,
         run,
-        settings.workers or (workers_by_default(plan.workers) if settings == Settings() else (plan.workers,)),
+        asked,
         faster=settings.faster,
         without=settings.without,
         cpus=settings.cpus,
@@ -75,4 +79,16 @@ def predict(run: RecordedRun, settings: Settings) -> Prediction:
         priority=settings.priority,
         plan=plan,
     )
+    scaling = scaled()
+    if settings == Settings(workers=settings.workers) and len(plan.nodes) <= WHOLE and _may_be_shorter(scaling):
+        # What limits a number of workers is what `explain` says, which asks about these.
+        scaling = scaled(beside={plan.workers, *counts_to_try(run)})
     return Prediction(run=run, settings=settings, scaling=scaling)
+
+
+def _may_be_shorter(scaling: Scaling) -> bool:
+    """Whether some number that was not asked about may beat one that more workers seem not to help."""
+    return any(
+        limit != "none" and scaling.makespan_ns[number] * (1 - HELPS) > scaling.floor_ns
+        for number, limit in scaling.limits.items()
+    )

@@ -20,10 +20,10 @@ from traced_threadpool.analysis.diagnosis.diagnose import Finding
 from traced_threadpool.analysis.difference import Difference
 from traced_threadpool.model.formatting import change, count, duration, one_line, percent, signed
 from traced_threadpool.model.recorded_run import RecordedRun
-from traced_threadpool.model.states import INFO, State
+from traced_threadpool.model.states import INFO
 from traced_threadpool.recording.critical_path import OUTSIDE, Step
 from traced_threadpool.report.curve import LIMITS, Curve, Point
-from traced_threadpool.report.explanation import Explanation
+from traced_threadpool.report.explanation import Explanation, StateRow
 from traced_threadpool.report.prediction import Prediction
 from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
 
@@ -150,17 +150,16 @@ def _step(step: Step, explanation: Explanation) -> Text:
 
 
 def _states(explanation: Explanation) -> Iterator[RenderableType]:
-    run, states = explanation.run, explanation.states_ns
+    run, rows = explanation.run, explanation.state_rows
     total = sum(node.duration_ns for node in explanation.ran)
-    if not states:
+    if not rows:
         reason = f" ({one_line(run.attribution_reason)})" if run.attribution_reason else ""
         yield Group("", Text(f"The record does not tell where the nodes' time went{reason}.", style="dim"))
         return
-    table = _table("state", "time", "share", "", left=(0, 3))
-    for state, ns in states.items():
-        if ns > 0:
-            table.add_row(state, duration(ns), percent(ns, total), _bar(state, ns, total))
-    yield _section("Where the nodes' time went", table)
+    table = _table("state", "of all nodes", "share", "on the path", "of the run", "", left=(0, 5))
+    for row in rows:
+        table.add_row(row.name, *explanation.state_cells(row), _bar(row, total))
+    yield _section("Where the time went", table)
     if run.gil_holders:
         holders = _table("waiting it caused", "node or thread")
         for name, ns in sorted(run.gil_holders.items(), key=lambda item: -item[1])[:5]:
@@ -168,9 +167,12 @@ def _states(explanation: Explanation) -> Iterator[RenderableType]:
         yield _section("Who held the GIL while nodes waited for it", holders)
 
 
-def _bar(state: State, ns: int, total: int) -> Text:
-    bar = Text("#" * max(1, round(24 * ns / total)) if total else "", style=INFO[state].terminal)
-    return bar.append(f"  {INFO[state].meaning}", style="default")
+def _bar(row: StateRow, total: int) -> Text:
+    """How much it is of all nodes' time, and what it is."""
+    bar = Text(style="" if row.state is None else INFO[row.state].terminal)
+    if row.nodes_ns and total:
+        bar.append("#" * max(1, round(24 * row.nodes_ns / total)) + "  ")
+    return bar.append(row.meaning, style="default")
 
 
 def _slowest(explanation: Explanation) -> RenderableType:
@@ -197,15 +199,13 @@ def _curve(curve: Curve) -> RenderableType:
 def _telling(curve: Curve) -> Sequence[Point]:
     """The points worth a row: powers of two, the recorded number, and the number beyond which nothing changes."""
     told = {curve.now, curve.scaling.enough_workers}
-    enough = max(told)
-    # What a sentence names has a row.
-    told |= {best[0] for number in list(told) if (best := curve.scaling.best_beyond(number)) is not None}
-    chosen = {1, 2, 4, 8, 16, 32, 64}
-    return [
-        point
-        for point in curve.points
-        if point.workers in told or (point.workers in chosen and point.workers <= 2 * enough)
-    ]
+    most = 2 * max(told)
+    told |= {number for number in (1, 2, 4, 8, 16, 32, 64) if number <= most}
+    # Where a row says that more workers help, there is the row of those that do.
+    for number in sorted(told):
+        if number in curve.scaling.makespan_ns and (best := curve.scaling.best_beyond(number)) is not None:
+            told.add(best[0])
+    return [point for point in curve.points if point.workers in told]
 
 
 def _predictions(recorded_ns: int, points: Iterable[Point]) -> Table:

@@ -166,9 +166,9 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
         title="Straggler",
         meaning="one node takes much longer than its siblings, and the run waits for it",
         evidence={
-            "takes": "{node} takes {own}; the median of its {siblings} siblings is {median}",
-            "times": "{node} takes {own}, {times} times as long as its siblings: the median of the other {siblings} is "
-            "{median}",
+            "takes": "{node} takes {own}{without}; the median of its {siblings} siblings is {median}",
+            "times": "{node} takes {own}{without}, {times} times as long as its siblings: the median of the other "
+            "{siblings} is {median}",
             "state": "most of it is {state}, {duration}",
             "on_path": _ON_PATH,
             "replay": "{source}: if it took as long as its siblings, {instead}",
@@ -259,6 +259,9 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
 
 MORE_WORKERS_CANNOT_HELP: Final = "More workers cannot help."
 """After the advice for a cause that is none of the pool, where the replay says so."""
+
+WITHOUT_CONTENTION: Final = " without its waits for the GIL, a CPU or a lock"
+"""After how long a node takes by itself, where it waited for others besides."""
 
 OVERLAP: Final = "gains overlap: this one is not in addition to those above"
 

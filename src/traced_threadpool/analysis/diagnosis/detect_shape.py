@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Final
 
-from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS, quoted
+from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS, WITHOUT_CONTENTION, quoted
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun, faster_by, most_first
 from traced_threadpool.analysis.diagnosis.causes import Finding, RankedFinding
 from traced_threadpool.analysis.diagnosis.path_states import BETWEEN_NODES
@@ -45,18 +45,20 @@ def _straggler(
 ) -> RankedFinding | None:
     other = analyzed.replayed(faster_executions={longest.key: faster_by(own_ns, median_ns)})
     words, name = CAUSES_IN_WORDS["straggler"], shortened(longest.name)
+    step_ns = sum(step.duration_ns for step in analyzed.path.nodes if step.key == longest.key)
     state, state_ns = max(analyzed.states[longest.key].items(), key=lambda item: item[1])
     evidence = (
         words.says(
             "times" if median_ns else "takes",
             node=name,
             own=duration(own_ns),
+            without="" if own_ns == longest.duration_ns else WITHOUT_CONTENTION,
             siblings=f"{siblings:,}",
             median=duration(median_ns),
             times=f"{own_ns / median_ns:.1f}" if median_ns else "",
         ),
         words.says("state", state=state, duration=duration(state_ns)),
-        words.says("on_path", of_run=analyzed.of_run(longest.duration_ns)),
+        words.says("on_path", of_run=analyzed.of_run(step_ns)),
         words.says("replay", source=analyzed.source, instead=analyzed.instead(other)),
     )
     advice = words.advises("", node=quoted([longest.name]))

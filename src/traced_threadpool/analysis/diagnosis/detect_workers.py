@@ -9,8 +9,7 @@ from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun, names_of
 from traced_threadpool.analysis.diagnosis.causes import Finding, RankedFinding
 from traced_threadpool.analysis.diagnosis.ranking import FULL, MATTERS, UNKNOWN, by_gain
-from traced_threadpool.analysis.replay.replayed import Replayed
-from traced_threadpool.analysis.replay.what_if import HELPS
+from traced_threadpool.analysis.replay.what_if import HELPS, Scaling
 from traced_threadpool.model.formatting import count, duration
 
 CROWDED: Final = 2
@@ -63,15 +62,15 @@ def pool_too_small(analyzed: AnalyzedRun) -> RankedFinding | None:
 
 def pool_too_large(analyzed: AnalyzedRun) -> RankedFinding | None:
     """Nodes that compute stand in each other's way, and half as many at once would be done as early."""
-    recorded = analyzed.as_recorded
+    recorded, scaling = analyzed.as_recorded, analyzed.scaling
     in_the_way_ns = analyzed.total_ns("gil", "runqueue")
     if analyzed.is_large:
         return None  # fewer nodes would wait less for each other, of which an estimate knows nothing
-    if recorded is None or in_the_way_ns < IN_THE_WAY * analyzed.busy_ns:
+    if recorded is None or scaling is None or in_the_way_ns < IN_THE_WAY * analyzed.busy_ns:
         return None
     if max(recorded.gil_share, recorded.cpu_share) < FULL or analyzed.is_held_from_outside:
         return None  # others are in their way, of which fewer nodes would get even less
-    enough = _fewest(analyzed, recorded, recorded.most_busy // CROWDED)
+    enough = _fewest(scaling, recorded.most_busy // CROWDED)
     if enough is None:
         return None
     words = CAUSES_IN_WORDS["pool_too_large"]
@@ -81,23 +80,16 @@ def pool_too_large(analyzed: AnalyzedRun) -> RankedFinding | None:
         words.says(
             "replay",
             source=analyzed.source,
-            workers=count(enough.workers, "worker"),
-            instead=analyzed.instead(enough),
+            workers=count(enough, "worker"),
+            instead=analyzed.instead_ns(scaling.makespan_ns[enough]),
         ),
     )
-    advice = words.advises("", workers=enough.workers)
+    advice = words.advises("", workers=enough)
     finding = Finding(cause="pool_too_large", nodes=(), evidence=evidence, advice=advice, gain_seconds=None)
     return RankedFinding(finding=finding, weight=in_the_way_ns / analyzed.busy_ns)
 
 
-def _fewest(analyzed: AnalyzedRun, recorded: Replayed, most: int) -> Replayed | None:
-    """The run with the least number of workers, up to `most`, that is as good as what there was."""
-    low, high, found = 1, most, None
-    while low <= high:
-        middle = (low + high) // 2
-        other = analyzed.replayed(workers=middle)
-        if other.makespan_ns <= recorded.makespan_ns * (1 + AS_WELL):
-            found, high = other, middle - 1
-        else:
-            low = middle + 1
-    return found
+def _fewest(scaling: Scaling, most: int) -> int | None:
+    """The least number of workers, up to `most`, with which the run is as short as it was."""
+    as_well_ns = scaling.makespan_ns[scaling.recorded_workers] * (1 + AS_WELL)
+    return next((number for number, ns in scaling.makespan_ns.items() if number <= most and ns <= as_well_ns), None)

@@ -163,11 +163,16 @@ def scale(
     gil: bool = True,
     priority: PriorityName | None = None,
     plan: Plan | None = None,
+    beside: Iterable[int] = (),
 ) -> Scaling:
-    """How the makespan goes with the number of workers. Arguments and errors are those of `replay`."""
-    counts = sorted(set(workers))
-    if not counts:
+    """How the makespan goes with the number of workers. Arguments and errors are those of `replay`.
+
+    `beside` are numbers that are not asked about, and tell what limits those that are: whether more would help.
+    """
+    asked = sorted(set(workers))
+    if not asked:
         raise ValueError("workers is empty; give the numbers of workers to try, for example range(1, 17)")
+    counts = sorted({*asked, *beside})
     plan = plan or Plan(run)
     found: dict[int, Replayed] = {}
     for number in counts:
@@ -175,7 +180,7 @@ def scale(
         last = next(reversed(found.values()), None)
         # With workers to spare, more of them change nothing.
         found[number] = last if last is not None and last.most_busy < last.workers else plan.replay(settings)
-    makespan_ns = {number: replayed.makespan_ns for number, replayed in found.items()}
+    makespan_ns = {number: found[number].makespan_ns for number in asked}
     enough = _enough(makespan_ns)
     most = found[counts[-1]]
     free = replace(settings, workers=len(plan.nodes))
@@ -185,12 +190,12 @@ def scale(
     beyond_ns = unbounded.makespan_ns
     for number in reversed(counts):
         limits[number] = _limit(found[number], beyond_ns, floor_ns, len(plan.nodes))
-        beyond_ns = min(beyond_ns, makespan_ns[number])
+        beyond_ns = min(beyond_ns, found[number].makespan_ns)
     return Scaling(
         makespan_ns=makespan_ns,
         recorded_workers=plan.workers,
         enough_workers=enough,
-        limits=dict(reversed(limits.items())),
+        limits={number: limits[number] for number in asked},
         reason=_reason(limits[enough], found[enough], most, floor_ns),
         floor_ns=floor_ns,
         assumptions=found[enough].assumptions,
