@@ -35,6 +35,14 @@ def in_child(function):
         finally:
             os._exit(code)
     say("exit", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+def fork_in_c():
+    "Forks as uWSGI does. A thread that waits for the GIL just then leaves it broken in the child: CPython's own fault."
+    import ctypes, time
+
+    library = ctypes.PyDLL(None)  # keeps the GIL
+    time.sleep(0.2)  # the workers become idle
+    return library.fork()
 """
 
 
@@ -298,12 +306,10 @@ def test_a_fork_that_python_does_not_see(telemetry: str, ends: str) -> None:
     code, said, errors = run_process(
         CHILD
         + f"""
-import ctypes
-
 adapter = FutureAdapter(2, {telemetry})
 runs = driver_of(adapter, one, two)
 runs.execute(["two"])
-pid = ctypes.PyDLL(None).fork()
+pid = fork_in_c()
 if pid == 0:
     say("child:", runs.execute(["two"]), adapter.snapshot().workers > 0)
     {ends}
@@ -321,8 +327,6 @@ def test_a_fork_that_python_does_not_see_while_nodes_run() -> None:
     code, said, errors = run_process(
         CHILD
         + """
-import ctypes
-
 started, release = threading.Event(), threading.Event()
 
 def held() -> str:
@@ -335,7 +339,7 @@ runs = driver_of(adapter, one, two)
 futures = driver_of(adapter, held).raw_execute(["held"])
 started.wait(60)
 with adapter._pool._lock, adapter._assembly.errors._lock:  # as another thread would have them
-    pid = ctypes.PyDLL(None).fork()
+    pid = fork_in_c()
     if pid == 0:
         say("child:", runs.execute(["two"]), adapter.telemetry_errors)
         os._exit(7)

@@ -93,7 +93,7 @@ def test_spans_and_metrics_agree(world: World, job: str) -> None:
 @pytest.mark.parametrize("job", ["service", "shop"])
 def test_states_add_up_to_durations(world: World, job: str) -> None:
     """The time of each node in all its states is the sum of its durations."""
-    times = total(world.pages[job][names.NODE_TIME.prometheus], "pool", "node")
+    times = total(_that_happened(world.pages[job][names.NODE_TIME.prometheus]), "pool", "node")
     assert times == pytest.approx(total(world.pages[job][f"{names.NODE_DURATION.prometheus}_sum"], "pool", "node"))
 
 

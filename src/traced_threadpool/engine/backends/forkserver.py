@@ -32,7 +32,8 @@ START: Final = 1
 SPAWN: Final = 2
 KILL: Final = 3
 # From it:
-ENDED: Final = 4
+STARTED: Final = 4
+ENDED: Final = 5
 
 GRACE_SECONDS: Final = 2.0
 
@@ -91,7 +92,7 @@ class _Server:
         while self._killed_at is None or self._workers:
             happened = selector.select(self._patience())
             if not happened and self._killed_at is None:
-                return  # a request that is on its way finds nobody, and starts another server
+                return  # a request that is on its way is not answered, and goes to another server
             for key, _ in happened:
                 if key.fileobj is self._wakeup:
                     with contextlib.suppress(BlockingIOError):
@@ -130,11 +131,12 @@ class _Server:
                 pid = os.fork()
         except OSError:  # no more processes: the driver sees that the connection closes
             os.close(descriptor)
-            self._tell(number, None)
+            self._tell(ENDED, (number, None))
             return
         if pid:
             os.close(descriptor)
             self._workers[number] = pid
+            self._tell(STARTED, number)
             # Both do it, so that it is done before either goes on.
             with contextlib.suppress(OSError):
                 os.setpgid(pid, pid)
@@ -162,11 +164,11 @@ class _Server:
                 found, status = pid, 0
             if found:
                 del self._workers[number]
-                self._tell(number, os.waitstatus_to_exitcode(status))
+                self._tell(ENDED, (number, os.waitstatus_to_exitcode(status)))
 
-    def _tell(self, number: int, exitcode: int | None) -> None:
+    def _tell(self, kind: int, what: object) -> None:
         with contextlib.suppress(OSError):
-            self._channel.send(ENDED, (number, exitcode))
+            self._channel.send(kind, what)
 
 
 def kill_group(pid: int) -> None:

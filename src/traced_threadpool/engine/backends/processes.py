@@ -50,6 +50,7 @@ logger = logging.getLogger("traced_threadpool")
 IDLE_SECONDS: Final = 60.0
 CANCEL_GRACE_SECONDS: Final = 1.0
 MAX_ATTEMPTS: Final = 3
+LAUNCH_TRIES: Final = 3
 """To how many workers a call is sent that end before they have it."""
 
 PRELOADED: Final = ("numpy", "pandas", "hamilton.function_modifiers")
@@ -234,14 +235,20 @@ class Processes:
                     break
                 self._changed.wait()
         try:
-            return self._start(call)
+            for _ in range(LAUNCH_TRIES - 1):
+                if (started := self._start(call, final=False)) is not None:
+                    return started
+            started = self._start(call, final=True)
+            assert started is not None
+            return started
         except BaseException:
             with self._changed:
                 self._count -= 1
                 self._changed.notify()
             raise
 
-    def _start(self, call: Call) -> _Worker:
+    def _start(self, call: Call, *, final: bool) -> _Worker | None:
+        """A new worker, ready. None, unless this try is final, where the request met a server that was leaving."""
         node = call.record.name
         initializer = self._pickled_initializer(node)
         ours, theirs = socket.socketpair()
@@ -273,6 +280,8 @@ class Processes:
                 if call in self._cancelled:
                     raise CancelledError(f"node {node!r} was cancelled before a worker took it") from None
                 if isinstance(error, Closed):
+                    if not (final or process.was_started()):
+                        return None
                     raise WorkerSetupError(
                         f"the worker process for node {node!r} ended before it was ready, with exit code {code}"
                     ) from None
