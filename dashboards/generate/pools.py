@@ -43,8 +43,8 @@ def pools() -> str:
                     ),
                     number(
                         "Longest running",
-                        "Age of the node that has run longest. If it is far beyond what nodes take, it hangs: py-spy "
-                        "dump on the process shows where.",
+                        "Age of the node that has run longest. If it is far beyond what nodes take, it hangs: "
+                        "traced-threadpool live URL --stacks shows where.",
                         q.OLDEST_ACTIVE,
                         limits=rising(300, 1800),
                     ),
@@ -124,7 +124,13 @@ def pools() -> str:
                         "worker, the oldest queued waits behind such ones.",
                         q.OLDEST_QUEUED,
                         q.OLDEST_ACTIVE,
-                        width=24,
+                    ),
+                    time_series(
+                        "Stalled nodes",
+                        "Running for longer than stall_after, or five times what they usually take. Above 0: the log "
+                        "has each one's stack and what it waits for, and /live shows them now.",
+                        q.STALLED_NODES,
+                        limits=rising(1, 1),
                     ),
                 ),
             ),

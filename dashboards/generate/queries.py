@@ -124,6 +124,12 @@ OLDEST_QUEUED = Query(
     legend="{{pool}} queued",
     unit="s",
 )
+STALLED_NODES = Query(
+    name="pool_stalled_nodes",
+    expr=f"sum by (pool) ({names.STALLED_NODES.prometheus}{{{_POOL}}})",
+    legend="{{pool}}",
+    unit="short",
+)
 OLDEST_ACTIVE = Query(
     name="pool_oldest_active",
     expr=f"max by (pool) ({names.OLDEST_ACTIVE.prometheus}{{{_POOL}}})",

@@ -113,6 +113,15 @@ def alerts(limits: Thresholds = THRESHOLDS, runbook: str = RUNBOOK) -> Group:
                 "is that old. Runs take that much longer than their nodes need.",
             ),
             alert(
+                "HamiltonNodeStalled",
+                f"sum by (job, instance, pool) ({names.STALLED_NODES.prometheus}) > 0",
+                hold="1m",
+                severity="ticket",
+                summary="Nodes of pool {{ $labels.pool }} on {{ $labels.instance }} are stalled",
+                description="{{ $value | humanize }} have run for longer than stall_after, or for five times what they "
+                "usually take. The program's log has each one's stack and what it waits for, and so has /live.",
+            ),
+            alert(
                 "HamiltonNodeStuck",
                 f"max by (job, instance, pool) ({names.OLDEST_ACTIVE.prometheus}) > {limits.stuck_seconds:g}",
                 hold="1m",

@@ -368,7 +368,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
 
     def snapshot(self) -> PoolSnapshot:
         """The pool at this moment: what the gauges show."""
-        return self._pool.snapshot()
+        return self._assembly.snapshot()
 
     def live(self, *, stacks: bool = False, graph: bool = False) -> LivePool:
         """What the runs in progress do at this moment, and when they will be over.

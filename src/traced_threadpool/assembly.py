@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -129,7 +130,7 @@ class Assembly:
             live_app = server.wsgi_app()
             for path in ("/live", "/live.json"):
                 add_page(path, live_app)
-        self._source = _GaugeSource(options.name, options.run_name, self.pool)
+        self._source = _GaugeSource(options.name, options.run_name, self.pool, stalls)
         for store in stores:
             self.errors.listen(store.count_error)
             store.add_source(self._source)
@@ -240,7 +241,7 @@ class Assembly:
             self.tracing.max_workers = self.pool.max_workers
 
     def snapshot(self) -> PoolSnapshot:
-        return self.pool.snapshot()
+        return self._source.snapshot()
 
     def flush(self, *, spans: bool = True) -> None:
         """Waits, for as long as may be, until what is known is where it is read."""
@@ -288,14 +289,15 @@ class Assembly:
 class _GaugeSource:
     """What the gauges read. Belongs to the adapter, and goes with it."""
 
-    def __init__(self, pool_name: str, run_name: str, pool: Pool) -> None:
+    def __init__(self, pool_name: str, run_name: str, pool: Pool, stalls: StallWatch) -> None:
         self.pool_name = pool_name
         self.run_name = run_name
         self.closed = False
         self._pool = pool
+        self._stalls = stalls
 
     def snapshot(self) -> PoolSnapshot:
-        return self._pool.snapshot()
+        return replace(self._pool.snapshot(), stalled_nodes=self._stalls.stalled)
 
 
 def _durations_from(

@@ -165,6 +165,7 @@ TRUTHS: dict[str, Truth] = {
     "pool_mean_queue_depth": rate_of(f"{names.QUEUE_WAIT.prometheus}_sum", "pool"),
     "pool_blocked_nodes": _page(names.BLOCKED_NODES, "pool"),
     "pool_oldest_queued": _oldest(names.OLDEST_QUEUED),
+    "pool_stalled_nodes": _page(names.STALLED_NODES, "pool"),
     "pool_oldest_active": _oldest(names.OLDEST_ACTIVE),
     "pool_queue_wait_p50": quantile_of(0.5, names.QUEUE_WAIT, "pool"),
     "pool_queue_wait_p95": quantile_of(0.95, names.QUEUE_WAIT, "pool"),

@@ -220,12 +220,13 @@ class Shop:
         def doubled(sums: int) -> int:
             return 2 * sums
 
-        full = self._stack.enter_context(self._adapter(1, name="full", run_name="held"))
+        full = self._stack.enter_context(self._adapter(1, name="full", run_name="held", stall_after=0.2))
         self._stack.callback(self._let_go.set)  # before it is closed, should the test fail
         held = make_driver(full, first, second, third, fourth, sums, doubled)
         self._holding = Caller(lambda: held.execute(["doubled"]))
         assert self._held.wait(60), "no node was held"
         until(lambda: full.snapshot().blocked_nodes == 2, "two blocked nodes")
+        until(lambda: full.snapshot().stalled_nodes == 1, "the node that is held to stall")
 
     def let_go(self) -> None:
         self._let_go.set()

@@ -315,6 +315,7 @@ def test_those_alerts_fire_that_should(world: World) -> None:
     saturated = firing.get("HamiltonPoolSaturated", set()) & _seen_saturated(world)
     assert firing == {
         "HamiltonPoolSaturated": {("full", None)} | saturated,
+        "HamiltonNodeStalled": {("full", None)},
         "HamiltonNodeStuck": {("full", None)},
         "HamiltonTelemetryFailing": {(None, None)},
         "HamiltonBatchNotFresh": runs(succeeded),
@@ -328,7 +329,13 @@ def test_alerts_reach_whoever_is_to_be_woken(world: World) -> None:
     assert failing["labels"]["severity"] == "page"
     assert failing["annotations"]["summary"] == "Run refunds of pool shop fails"
     assert re.search(r"100% of its executions", failing["annotations"]["description"])
-    for alert in ("HamiltonPoolSaturated", "HamiltonNodeStuck", "HamiltonBatchNotFresh", "HamiltonTelemetryFailing"):
+    for alert in (
+        "HamiltonPoolSaturated",
+        "HamiltonNodeStalled",
+        "HamiltonNodeStuck",
+        "HamiltonBatchNotFresh",
+        "HamiltonTelemetryFailing",
+    ):
         found = world.webhook.wait_for("firing", alertname=alert)
         assert not re.search(r"\{\{|<no value>|error", found["annotations"]["summary"]), found["annotations"]
 

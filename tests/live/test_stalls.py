@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from tests.dags import PATIENCE, Stage, driver_of, eventually, in_thread, wait_for
-from traced_threadpool import FutureAdapter
+from tests.dags import PATIENCE, Held, Stage, driver_of, eventually, in_thread, wait_for
+from traced_threadpool import FutureAdapter, Metrics
 from traced_threadpool.engine.durations import Durations
 
 
@@ -129,6 +130,37 @@ def test_the_span_gets_an_event(stage: Stage) -> None:
     [span] = [span for span in traces.spans if span.name == "stuck"]
     [event] = [event for event in span.events if event.name == "stalled"]
     assert "stuck" in str((event.attributes or {})["code.stacktrace"])
+
+
+def test_stalls_are_counted(stage: Stage) -> None:
+    """One execution once, while it runs; the gauge falls when it ends; nodes beyond the cap share a label."""
+    registry = CollectorRegistry()
+    held = Held(stage)
+
+    def stuck() -> str:
+        return held()
+
+    def another() -> str:
+        return held()
+
+    adapter = stage.adapter(
+        FutureAdapter(2, name="etl", stall_after=0.05, registry=registry, metrics=Metrics(max_node_labels=1))
+    )
+    call = in_thread(lambda: driver_of(adapter, stuck, another).execute(["stuck", "another"]))
+
+    def value(name: str, **labels: str) -> float:
+        return registry.get_sample_value(name, {"pool": "etl", **labels}) or 0.0
+
+    assert eventually(lambda: value("hamilton_stalled_nodes") == 2)
+    assert adapter.snapshot().stalled_nodes == 2
+    time.sleep(0.2)  # more rounds of the watcher: counted once
+    by_node = {name: value("hamilton_node_stalls_total", node=name) for name in ("stuck", "another", "_other")}
+    assert sorted(by_node.values()) == [0, 1, 1]
+    assert by_node["_other"] == 1
+    held.release.set()
+    call.result(PATIENCE)
+    assert value("hamilton_stalled_nodes") == 0
+    assert sum(value("hamilton_node_stalls_total", node=name) for name in by_node) == 2
 
 
 def test_bad_limits_are_errors() -> None:

@@ -32,10 +32,12 @@ CONTRACT = [
     Row("hamilton_threadpool_max_workers", "gauge", ("pool",), "hamilton.threadpool.max.workers", ""),
     Row("hamilton_threadpool_oldest_queued_seconds", "gauge", ("pool",), "hamilton.threadpool.oldest.queued", "s"),
     Row("hamilton_threadpool_oldest_active_seconds", "gauge", ("pool",), "hamilton.threadpool.oldest.active", "s"),
+    Row("hamilton_stalled_nodes", "gauge", ("pool",), "hamilton.stalled.nodes", ""),
     Row("hamilton_threadpool_queue_wait_seconds", "histogram", ("pool",), "hamilton.threadpool.queue.wait", "s"),
     Row("hamilton_node_duration_seconds", "histogram", ("pool", "node", "outcome"), "hamilton.node.duration", "s"),
     Row("hamilton_nodes_total", "counter", ("pool", "node", "outcome"), "hamilton.nodes", ""),
     Row("hamilton_node_time_seconds_total", "counter", ("pool", "node", "state"), "hamilton.node.time", "s"),
+    Row("hamilton_node_stalls_total", "counter", ("pool", "node"), "hamilton.node.stalls", ""),
     Row("hamilton_run_duration_seconds", "histogram", ("pool", "run", "outcome"), "hamilton.run.duration", "s"),
     Row("hamilton_runs_active", "gauge", ("pool", "run"), "hamilton.runs.active", ""),
     Row(

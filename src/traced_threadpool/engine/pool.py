@@ -95,6 +95,7 @@ class PoolSnapshot:
     oldest_queued_seconds: float
     oldest_active_seconds: float
     active_runs: int
+    stalled_nodes: int = 0  # told by whoever watches, not by the pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

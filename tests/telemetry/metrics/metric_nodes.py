@@ -77,6 +77,7 @@ GAUGES = (
     "hamilton_threadpool_max_workers",
     "hamilton_threadpool_oldest_queued_seconds",
     "hamilton_threadpool_oldest_active_seconds",
+    "hamilton_stalled_nodes",
     "hamilton_runs_active",
 )
 

@@ -66,6 +66,7 @@ def test_gauges_show_the_pool_at_the_moment_of_the_scrape(registry: CollectorReg
         "threadpool_max_workers": {("default",): 2.0},
         "threadpool_oldest_queued_seconds": {("default",): age},
         "threadpool_oldest_active_seconds": {("default",): age},
+        "stalled_nodes": {("default",): 0.0},
         "runs_active": {("default", "hamilton.run"): 1.0},
     }
     gate.open()
@@ -82,6 +83,7 @@ def test_gauges_of_an_idle_pool_are_zero(registry: CollectorRegistry, adapter: F
         "threadpool_max_workers": {("default",): 2.0},
         "threadpool_oldest_queued_seconds": {("default",): 0.0},
         "threadpool_oldest_active_seconds": {("default",): 0.0},
+        "stalled_nodes": {("default",): 0.0},
         "runs_active": {("default", "hamilton.run"): 0.0},
     }
     assert gauges(registry) == idle

@@ -79,6 +79,7 @@ def test_adapters_of_one_name_add_up(registry: CollectorRegistry) -> None:
             "threadpool_max_workers": {("default",): 4.0},
             "threadpool_oldest_queued_seconds": {("default",): expected},
             "threadpool_oldest_active_seconds": {("default",): expected},
+            "stalled_nodes": {("default",): 0.0},
             "runs_active": {("default", "hamilton.run"): 0.0},
         }
         old.open()

@@ -7,6 +7,7 @@ observation of a histogram on: OpenTelemetry's instruments, and Prometheus' mult
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from traced_threadpool.model import forks
@@ -62,6 +63,11 @@ class MetricsObserver(Observer):
 
     def node_ended(self, node: NodeRecord) -> None:
         self.count_node(node, ran=node.thread is not None)
+
+    def node_stalled(self, node: NodeRecord, stack: Sequence[str]) -> None:
+        pool = self._pool
+        with pool.lock:
+            pool.count(names.NODE_STALLS, (pool.node_label(node.name, self._max_node_labels),), 1)
 
     def count_run(self, run: RunRecord, span_context: Any) -> None:
         outcome = run.outcome or "success"
@@ -139,6 +145,9 @@ class PushedMetrics(Observer):
 
     def node_ended(self, node: NodeRecord) -> None:
         self._background.put((self._count_node, node, node.thread is not None))
+
+    def node_stalled(self, node: NodeRecord, stack: Sequence[str]) -> None:
+        self._observer.node_stalled(node, stack)
 
     def _count_node(self, node: NodeRecord, ran: bool) -> None:
         self._observer.count_node(node, ran=ran)

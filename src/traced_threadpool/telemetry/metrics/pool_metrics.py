@@ -94,6 +94,7 @@ class PoolMetrics:
         if found is None:
             bounds_ns = self._bounds_ns[names.NODE_DURATION.prometheus]
             found = self.nodes[name, outcome] = NodeMetrics((name, outcome), bounds_ns)
+            self.counters.setdefault((names.NODE_STALLS, (name,)), 0.0)
         return found
 
     def histogram(self, metric: names.Metric, labels: Labels = ()) -> Histogram:

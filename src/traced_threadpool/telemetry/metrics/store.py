@@ -44,6 +44,7 @@ GAUGES: Final[dict[names.Metric, Callable[[PoolSnapshot], float]]] = {
     names.MAX_WORKERS: lambda pool: pool.max_workers,
     names.OLDEST_QUEUED: lambda pool: pool.oldest_queued_seconds,
     names.OLDEST_ACTIVE: lambda pool: pool.oldest_active_seconds,
+    names.STALLED_NODES: lambda pool: pool.stalled_nodes,
     names.RUNS_ACTIVE: lambda pool: pool.active_runs,
 }
 """What is seen of a pool by looking at it: true at that moment, and of a process that lives."""
