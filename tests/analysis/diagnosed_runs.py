@@ -70,7 +70,16 @@ def in_turns(count: int, each: int, workers: int, states: Mapping[State, int]) -
 EXAMPLES: Final[Mapping[Cause, RecordedRun]] = {
     "failing_upstream": run(
         node("load", 0, 300, {"cpu": 300}),
-        node("parse", 300, 500, {"cpu": 200}, upstream=("load",), outcome="error", error_type="ValueError"),
+        node(
+            "parse",
+            300,
+            500,
+            {"cpu": 200},
+            upstream=("load",),
+            outcome="error",
+            error_type="ValueError",
+            error_message="could not convert string to float: 'n/a'",
+        ),
         node("score", 500, 500, upstream=("parse",), outcome="upstream_error", failed_upstream="parse"),
         node("report", 500, 500, upstream=("score",), outcome="upstream_error", failed_upstream="parse"),
         end=500,

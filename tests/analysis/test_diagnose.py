@@ -95,8 +95,8 @@ FINDINGS: dict[Cause, Finding] = {
         cause="failing_upstream",
         nodes=("parse",),
         evidence=(
-            "parse raised ValueError after 200 ms",
-            "2 of 4 nodes never ran, since a node upstream of them failed",
+            "parse raised ValueError after 200 ms: could not convert string to float: 'n/a'",
+            "2 of 4 nodes never ran, since a node upstream of them failed: score and report",
         ),
         advice="Fix `parse` first. How long the run would take without the failure, the record cannot tell.",
         gain_seconds=None,
@@ -218,8 +218,8 @@ def test_all_who_raised_are_named_and_three_are_told_of() -> None:
         "read_1 raised an exception after 101 ms",
         "read_2 raised an exception after 102 ms",
         "4 nodes raised in total",
-        "1 of 6 nodes never ran, since a node upstream of them failed",
-        "1 more had not started and were cancelled",
+        "1 of 6 nodes never ran, since a node upstream of them failed: join",
+        "1 more had not started and were cancelled: late",
     )
 
 

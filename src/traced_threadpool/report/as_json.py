@@ -36,6 +36,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
             }
             for finding in explanation.findings
         ],
+        "remarks": list(explanation.remarks),
         "estimated": explanation.estimated,
         "critical_path": [
             {

@@ -62,6 +62,8 @@ class Explanation:
     critical_ns: Mapping[str, int]
     path_states_ns: Mapping[PathState, float]
     curve: Curve | None
+    remarks: tuple[str, ...] = ()
+    """What looks biggest and is no finding, and why."""
     estimated: str | None = None
     """How gains were come by, of a run that is too large for whole replays."""
 
@@ -172,7 +174,9 @@ def explain(run: RecordedRun, *, with_curve: bool = True) -> Explanation:
         path=analyzed.path,
         critical_ns=analyzed.path.ns_by_name,
         path_states_ns=analyzed.on_path,
-        curve=curve(analyzed) if with_curve else None,
+        # How long a run that failed takes without the failure, its record cannot tell.
+        curve=curve(analyzed) if with_curve and run.outcome != "error" else None,
+        remarks=diagnosis.remarks,
         estimated=diagnosis.estimated,
     )
 

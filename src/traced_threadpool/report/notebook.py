@@ -44,6 +44,7 @@ def explanation_html(explanation: Explanation) -> str:
     """The same of what is explained already."""
     run = explanation.run
     parts = [_heading(run), *(_finding(finding, run) for finding in explanation.findings)]
+    parts += [f'<div style="color:{_SOFT};margin-top:6px">{_text(remark)}</div>' for remark in explanation.remarks]
     if explanation.ran:
         parts += [_timeline(explanation), _tables(explanation)]
     parts += [f'<div style="color:{_SOFT}">note: {_text(problem)}</div>' for problem in run.problems]

@@ -40,7 +40,7 @@ class ShownExplanation(Explanation):
             gain = expected_gain(finding, self.run)
             lines += [f"{number}. {title(finding)}", *(f"   - {each}" for each in finding.evidence)]
             lines += [f"   {each}" for each in (finding.advice, gain) if each]
-        return "\n".join(map(one_line, lines))
+        return "\n".join(map(one_line, [*lines, *self.remarks]))
 
 
 def explain(run: RecordedRun) -> ShownExplanation:

@@ -93,6 +93,8 @@ def run_line(run: RecordedRun) -> RenderableType:
 def _findings(explanation: Explanation) -> Iterator[RenderableType]:
     for number, finding in enumerate(explanation.findings, 1):
         yield _finding(number, finding, explanation.run)
+    if explanation.remarks:
+        yield Group("", *(Text(one_line(remark)) for remark in explanation.remarks))
 
 
 def _finding(number: int, finding: Finding, run: RecordedRun) -> RenderableType:
@@ -171,7 +173,7 @@ def _bar(row: StateRow, total: int) -> Text:
     """How much it is of all nodes' time, and what it is."""
     bar = Text(style="" if row.state is None else INFO[row.state].terminal)
     if row.nodes_ns and total:
-        bar.append("#" * max(1, round(24 * row.nodes_ns / total)) + "  ")
+        bar.append("#" * max(1, round(16 * row.nodes_ns / total)) + "  ")
     return bar.append(row.meaning, style="default")
 
 

@@ -50,10 +50,12 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
         tone="bad",
         evidence={
             "raised": "{node} raised {error} after {duration}",
+            "raised_saying": "{node} raised {error} after {duration}: {message}",
             "many": "{many} nodes raised in total",
             "run": "the run ended with {error} after {duration}",
-            "never_ran": "{stopped} of {nodes} never ran, since a node upstream of them failed",
-            "cancelled": "{cancelled} more had not started and were cancelled",
+            "all_ran": "all other nodes ran",
+            "never_ran": "{stopped} of {nodes} never ran, since a node upstream of them failed: {names}",
+            "cancelled": "{cancelled} more had not started and were cancelled: {names}",
         },
         advice={
             "nodes": "Fix {nodes} first. How long the run would take without the failure, the record cannot tell.",
@@ -264,6 +266,27 @@ WITHOUT_CONTENTION: Final = " without its waits for the GIL, a CPU or a lock"
 """After how long a node takes by itself, where it waited for others besides."""
 
 OVERLAP: Final = "gains overlap: this one is not in addition to those above"
+
+REMARKS: Final[Mapping[str, str]] = {
+    "of_nodes": "The largest part of the nodes' time is {what} ({of_nodes}). It is no finding: {why}.",
+    "of_path": "The largest part of the critical path is {what} ({of_run}). It is no finding: {why}.",
+    "of_both": "The largest part of the nodes' time ({of_nodes}) and of the critical path ({of_run}) is {what}. It is "
+    "no finding: {why}.",
+    "node": "{node} takes the largest part of the critical path ({of_run}). It is no finding of its own: {why}.",
+}
+"""What looks biggest in the tables and is no finding."""
+
+WHY_NOT: Final[Mapping[str, str]] = {
+    "removed": "{source}: without it, {instead}",
+    "halved": "{source}: if it took half as long, {instead}",
+    "twice": "{source}: twice as fast, {instead}",
+    "work": "it is what the nodes are there for, and {more}",
+    "after": "those above come first",
+    "unknown": "the record does not tell what the nodes did",
+    "dependency": "the record does not tell what they waited for",
+    "outside": "it is less than half of the run",
+}
+"""Why that is none."""
 
 NEITHER_LOCK: Final = "{source}: if nobody waited for either, {instead}"
 BOTH_LOCKS: Final = "{first} Then the other: by itself, neither gains much. {second}"

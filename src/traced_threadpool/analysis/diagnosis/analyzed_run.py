@@ -102,6 +102,14 @@ class AnalyzedRun:
             return None
 
     @cached_property
+    def without_gil(self) -> Replayed:
+        """The run where nobody waits for the GIL.
+
+        The replay knows of nodes alone. What others in the process did to them is taken off as it was recorded.
+        """
+        return self.without("gil") if self.is_held_from_outside else self.replayed(gil=False)
+
+    @cached_property
     def scaling(self) -> Scaling | None:
         """How the run scales with its workers. Findings and curves have the same numbers from here."""
         if self.as_recorded is None:

@@ -54,10 +54,12 @@ class RankedFinding:
 class Diagnosis:
     """One to three findings, each of another cause, the most important first.
 
+    `remarks` are sentences about what looks biggest in the tables and is no finding: why it is none.
     `estimated` is a sentence where the run is so large that its gains are estimates; None where they are replays.
     """
 
     findings: tuple[Finding, ...]
+    remarks: tuple[str, ...] = ()
     estimated: str | None = None
 
     @property

@@ -32,8 +32,7 @@ def gil_bound(analyzed: AnalyzedRun, *, matters: float = MATTERS) -> RankedFindi
     waited_ns = analyzed.total_ns("gil")
     if waited_ns < MATTERS * analyzed.busy_ns or not waited_ns:
         return None
-    # The replay knows of nodes alone. What others in the process did to them is taken off as it was recorded.
-    other = analyzed.without("gil") if analyzed.is_held_from_outside else analyzed.replayed(gil=False)
+    other = analyzed.without_gil
     words, victims, holders = (
         CAUSES_IN_WORDS["gil_bound"],
         analyzed.by_name("gil"),

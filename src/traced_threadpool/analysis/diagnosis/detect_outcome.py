@@ -8,7 +8,10 @@ from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS, quoted
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun, most_first, names_of
 from traced_threadpool.analysis.diagnosis.causes import Finding
 from traced_threadpool.analysis.diagnosis.ranking import MATTERS, MOST_SHOWN, most_of
-from traced_threadpool.model.formatting import count, duration, share, shortened
+from traced_threadpool.model.formatting import count, duration, listed, one_line, share, shortened
+
+MAX_MESSAGE: Final = 200
+"""How many characters of an exception's message are shown."""
 
 LOST: Final = 0.05
 """From this part of the nodes missing on, the record may mislead."""
@@ -22,10 +25,11 @@ def failing_upstream(analyzed: AnalyzedRun) -> Finding | None:
         return None
     evidence = [
         words.says(
-            "raised",
+            "raised_saying" if node.error_message else "raised",
             node=shortened(node.name),
             error=node.error_type or "an exception",
             duration=duration(node.duration_ns),
+            message=one_line(node.error_message or "", MAX_MESSAGE),
         )
         for node in raised[:MOST_SHOWN]
     ]
@@ -33,10 +37,16 @@ def failing_upstream(analyzed: AnalyzedRun) -> Finding | None:
         evidence.append(words.says("many", many=f"{len(raised):,}"))
     if not raised:
         evidence.append(words.says("run", error=run.error_type or "an error", duration=duration(run.duration_ns)))
-    stopped = sum(node.outcome == "upstream_error" for node in run.nodes)
-    evidence.append(words.says("never_ran", stopped=f"{stopped:,}", nodes=count(len(run.nodes), "node")))
-    if never_started := sum(node.outcome == "cancelled" for node in run.nodes):
-        evidence.append(words.says("cancelled", cancelled=f"{never_started:,}"))
+    stopped = [node for node in run.nodes if node.outcome == "upstream_error"]
+    never_started = [node for node in run.nodes if node.outcome == "cancelled"]
+    if stopped:
+        nodes, named = count(len(run.nodes), "node"), listed(names_of(stopped))
+        evidence.append(words.says("never_ran", stopped=f"{len(stopped):,}", nodes=nodes, names=named))
+    if never_started:
+        named = listed(names_of(never_started))
+        evidence.append(words.says("cancelled", cancelled=f"{len(never_started):,}", names=named))
+    if raised and not stopped and not never_started:
+        evidence.append(words.says("all_ran"))
     names = names_of(raised)
     return Finding(
         cause="failing_upstream",
