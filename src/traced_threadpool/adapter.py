@@ -278,8 +278,11 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             node,
             collected,
         )
-        if run.placement and node is not None and (where := run.placement.get(work.name)) is not None:
-            delegate(work, execute_lifecycle_for_node, node, self._assembly.backends[where], where)
+        if run.placement and node is not None:
+            where = run.placement.get(work.name)
+            if where is not None or self._assembly.holds_values:
+                backend = None if where is None else self._assembly.backends[where]
+                delegate(work, execute_lifecycle_for_node, node, backend, where)
         future = pool.submit(work)
         if role is _EXPAND:
             run.expanded[work.name] = work

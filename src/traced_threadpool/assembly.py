@@ -115,6 +115,7 @@ class Assembly:
         self.placements = Placements(options.run_on, self.backends)
         for name, backend in self.backends.items():
             backend.open(name)
+        self.holds_values = any(backend.home is not None for backend in self.backends.values())
         self._open_backends: tuple[Backend, ...] = tuple(self.backends.values())
         self.runs = RunRegistry(self.pool)
         if options.live:

@@ -5,7 +5,9 @@
 2
 """
 
+from traced_threadpool.engine.backends.dask import Dask
 from traced_threadpool.engine.backends.errors import (
+    ClusterLost,
     NotPicklable,
     RemoteError,
     RemoteTraceback,
@@ -16,6 +18,8 @@ from traced_threadpool.engine.backends.processes import Processes
 from traced_threadpool.engine.backends.threads import Threads
 
 __all__ = [
+    "ClusterLost",
+    "Dask",
     "NotPicklable",
     "Processes",
     "RemoteError",

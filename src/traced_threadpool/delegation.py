@@ -1,63 +1,169 @@
 """One node of Hamilton's into one whose own function is called on a backend.
 
 Everything around that function stays here: hooks, caching and what else other adapters do run on the node's thread,
-in order, with the real value.
+in order, with the real value. So where another adapter looks at a node's values, they are brought here; else they stay
+where they were computed, and a node that runs elsewhere brings those that it needs.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from traced_threadpool.engine.backends.base import Backend, Call
+from traced_threadpool.engine.backends.held import Held
 from traced_threadpool.engine.backends.threads import Threads
 from traced_threadpool.engine.work import Work
+from traced_threadpool.model.records import THREADS
 from traced_threadpool.model.timing import Timing
 
 if TYPE_CHECKING:
     from hamilton import node as hamilton_node
 
+SEES_NO_VALUES: Final = ("hamilton.plugins.h_rich", "hamilton.plugins.h_tqdm")
+"""Modules of Hamilton's adapters that hear of nodes and take no notice of their values: progress bars."""
 
-def delegate(work: Work, execute: Any, node: hamilton_node.Node, backend: Backend, name: str) -> None:
-    """Has a piece of work call its node's function on a backend of this name.
+
+def delegate(work: Work, execute: Any, node: hamilton_node.Node, backend: Backend | None, name: str | None) -> None:
+    """Has a piece of work call its node's function on a backend of this name, or bring values for it to be called here.
 
     Args:
         work: Not submitted yet.
         execute: What Hamilton hands over: its function that runs a node with everything around it, as a partial.
         node: The node.
-        backend: Where its function is called.
+        backend: Where its function is called; None: on the adapter's own threads.
         name: The backend's name.
     """
-    work.backend = name
-    if isinstance(backend, Threads):  # a limit alone
+    work.backend = name or THREADS
+    work.timing = Timing()
+    if backend is None or isinstance(backend, Threads):  # a limit alone
+        work.function = _Bringing(work, execute)
         return
     call = _Delegated(work, node.callable, backend)
     keywords = {**execute.keywords, "__node_": node.copy_with(callabl=call)}
-    work.function = partial(execute.func, *execute.args, **keywords)
-    work.timing = Timing()
+    around = partial(execute.func, *execute.args, **keywords)
+    if backend.home is None:
+        work.function = _Bringing(work, around)
+    else:
+        work.function = _Keeping(work, around, call, looked_at=_values_are_looked_at(execute.keywords.get("__adapter")))
+
+
+def _values_are_looked_at(adapters: Any) -> bool:
+    """Whether another adapter of the driver gets to see arguments and results of nodes."""
+    if adapters is None:
+        return False
+    if adapters.does_method("do_node_execute", is_async=False):
+        return True
+    hooks = adapters.sync_hooks
+    return any(
+        not type(each).__module__.startswith(SEES_NO_VALUES)
+        for hook in ("pre_node_execute", "post_node_execute")
+        for each in hooks.get(hook, ())
+    )
+
+
+class _Bringing:
+    """Calls a function with the values of those of its arguments that are elsewhere."""
+
+    __slots__ = ("_around", "_work")
+
+    def __init__(self, work: Work, around: Callable[..., Any]) -> None:
+        self._work = work
+        self._around = around
+
+    def __call__(self, /, **arguments: Any) -> Any:
+        for name, value in arguments.items():
+            arguments[name] = _brought(value, self._work.timing)
+        return self._around(**arguments)
+
+
+class _Keeping:
+    """Calls a function on a backend where values stay, with those that are there already as what stands for them.
+
+    What other adapters look at is brought here first, and still sent back as what stands for it.
+    """
+
+    __slots__ = ("_around", "_call", "_looked_at", "_work")
+
+    def __init__(self, work: Work, around: Callable[..., Any], call: _Delegated, *, looked_at: bool) -> None:
+        self._work = work
+        self._around = around
+        self._call = call
+        self._looked_at = looked_at
+
+    def __call__(self, /, **arguments: Any) -> Any:
+        call, looked_at = self._call, self._looked_at
+        home = call.backend.home
+        for name, value in arguments.items():
+            there = _is_at(home, value)
+            if looked_at or not there:
+                arguments[name] = brought = _brought(value, self._work.timing)
+                if there:
+                    call.known[name] = brought, value
+        call.brings = looked_at
+        result = self._around(**arguments)
+        held = call.held
+        return held if held is not None and held.done() and held.result() is result else result
 
 
 class _Delegated:
-    """Stands for a node's function. One for each piece of work."""
+    """Stands for a node's function. One for each piece of work.
 
-    __slots__ = ("_backend", "_function", "_work")
+    `known` are the values of parameters and what stands for them where the function runs; `held` what stands for the
+    result, where `brings` asks for its value.
+    """
+
+    __slots__ = ("_function", "_work", "backend", "brings", "held", "known")
 
     def __init__(self, work: Work, function: Callable[..., Any], backend: Backend) -> None:
         self._work = work
         self._function = function
-        self._backend = backend
+        self.backend = backend
+        self.brings = False
+        self.known: dict[str, tuple[Any, Any]] = {}
+        self.held: Held | None = None
 
     def __call__(self, /, **arguments: Any) -> Any:
-        work, backend = self._work, self._backend
+        work, backend = self._work, self.backend
         run, timing = work.queue, work.timing
         assert timing is not None
+        for name, (value, standing) in self.known.items():
+            if arguments.get(name) is value:
+                arguments[name] = standing
         call = Call(record=work, function=self._function, arguments=arguments)
         run.calls[call] = backend
         try:
             if run.stopped:
                 raise CancelledError(f"node {work.name!r} was cancelled before it was sent to its backend")
-            return backend.call(call, timing)
+            result = backend.call(call, timing)
         finally:
             del run.calls[call]
+        if self.brings and type(result) is Held:
+            self.held = result
+            return _brought(result, timing)
+        return result
+
+
+def _is_at(home: object, value: Any) -> bool:
+    """Whether this value, or all of this list, is there."""
+    if type(value) is list:
+        return bool(value) and all(type(each) is Held and each.home is home for each in value)
+    return type(value) is Held and value.home is home
+
+
+def _brought(value: Any, timing: Timing | None) -> Any:
+    if type(value) is Held:
+        if value.done() or timing is None:
+            return value.result()
+        began_ns = time.monotonic_ns()
+        try:
+            return value.result()
+        finally:
+            timing.transfer_ns += time.monotonic_ns() - began_ns
+            timing.received_bytes += value.nbytes
+    if type(value) is list and any(type(each) is Held for each in value):
+        return [_brought(each, timing) for each in value]
+    return value

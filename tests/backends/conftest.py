@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 pytest.importorskip("cloudpickle", reason="the extra [processes] is not installed")
 
+from tests.dags import PATIENCE
 from traced_threadpool.backends import Processes
 from traced_threadpool.engine.backends import processes as processes_module
 
@@ -31,6 +33,20 @@ def processes() -> Iterator[Callable[..., Processes]]:
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture(scope="module")
+def dask_client() -> Iterator[Any]:
+    """A client of a Dask cluster of two worker processes, for all tests of a file that do it no harm."""
+    distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
+    with (
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0", resources={"slot": 1}) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        called = threading.Event()
+        client.submit(int).add_done_callback(lambda _: called.set())  # its thread stays, whose test it may be
+        assert called.wait(PATIENCE)
+        yield client
 
 
 @pytest.fixture(scope="module")

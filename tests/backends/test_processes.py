@@ -244,7 +244,7 @@ def test_context_variables_of_the_caller(two: Processes, caplog: pytest.LogCaptu
     finally:
         TENANT.reset(token)
     said = [record.getMessage() for record in caplog.records if "unsendable" in record.getMessage()]
-    assert said == ["context variable 'unsendable' cannot be pickled, so nodes on worker processes do not see it"]
+    assert said == ["context variable 'unsendable' cannot be pickled, so nodes on other processes do not see it"]
 
 
 def test_trace_context_and_baggage(two: Processes) -> None:
@@ -421,12 +421,20 @@ def test_a_call_that_meets_a_worker_which_is_leaving(processes: Make) -> None:
         assert call(backend, lambda number: number, number=number) == number
 
 
+def _children() -> set[str]:
+    tasks = Path("/proc/self/task").glob("*/children")
+    return {pid for task in tasks for pid in task.read_text().split()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_workers_are_no_children(processes: Make) -> None:
     """A program that waits for its children until there are none does not wait for these."""
+    before = _children()
     backend = processes(1)
-    call(backend, int)
+    pid = call(backend, os.getpid)
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(pid, os.WNOHANG)
+    assert _children() <= before
 
 
 def test_after_close_workers_have_gone(processes: Make, tmp_path: Path) -> None:

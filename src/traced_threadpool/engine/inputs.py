@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import FINISHED
 from typing import Any
 
+from traced_threadpool.engine.backends.held import Held
 from traced_threadpool.engine.scheduler import OUTSIDE, RunQueue, Task
 from traced_threadpool.engine.work import NodeFuture, Work
 
@@ -85,8 +86,11 @@ def resolve(work: Work) -> More:
 
 def _value_of(work: Work, name: str, future: Future[Any], more: More) -> Any:
     """The value of an argument whose future is done; if that is a future, its value, and so on."""
-    value = future.result()
+    held = type(future) is NodeFuture and future._state is FINISHED and future._exception is None
+    value = future._result if held else future.result()
     while isinstance(value, Future):
+        if type(value) is Held:
+            return value if work.timing is not None else value.result()  # a node with a timing brings it itself
         if not value.done():
             more.append((name, value))
             return value

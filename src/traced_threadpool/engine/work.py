@@ -15,6 +15,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from traced_threadpool.engine.backends.base import Backend, Call
+from traced_threadpool.engine.backends.held import Held
 from traced_threadpool.engine.scheduler import NEW, RUNNING, RunQueue, Task
 from traced_threadpool.model.concurrency import STORES_IN_ORDER
 from traced_threadpool.model.exceptions import is_a, reason_of
@@ -225,7 +226,8 @@ class NodeFuture(Future[Any]):
         if self._state != FINISHED:
             self._await(timeout)
         if self._exception is None:
-            return self._result
+            value = self._result
+            return value.result() if type(value) is Held else value
         try:
             raise self._exception
         finally:

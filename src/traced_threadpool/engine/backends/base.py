@@ -39,6 +39,10 @@ class Backend(Protocol):
     def max_workers(self) -> int:
         """How many nodes of this backend run at once."""
 
+    @property
+    def home(self) -> object:
+        """Where values stay that `call` returns as `Held`; None where it returns the values themselves."""
+
     def open(self, name: str) -> None:
         """An adapter begins to use it, under this name. It may start workers now or at the first call.
 
@@ -50,7 +54,8 @@ class Backend(Protocol):
     def call(self, call: Call, timing: Timing) -> Any:
         """Calls the function where this backend runs nodes, and blocks until its value is here.
 
-        It runs inside the node's context: the current span is the node's.
+        It runs inside the node's context: the current span is the node's. Arguments of the same home, and lists of
+        such, come as `Held`.
 
         Args:
             call: What to call.

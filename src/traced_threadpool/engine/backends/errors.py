@@ -95,6 +95,23 @@ class WorkerSetupError(RuntimeError):
     """A worker could not be made ready: its initializer raised, or it has another version of Python or of a package."""
 
 
+class ClusterLost(RuntimeError):
+    """A cluster has no answer any more: it was restarted, its scheduler is gone, or a value on it was lost.
+
+    Attributes:
+        node: The node's name.
+        reason: What is known of it.
+    """
+
+    def __init__(self, node: str, reason: str) -> None:
+        super().__init__(node, reason)
+        self.node = node
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"node {self.node!r} has no result on its cluster: {self.reason}"
+
+
 def set_cause(error: BaseException, cause: BaseException | None) -> None:
     """Sets `__cause__`, also of an exception that refuses to be assigned to (a frozen dataclass).
 

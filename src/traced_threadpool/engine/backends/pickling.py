@@ -100,6 +100,17 @@ def _beside_stream(value: Any) -> Any:
     return _OwnBytes(value) if type(value) is bytes and len(value) >= LARGE_BYTES else value
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value that is there already goes among the arguments; several of them, for one that is a list."""
+
+    numbers: tuple[int, ...]
+    is_list: bool = False
+
+    def fill(self, values: Sequence[Any]) -> Any:
+        return [values[number] for number in self.numbers] if self.is_list else values[self.numbers[0]]
+
+
 def _blamed(node: str, function: Any, arguments: Mapping[str, Any], error: Exception) -> NotPicklable:
     """Which of them it was: found by pickling each for itself, now that there is an error to explain."""
     for what, value in (("the function", function), *((f"parameter {name!r}", arguments[name]) for name in arguments)):

@@ -8,7 +8,6 @@ talks to the worker.
 from __future__ import annotations
 
 import atexit
-import contextvars
 import logging
 import os
 import select
@@ -21,8 +20,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, Final
 
-from opentelemetry import propagate
-
 from traced_threadpool.engine.backends import remote_call, worker
 from traced_threadpool.engine.backends.answers import crash, deliver, fill, setup_error
 from traced_threadpool.engine.backends.base import Call, Timing
@@ -32,6 +29,7 @@ from traced_threadpool.engine.backends.errors import (
     WorkerSetupError,
 )
 from traced_threadpool.engine.backends.launch import Launcher, Process, launcher_for
+from traced_threadpool.engine.backends.near_call import Requests
 from traced_threadpool.engine.backends.pickling import Pickled, dump, dump_call, pickler_class
 from traced_threadpool.engine.backends.process_options import (
     StartMethod,
@@ -44,8 +42,6 @@ from traced_threadpool.engine.backends.remote_call import Report, Request
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
 from traced_threadpool.model.records import usable_cpus
-
-logger = logging.getLogger("traced_threadpool")
 
 IDLE_SECONDS: Final = 60.0
 CANCEL_GRACE_SECONDS: Final = 1.0
@@ -107,7 +103,7 @@ class Processes:
         self._idle_seconds = checked_seconds("idle_seconds", idle_seconds)
         self._grace_seconds = checked_seconds("cancel_grace_seconds", cancel_grace_seconds)
         pickler_class()
-        self._variables_left: set[str] = set()
+        self._requests = Requests()
         self._reset()
         forks.register(self._forget)
         _all.add(self)
@@ -126,6 +122,10 @@ class Processes:
         """How many nodes run at once."""
         return self._max_workers
 
+    @property
+    def home(self) -> None:
+        """Values come back here."""
+
     def __repr__(self) -> str:
         return f"<Processes, {self._max_workers} workers, {self._method}>"
 
@@ -140,7 +140,7 @@ class Processes:
         """Runs a node's function on a worker; see `base.Backend`."""
         began_ns = time.monotonic_ns()
         node = call.record.name
-        request = self._request(call)
+        request = self._requests.of(call)
         pickled = dump_call(node, call.function, call.arguments)
         with self._changed:
             self._running[call] = None
@@ -162,24 +162,6 @@ class Processes:
             return remote_call.value_of(report, result)
         finally:
             fill(timing, report, began_ns)
-
-    def _request(self, call: Call) -> Request:
-        record = call.record
-        headers: dict[str, str] = {}
-        propagate.inject(headers)
-        variables, left = remote_call.variables_of(contextvars.copy_context())
-        for name in left:
-            if name not in self._variables_left:
-                self._variables_left.add(name)
-                logger.info("context variable %r cannot be pickled, so nodes on worker processes do not see it", name)
-        return Request(
-            node=record.name,
-            run_id=record.run_id,
-            task_id=record.task_id,
-            headers=headers,
-            variables=variables,
-            log_level=logging.root.level,
-        )
 
     def _exchange(
         self, call: Call, running: _Worker, request: Request, pickled: Pickled, timing: Timing

@@ -16,8 +16,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import GeneratorType, TracebackType
 from typing import Any, Final
@@ -91,10 +92,24 @@ def variables_of(context: contextvars.Context) -> tuple[tuple[tuple[str, str, by
 
 def perform(request: Request, call: Pickled, received_ns: int) -> tuple[Report, Pickled]:
     """Runs one call. Never raises, whatever the function does: what it raised is in the answer."""
+    report, answer = perform_as(request, call.load, partial(dump_result, request.node), received_ns)
+    return report, answer
+
+
+def perform_as(
+    request: Request,
+    load: Callable[[], tuple[Callable[..., Any], dict[str, Any]]],
+    finish: Callable[[Any], Any],
+    received_ns: int,
+) -> tuple[Report, Any]:
+    """As `perform`: gets the function and its arguments from `load`, and answers with what `finish` makes of its value.
+
+    What was raised is answered as a `Pickled`.
+    """
     context = contextvars.copy_context()
     clocks = _Clocks(received_ns)
     try:
-        result: Pickled = context.run(_call, request, call, clocks)
+        result = context.run(_call, request, load, finish, clocks)
         return clocks.report(), result
     except BaseException as error:
         clocks.stop()
@@ -102,12 +117,12 @@ def perform(request: Request, call: Pickled, received_ns: int) -> tuple[Report, 
         return clocks.report(described), answer
 
 
-def _call(request: Request, call: Pickled, clocks: _Clocks) -> Pickled:
+def _call(request: Request, load: Callable[[], Any], finish: Callable[[Any], Any], clocks: _Clocks) -> Any:
     for module, attribute, value in request.variables:
         context_variable(module, attribute).set(pickle.loads(value))
     if request.headers:
         otel_context.attach(propagate.extract(request.headers))
-    function, arguments = call.load()
+    function, arguments = load()
     clocks.start()
     try:
         result = function(**arguments)
@@ -115,7 +130,7 @@ def _call(request: Request, call: Pickled, clocks: _Clocks) -> Pickled:
             result = list(result)
     finally:
         clocks.stop()
-    return dump_result(request.node, result)
+    return finish(result)
 
 
 class _Clocks:
@@ -218,12 +233,15 @@ def value_of(report: Report, answer: Pickled) -> Any:
     """
     if report.raised is None:
         return answer.load()
-    type_name, message, text = report.raised
+    raise error_of(report.raised, answer)
+
+
+def error_of(described: tuple[str, str, str], answer: Pickled) -> BaseException:
+    """What a function raised, with the remote traceback as its cause."""
     try:
-        error = answer.load()
+        loaded = answer.load()
     except Exception:  # its module is here in another version, or not at all
-        error = None
-    if not isinstance(error, BaseException):
-        error = RemoteError(type_name, message, text)
-    set_cause(error, RemoteTraceback(text))
-    raise error
+        loaded = None
+    error = loaded if isinstance(loaded, BaseException) else RemoteError(*described)
+    set_cause(error, RemoteTraceback(described[2]))
+    return error

@@ -26,6 +26,10 @@ class Threads:
         """How many nodes run at once."""
         return self._max_workers
 
+    @property
+    def home(self) -> None:
+        """Values come back here."""
+
     def __repr__(self) -> str:
         return f"Threads({self._max_workers})"
 

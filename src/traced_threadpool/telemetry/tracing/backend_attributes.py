@@ -9,7 +9,7 @@ Attributes = dict[str, str | int | float]
 
 
 def of_backend(node: NodeRecord) -> Attributes:
-    """Names, process, bytes and times; nothing for a node that ran on threads. What is not known is left out.
+    """Names, process, bytes and times; of a node on threads, what it took to bring its arguments. Nothing unknown.
 
     >>> from traced_threadpool.model.timing import Timing
     >>> node = NodeRecord("parse", run=None)
@@ -24,7 +24,7 @@ def of_backend(node: NodeRecord) -> Attributes:
     if timing is None:
         return {} if node.backend == THREADS else {names.NODE_BACKEND: node.backend}
     found: Attributes = {
-        names.NODE_BACKEND: node.backend,
+        names.NODE_BACKEND: "" if node.backend == THREADS else node.backend,
         names.NODE_WORKER_PID: timing.worker_pid,
         names.NODE_WORKER_HOST: timing.worker_host,
         names.NODE_WORKER_ADDRESS: timing.worker_address,

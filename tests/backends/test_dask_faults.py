@@ -1,0 +1,168 @@
+"""A Dask cluster that loses workers, its scheduler or its mind: started by its own command lines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("distributed", reason="the extra [dask] is not installed")
+
+import dask
+import distributed
+
+from tests.backends.calls import background, held, timed
+from tests.backends.dask_cluster import DaskCluster
+from tests.dags import PATIENCE, Stage, driver_of, eventually, in_thread
+from traced_threadpool import FutureAdapter
+from traced_threadpool.backends import ClusterLost, Dask, WorkerCrashed
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    cluster = DaskCluster(tmp_path_factory.mktemp("dask"))
+    yield cluster
+    cluster.end()
+
+
+@pytest.fixture
+def cluster(scheduler: DaskCluster) -> Iterator[DaskCluster]:
+    """With no worker yet. Those of a test are ended with it."""
+    yield scheduler
+    scheduler.end_workers()
+
+
+@pytest.fixture
+def backend(cluster: DaskCluster) -> Iterator[Dask]:
+    """By the scheduler's address."""
+    with dask.config.set({"distributed.comm.timeouts.connect": "2s"}):
+        backend = Dask(cluster.address)
+        backend.open("tests")
+        assert eventually(lambda: not backend._client.ncores())  # those of the test before
+        yield backend
+        backend.close()
+
+
+def length_of(value: bytes) -> int:
+    return len(value)
+
+
+def alive(started: Path) -> int:
+    assert eventually(lambda: started.exists() and bool(started.read_text()))
+    return int(started.read_text())
+
+
+def test_workers_that_die(cluster: DaskCluster, backend: Dask, tmp_path: Path) -> None:
+    """The node that ran there fails, and says so; what others hold stays; a worker that comes later is used."""
+    cluster.worker()
+    started = tmp_path / "started"
+    _, future = background(backend, held, started=started, release=tmp_path / "release")
+    os.kill(alive(started), signal.SIGKILL)
+    with pytest.raises(WorkerCrashed, match="ended while it ran node 'node'") as crashed:
+        future.result(PATIENCE)
+    assert crashed.value.pid == int(started.read_text())
+    waits = in_thread(lambda: timed(backend, os.getpid))
+    second = cluster.worker()
+    value, timing = waits.result(PATIENCE)
+    assert (value.result(), timing.worker_pid) == (second.pid, second.pid)
+
+
+def test_a_value_that_its_worker_took_along(cluster: DaskCluster, backend: Dask) -> None:
+    """Dask computes it again, on another worker."""
+    first = cluster.worker()
+    value, _ = timed(backend, os.getpid)
+    first.kill()
+    second = cluster.worker()
+    assert in_thread(value.result).result(PATIENCE) == second.pid
+
+
+def test_large_arguments_that_a_worker_took_along(
+    cluster: DaskCluster, backend: Dask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are sent again."""
+    first = cluster.worker()
+    scatter = backend._client.scatter
+    pids: list[int] = []
+
+    def scatter_and_kill(*arguments: Any, **options: Any) -> Any:
+        scattered = scatter(*arguments, **options)
+        if not pids:
+            first.kill()
+            first.wait()
+            assert eventually(lambda: not backend._client.ncores())
+            pids.append(cluster.worker().pid)
+        return scattered
+
+    monkeypatch.setattr(backend._client, "scatter", scatter_and_kill)
+    length, _ = in_thread(lambda: timed(backend, length_of, value=bytes(3_000_000))).result(PATIENCE)
+    assert length.result() == 3_000_000
+
+
+def test_a_restarted_cluster(cluster: DaskCluster, backend: Dask, tmp_path: Path) -> None:
+    """What was on its way is lost, and what comes after that runs."""
+    cluster.worker()
+    started = tmp_path / "started"
+    _, future = background(backend, held, started=started, release=tmp_path / "release")
+    alive(started)
+    backend._client.restart(wait_for_workers=False)
+    with pytest.raises(ClusterLost):
+        future.result(PATIENCE)
+    (tmp_path / "release").touch()
+    cluster.worker()
+    assert in_thread(timed, backend, os.getpid).result(PATIENCE)[0].result() > 0
+
+
+def test_a_worker_whose_clock_is_off(cluster: DaskCluster, backend: Dask) -> None:
+    """Its times are moved to where they must have been, which is told."""
+    within = ("unshare", "--time", "--fork", "--kill-child", "--monotonic", "100000")
+    if subprocess.run([*within, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no time namespaces here")
+    cluster.worker(within=within)
+    _, timing = in_thread(lambda: timed(backend, os.getpid)).result(PATIENCE)
+    assert 0 < timing.started_ns <= timing.ended_ns
+    assert time.monotonic_ns() - timing.ended_ns < PATIENCE * 1e9
+
+
+def test_an_adaptive_cluster(stage: Stage) -> None:
+    """With no worker at first, and arguments that need one to be sent to."""
+    with (
+        distributed.LocalCluster(0, threads_per_worker=1, dashboard_address=":0") as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        cluster.adapt(minimum=0, maximum=1, interval="50ms")
+        adapter = stage.adapter(FutureAdapter(2, metrics=False, backends={"far": Dask(client)}, run_on="far"))
+
+        def length(value: bytes) -> int:
+            return len(value)
+
+        runs = driver_of(adapter, length)
+        assert runs.execute(["length"], inputs={"value": bytes(3_000_000)}) == {"length": 3_000_000}
+        adapter.close()
+
+
+# The last: it ends the scheduler
+
+
+def test_a_scheduler_that_is_gone(cluster: DaskCluster, backend: Dask, tmp_path: Path) -> None:
+    """Nodes on their way fail, whose values are gone too; a new adapter says at once that nobody answers."""
+    cluster.worker()
+    started = tmp_path / "started"
+    value, _ = timed(backend, os.getpid)
+    _, future = background(backend, held, started=started, release=tmp_path / "release")
+    alive(started)
+    cluster.scheduler.kill()
+    with pytest.raises(ClusterLost, match="node 'node' has no result on its cluster"):
+        future.result(PATIENCE)
+    with pytest.raises(ClusterLost):
+        in_thread(value.result).result(PATIENCE)
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "200ms"}),
+        pytest.raises(ConnectionError, match=r"no Dask scheduler answers at 'tcp://127.0.0.1:"),
+    ):
+        FutureAdapter(2, metrics=False, backends={"far": Dask(cluster.address)})
