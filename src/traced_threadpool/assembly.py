@@ -85,6 +85,7 @@ class Assembly:
             max_workers=options.max_workers,
             keep=options.record,
             messages=options.tracing is None or options.tracing.record_exceptions,
+            running=self._running_now(),
             on_end=_tell_path,
         )
         watching: list[Observer] = [] if self.tracing is None else [self.tracing]
@@ -208,6 +209,16 @@ class Assembly:
             return assembly.live_view.live()
 
         return live
+
+    def _running_now(self) -> Callable[[], Sequence[Work]]:
+        """Gives the nodes that run, without a reference to what the recorder is part of."""
+        reference = weakref.ref(self)
+
+        def running() -> Sequence[Work]:
+            assembly = reference()
+            return () if assembly is None else assembly.pool.running()[1]
+
+        return running
 
     def _stalls(self, threads: ThreadsNow) -> StallWatch:
         reference = weakref.ref(self)

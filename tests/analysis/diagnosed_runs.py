@@ -9,12 +9,13 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from traced_threadpool.analysis.diagnosis.causes import Cause
 from traced_threadpool.analysis.diagnosis.diagnose import diagnose
-from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+from traced_threadpool.model.recorded_run import NodeExecution, PoolRuns, RecordedRun
 from traced_threadpool.model.states import State
 from traced_threadpool.report.verdict import expected_gain, title
 
@@ -33,6 +34,7 @@ def node(name: str, start: int, end: int, states: Mapping[State, int] | None = N
         ended_ns=end * MS,
         states={state: part * MS for state, part in (states or {}).items()},
         samples=200 if states else 0,
+        queue_others_ns=facts.pop("queue_others", 0) * MS,
         **facts,
     )
 
@@ -40,9 +42,16 @@ def node(name: str, start: int, end: int, states: Mapping[State, int] | None = N
 def run(*nodes: NodeExecution, end: int, **facts: Any) -> RecordedRun:
     """A run of so many milliseconds, on four workers and two CPUs, with attribution."""
     defaults = {"max_workers": 4, "cpus": 2, "attribution": "process", "expected_nodes": len(nodes)}
-    return RecordedRun(
-        id="1", name="etl", pool="etl", started_ns=0, ended_ns=end * MS, nodes=nodes, **{**defaults, **facts}
-    )
+    named = {"id": "1", "name": "etl", "pool": "etl", "started_ns": 0, "ended_ns": end * MS}
+    return RecordedRun(nodes=nodes, **{**named, **defaults, **facts})
+
+
+def beside_each_other(asked: RecordedRun, *others: RecordedRun) -> RecordedRun:
+    """The first of several runs that share a pool."""
+    together: list[RecordedRun] = []
+    pool_runs = PoolRuns(lambda: together)
+    together += [replace(each, pool_runs=pool_runs) for each in (asked, *others)]
+    return together[0]
 
 
 def side_by_side(states: Mapping[State, int], count: int = 4, prefix: str = "parse") -> tuple[NodeExecution, ...]:
@@ -98,6 +107,34 @@ EXAMPLES: Final[Mapping[Cause, RecordedRun]] = {
         node("join", 900, 1000, {"cpu": 100}, upstream=("parse_0", "parse_1", "parse_2", "parse_3")),
         end=1000,
         expected_nodes=8,
+    ),
+    "queued_behind_other_runs": beside_each_other(
+        run(
+            node("load", 300, 400, {"network": 90, "cpu": 10}, ready=0, queue_others=300, worker="etl_0"),
+            node(
+                "score",
+                700,
+                800,
+                {"network": 90, "cpu": 10},
+                ready=400,
+                queue_others=300,
+                worker="etl_0",
+                upstream=("load",),
+            ),
+            end=800,
+            max_workers=1,
+        ),
+        run(
+            *(
+                node(f"parse_{index}", start, end, {"disk": 290, "cpu": 10}, submitted=-5, ready=-5, worker="etl_0")
+                for index, (start, end) in enumerate(((-5, 300), (400, 700)))
+            ),
+            started_ns=-10 * MS,
+            end=700,
+            max_workers=1,
+            id="2",
+            name="nightly",
+        ),
     ),
     "gil_bound": run(
         *side_by_side({"cpu": 250, "gil": 750}),
@@ -202,12 +239,13 @@ def _nodes(run: RecordedRun) -> Iterator[str]:
         f"run: {run.duration_ns // MS} ms, {run.max_workers} workers, {run.cpus} "
         f"CPU{'s' if run.cpus != 1 else ''}{f', {lacking} more nodes expected' if lacking else ''}"
     )
-    for node in run.nodes:
+    for node in [*run.nodes, *(node for other in run.neighbours for node in other.nodes)]:
         states = ", ".join(f"{state} {part_ns // MS}" for state, part_ns in node.states.items())
         what = states if node.outcome == "success" else ": ".join(filter(None, (node.outcome, states)))
         queue = f", after {node.queue_ns // MS} ms in the queue" if node.queue_ns else ""
         after = f" (needs {', '.join(node.upstream)})" if node.upstream else ""
-        yield f"  {node.name:<9}{node.started_ns // MS:>5} to {node.ended_ns // MS:>4} ms  {what}{queue}{after}"
+        of = "" if run.by_key.get(node.key) is node else " (of another run)"
+        yield f"  {node.name:<9}{node.started_ns // MS:>5} to {node.ended_ns // MS:>4} ms  {what}{queue}{after}{of}"
 
 
 def _findings(run: RecordedRun) -> Iterator[str]:

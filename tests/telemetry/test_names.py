@@ -106,6 +106,7 @@ NODE_ATTRIBUTES = {
     "hamilton.node.failed_upstream",
     "hamilton.node.dependency.duration",
     "hamilton.node.queue.duration",
+    "hamilton.node.queue.others.duration",
     "hamilton.node.cpu.duration",
     "hamilton.node.wait.",
     "hamilton.node.wait.samples",
@@ -124,6 +125,7 @@ NODE_ATTRIBUTES = {
 
 NOT_IN_EVERY_RUN = {
     *BACKEND_ATTRIBUTES,
+    "hamilton.node.queue.others.duration",  # with several runs in a pool
     "hamilton.attributes.cut",  # with a limit of the SDK
     "hamilton.node.tag.",  # but for `module`, which the code's name has
     "hamilton.run.inputs",

@@ -196,6 +196,8 @@ class Pool:
             replaced, self.executor = self.executor, executor
             if isinstance(workers, (int, float)) and workers >= 1:
                 self.max_workers = self._scheduler.max_workers = math.ceil(min(workers, MOST_WORKERS))
+                if self._scheduler.shares is not None:
+                    self._scheduler.share(self._clock())
         if isinstance(replaced, PoolExecutor):
             replaced.leave_pool()
 
@@ -408,6 +410,8 @@ class Pool:
 
     def _take(self, loop: _Loop) -> Work | None:
         """The loop's next work; without one it counts as ended from this moment on. Under the lock."""
+        if self._scheduler.shares is not None:
+            self._scheduler.shares.advance(self._clock())
         loop.work = work = self._scheduler.take()  # type: ignore[assignment]  # only Work is ever added
         if work is None:
             self._loops.discard(loop)
@@ -644,8 +648,21 @@ class Pool:
         """All nodes of the run that were submitted are done with. Returns whether the run is over. Under the lock."""
         self._idle.notify_all()
         if run.closed:
-            self._runs.discard(run)
+            self._leave_run(run)
         return run.closed
+
+    def _leave_run(self, run: Run) -> None:
+        """Under the lock."""
+        self._runs.discard(run)
+        shares = self._scheduler.shares
+        if shares is not None:
+            shares.forget(run)
+            if len(self._runs) == 1 and not self.unbound.pending:
+                self._scheduler.shares = None
+
+    def _is_shared(self, run: Run) -> bool:
+        """Whether other runs may have workers while this one's nodes wait. Under the lock."""
+        return len(self._runs) > 2 or bool(self.unbound.pending)  # this one, and nodes of no run
 
     @property
     def _has_pending(self) -> bool:
@@ -700,7 +717,8 @@ class Pool:
             for slot in [each for each in self._parked if each not in self._scheduler.running]:
                 del self._parked[slot]
             over = [run for run in self._runs if run.closed and not run.pending]
-            self._runs.difference_update(over)
+            for run in over:
+                self._leave_run(run)
             self._idle.notify_all()
             loops = self._plan_loops()
         self._end_unrun([*lost, *doomed], now_ns)
@@ -720,6 +738,8 @@ class Pool:
                 if self.closed and run.parent is None:
                     raise closed_error()
                 self._runs.add(run)
+                if run.parent is None and self._scheduler.shares is None and self._is_shared(run):
+                    self._scheduler.share(self._clock())
             if run.record is not None:
                 self._observers.run_started(run.record)
             run.opened = True
@@ -731,7 +751,7 @@ class Pool:
             run.closed = True
             finished = not run.pending and run in self._runs
             if finished:
-                self._runs.discard(run)
+                self._leave_run(run)
                 self._idle.notify_all()
         if finished:
             self._finish(run)

@@ -47,6 +47,7 @@ from types import MappingProxyType
 from typing import Final
 
 from traced_threadpool.engine.limits import Limits
+from traced_threadpool.engine.shares import Shares
 from traced_threadpool.model.records import NodeRecord, RunRecord
 
 # States in the order of a task's life; OUTSIDE is a future of somebody else's, which only ends.
@@ -160,6 +161,14 @@ class Scheduler:
         self._parked: set[Task] = set()  # tasks that wait for a run nested in them and have nothing of it to do
         self._ring: deque[RunQueue] = deque()  # every run that has a ready task, once
         self._ranked = 0  # how many tasks with a rank were ready so far
+        self.shares: Shares | None = None  # while there are several runs
+
+    def share(self, now_ns: int) -> None:
+        """There are several runs: from now on it is kept which of them has the workers while tasks wait."""
+        self.shares = shares = Shares(workers=self.max_workers, now_ns=now_ns)
+        for task in self.running:
+            if task not in self._lender_of:
+                shares.start(task)
 
     def add(self, task: Task, inputs: Sequence[Task], now_ns: int) -> bool:
         """Takes in a new task with its inputs, in the order in which they are resolved.
@@ -199,7 +208,7 @@ class Scheduler:
     def add_again(self, task: Task, inputs: Sequence[Task], now_ns: int) -> None:
         """Sends a task just taken back to wait for more (an input's value was itself a future)."""
         self.running.discard(task)
-        self._give_back_slot(task)
+        self._give_back_slot(task, now_ns)
         self._leave_backend(task)
         task.state = NEW
         self.add(task, [*task.inputs, *inputs], now_ns)
@@ -241,6 +250,8 @@ class Scheduler:
             self._lending.add(slot_of)
         task.state = RUNNING
         self.running.add(task)
+        if self.shares is not None:
+            self.shares.start(task, lent=slot_of is not None)
         return task
 
     def can_lend(self, slot_of: Task) -> bool:
@@ -261,8 +272,8 @@ class Scheduler:
         """
         if task.state is RUNNING:  # what `_leave` does, without the call: this is every node's way out
             self.running.discard(task)
-            if self._lender_of:
-                self._give_back_slot(task)
+            if self._lender_of or self.shares is not None:
+                self._give_back_slot(task, now_ns)
             else:
                 self.busy_count -= 1
             task.state = ENDED
@@ -337,6 +348,8 @@ class Scheduler:
         self._lending = set(self._lender_of.values())
         self._parked &= self.running
         self.busy_count = len(self.running) - len(self._lender_of)
+        if self.shares is not None:
+            self.share(now_ns)
         if self._limits is not None:
             self._limits.reset(self.running)
         waiting = [task for task in pending if task.state is not ENDED and task not in self.running]
@@ -406,6 +419,8 @@ class Scheduler:
         submitted_ns = task.submitted_ns
         # Its last input may have ended just before it was submitted.
         task.ready_ns = now_ns if now_ns > submitted_ns else submitted_ns
+        if self.shares is not None and not held:
+            self.shares.ready(task, now_ns)
         if self._limits is not None and not held and not self._enters_backend(self._limits, task):
             return
         task.state = READY
@@ -491,7 +506,7 @@ class Scheduler:
         state = task.state
         if state is RUNNING:
             self.running.discard(task)
-            self._give_back_slot(task)
+            self._give_back_slot(task, 0)
         elif state is READY:
             self.ready_count -= 1
         elif state is BLOCKED:
@@ -502,10 +517,12 @@ class Scheduler:
         if self._limits is not None:
             self._leave_backend(task)
 
-    def _give_back_slot(self, task: Task) -> None:
+    def _give_back_slot(self, task: Task, now_ns: int) -> None:
         lender = self._lender_of.pop(task, None) if self._lender_of else None
         if lender is None:
             self.busy_count -= 1
+            if self.shares is not None:
+                self.shares.end(task, now_ns)
         else:
             self._lending.discard(lender)
 

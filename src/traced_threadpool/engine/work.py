@@ -85,6 +85,8 @@ class Run(RunQueue):
         super().__init__(parent)
         self.caller_context = contextvars.copy_context()
         self.caller_thread_id = threading.get_ident()
+        if record is not None:
+            record.caller = self.caller_thread_id
         self.outer_error = outer_error  # what the caller was handling already when it started the run
         self.opening = OwnedLock()
         self.opened = False
@@ -167,7 +169,9 @@ class Work(Task):
         self.failed = self.reported = False  # reported: observers have heard of its end
         self.dependents = self.cause = self.outcome = self.error = None
         self.inputs = self.parameters = ()
-        self.ready_ns = self.started_ns = self.ended_ns = self.cpu_ns = self.aside_ns = self.samples = 0
+        self.ready_ns = self.started_ns = self.ended_ns = self.cpu_ns = self.aside_ns = self.samples = (
+            self.queue_others_ns
+        ) = 0
         self.thread = self.span = self.span_context = self.state_ns = self.counted_ns = self.timing = None
         self.backend = THREADS
 

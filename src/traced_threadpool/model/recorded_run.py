@@ -7,6 +7,7 @@ All `*_ns` are nanoseconds of one clock; only their differences mean anything.
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,8 @@ class NodeExecution:
     """Key of the node inside which this one's run was executed, for nested runs that share the record."""
     run_id: str | None = None
     """Id of that nested run; None for the record's own."""
+    queue_others_ns: int = 0
+    """The part of the queue wait in which other runs had the workers."""
 
     @property
     def duration_ns(self) -> int:
@@ -112,6 +115,22 @@ class RecordedRun:
     """Of how many nodes of a large run no span was made, on purpose. What is not among `nodes` besides was lost."""
     started_unix_ns: int | None = None
     problems: tuple[str, ...] = ()
+    caller: str = ""
+    """The thread that executed it, where the record says."""
+    pool_runs: PoolRuns | None = field(default=None, repr=False, compare=False)
+    """All runs of its pool that the record has, this one among them; None where it has this one alone."""
+
+    @lazy
+    def neighbours(self) -> Sequence[RecordedRun]:
+        """Other runs of the pool that went on at the same time, by their start, as far as the record has them."""
+        if self.pool_runs is None:
+            return ()
+        return [run for run in self.pool_runs.between(self.started_ns, self.ended_ns) if run.id != self.id]
+
+    @lazy
+    def queue_others_ns(self) -> int:
+        """How long nodes of this run waited for a worker because of other runs, in total."""
+        return sum([node.queue_others_ns for node in self.nodes])
 
     @property
     def duration_ns(self) -> int:
@@ -163,6 +182,35 @@ class RecordedRun:
     def _repr_html_(self) -> str:
         """What a notebook shows of a run."""
         return _presenter().notebook_html(self)
+
+
+class PoolRuns:
+    """The runs of one pool, by their start.
+
+    Args:
+        load: Gives them, in any order. Called once, when somebody asks.
+    """
+
+    def __init__(self, load: Callable[[], Sequence[RecordedRun]]) -> None:
+        self._load = load
+
+    @lazy
+    def runs(self) -> Sequence[RecordedRun]:
+        return sorted(self._load(), key=lambda run: run.started_ns)
+
+    @lazy
+    def _starts_ns(self) -> Sequence[int]:
+        return [run.started_ns for run in self.runs]
+
+    @lazy
+    def _longest_ns(self) -> int:
+        return max((run.duration_ns for run in self.runs), default=0)
+
+    def between(self, started_ns: int, ended_ns: int) -> Sequence[RecordedRun]:
+        """Those that went on at any time between these two."""
+        first = bisect_right(self._starts_ns, started_ns - self._longest_ns - 1)
+        last = bisect_right(self._starts_ns, ended_ns - 1)
+        return [run for run in self.runs[first:last] if run.ended_ns > started_ns]
 
 
 class Presenter(Protocol):

@@ -97,6 +97,8 @@ class KeptNode(TimedNode, Protocol):
     @property
     def samples(self) -> int: ...
     @property
+    def queue_others_ns(self) -> int: ...
+    @property
     def span_context(self) -> Any: ...
 
 
@@ -116,11 +118,13 @@ class RunRecord:
     it, so that its times are in the order in which things happened.
     `telemetry` is a place for observers to keep what they need (the run's span); nobody else reads it. `number` tells
     runs apart in the waits' sampler; `wait_facts` gives what that knows, once the run has ended, and may take a moment.
+    `caller` is the thread that executes it, 0 where nobody knows.
     `critical_path` gives the chain of nodes that fills the run, then too, and `kept` all its nodes. `priority` is the
     order of ready nodes. `planned` is how many nodes it will have at least, where that was looked at.
     """
 
     __slots__ = (
+        "caller",
         "critical_path",
         "ended_ns",
         "error",
@@ -173,6 +177,7 @@ class RunRecord:
         self.critical_path: Callable[[], PathFacts] | None = None
         self.kept: Callable[[], KeptNodes] | None = None
         self.planned = 0
+        self.caller = 0
 
     @property
     def duration_ns(self) -> int:
@@ -190,6 +195,7 @@ class NodeRecord:
     `state_ns` divides the duration among `STATES`; None where only `cpu_ns` is known. It rests on `samples` looks at
     the worker while it waited. `counted_ns` is what counters add: right in the sum over many executions.
 
+    `queue_others_ns` is the part of its queue wait that is because of other runs, which had the workers meanwhile.
     `backend` names where the function runs; `timing` is what a backend other than this process's threads reports of it.
     """
 
@@ -206,6 +212,7 @@ class NodeRecord:
         "name",
         "outcome",
         "parameters",
+        "queue_others_ns",
         "reading",
         "ready_ns",
         "run",
@@ -249,6 +256,7 @@ class NodeRecord:
         self.parameters: Sequence[str] = ()
         self.thread: threading.Thread | None = None
         self.reading: Any = None
+        self.queue_others_ns = 0
         self.aside_ns = 0  # spent on other nodes, which ran within this one
         self.state_ns: tuple[int, ...] | None = None
         self.counted_ns: tuple[int, ...] | None = None

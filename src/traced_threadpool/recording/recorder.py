@@ -10,28 +10,28 @@ No lock: a node's tuple is appended to a list and put into a dict, and both are 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.exceptions import message_of
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.observers import Observer
-from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun, is_split
+from traced_threadpool.model.recorded_run import NodeExecution, PoolRuns, RecordedRun, is_split
 from traced_threadpool.model.records import (
     KeptNodes,
     NodeRecord,
-    Outcome,
     PathFacts,
     RunOutcome,
     RunRecord,
     WaitFacts,
     usable_cpus,
 )
-from traced_threadpool.model.states import STATES, State
 from traced_threadpool.recording.critical_path import Stretch, ns_by_name, path_names, waited_for, walk_back
+from traced_threadpool.recording.kept_nodes import Entry, Part, error_type_of, execution, running_node
 
 DEFAULT_RUNS: Final = 10
 """How many runs `record=True` keeps."""
@@ -49,6 +49,7 @@ class Recorder(Observer):
         keep: How many runs are kept; 0 for those who only want `on_end`.
         max_nodes: How many nodes of one run are.
         messages: Whether the messages of exceptions are kept, those that can be read without calling anybody's code.
+        running: Gives the nodes that run now.
         on_end: Told of each outermost run that has ended, with what was kept of it; its `path` tells the critical path.
             Called where `run_ended` is, and should be as quick.
     """
@@ -63,19 +64,21 @@ class Recorder(Observer):
         keep: int = DEFAULT_RUNS,
         max_nodes: int = MAX_NODES,
         messages: bool = True,
+        running: Callable[[], Sequence[NodeRecord]] = tuple,
         on_end: Callable[[RunRecord, Recording], None] | None = None,
     ) -> None:
         self._pool_name = pool_name
         self.max_workers = max_workers
         self._max_nodes = max_nodes
         self._messages = messages
+        self._running = running
         self._on_end = on_end
         self._keep = keep
         self._forget()
         forks.register(self._forget)
 
     def _forget(self) -> None:
-        self._parts: dict[str, _Part] = {}  # by run id, of those that have not ended
+        self._parts: dict[str, Part] = {}  # by run id, of those that have not ended
         self._kept: deque[Recording] = deque(maxlen=self._keep)
 
     @property
@@ -84,7 +87,7 @@ class Recorder(Observer):
         return [recording.record for recording in self._kept.copy()]
 
     def run_started(self, run: RunRecord) -> None:
-        self._parts[run.id] = _Part(run.id)
+        self._parts[run.id] = Part(run.id, run)
 
     def node_ended(self, node: NodeRecord) -> None:
         run = node.run
@@ -103,11 +106,24 @@ class Recorder(Observer):
         if recording.root is not part:
             return
         recording.end(run, self._pool_name, self.max_workers)
-        self._kept.append(recording)
+        if self._keep:
+            self._keep_beside(recording)
+            if len(self._kept) == self._keep:
+                self._kept[0].let_go()
+            self._kept.append(recording)
         if self._on_end is not None:
             self._on_end(run, recording)
 
-    def _place(self, part: _Part, node: NodeRecord) -> Recording:
+    def _keep_beside(self, recording: Recording) -> None:
+        """Each run is kept with those that had nodes in the pool at the same time."""
+        going_on = [part for part in list(self._parts.values()) if part is not recording.root]
+        for part in going_on:
+            part.keep_beside(recording)
+        if going_on:
+            recording.going_on = going_on
+            recording.running = [running_node(node) for node in self._running() if node.run is not None]
+
+    def _place(self, part: Part, node: NodeRecord) -> Recording:
         """Finds out, by its first node to end, what a run is nested in."""
         parent = node.parent
         outer = None if parent is None or parent.run is None else self._parts.get(parent.run.id)
@@ -117,47 +133,11 @@ class Recorder(Observer):
         recording.nest(part, parent)
         return recording
 
-    def _record_of(self, part: _Part) -> Recording:
+    def _record_of(self, part: Part) -> Recording:
         """Of several threads whose nodes end first at once, one makes it."""
         made = Recording(part, self._max_nodes, messages=self._messages)
         recording: Recording = part.__dict__.setdefault("recording", made)
         return recording
-
-
-class _Part:
-    """One run's share of a recording. Most recordings have one part."""
-
-    recording: Recording | None = None
-
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
-        self.node_count = 0
-        self.parent: _Entry | None = None
-        self.nested = False
-
-
-class _Entry(NamedTuple):
-    """What is kept of a node."""
-
-    name: str
-    submitted_ns: int
-    ready_ns: int
-    started_ns: int
-    ended_ns: int
-    upstream: Sequence[_Entry]
-    outcome: Outcome | None
-    worker: str
-    task_id: str | None
-    cpu_ns: int
-    state_ns: tuple[int, ...] | None
-    samples: int
-    error_type: str | None
-    error_message: str | None
-    failed_upstream: str | None
-    part: _Part
-    span_context: Any
-    parameters: Sequence[str]
-    """One for each of `upstream`, unless some of these are the same or not kept."""
 
 
 _ended_ns: Final = attrgetter("ended_ns")
@@ -177,30 +157,48 @@ class _RunFacts(NamedTuple):
     error_type: str | None
     wait_facts: Callable[[], WaitFacts] | None
     priority: str
+    caller: int
 
 
 class Recording:
     """What is kept of an outermost run, and what can be made of it once the run has ended."""
 
-    def __init__(self, root: _Part, max_nodes: int, *, messages: bool) -> None:
+    def __init__(self, root: Part, max_nodes: int, *, messages: bool) -> None:
         self.root = root
         self._messages = messages
         self._max_nodes = max_nodes
         self._parts = {root.run_id: root}
-        self._entries: list[_Entry] = []
+        self._entries: list[Entry] = []
         # By identity. It tells a node that is alive from all others that are; those that are not anybody's input any
         # more may be gone and their place taken, which the time of submission shows.
-        self._by_node: dict[int, _Entry] = {}
+        self._by_node: dict[int, Entry] = {}
         # Who is to be told of the end of a node, by its identity, each with its time of submission, as above.
-        self._awaited: dict[int, list[tuple[int, Callable[[_Entry], None]]]] = {}
+        self._awaited: dict[int, list[tuple[int, Callable[[Entry], None]]]] = {}
         self._facts: _RunFacts | None = None
+        # The other runs that went on when this one ended, and the nodes that ran then.
+        self.going_on: Sequence[Part] = ()
+        self.running: Sequence[tuple[str, NodeExecution]] = ()
 
-    def add(self, node: NodeRecord, part: _Part) -> None:
+    @property
+    def node_count(self) -> int:
+        return len(self._entries)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._facts is not None
+
+    def let_go(self) -> None:
+        """It is kept only beside others from now on: those that were beside it would keep each other for ever."""
+        self.root.beside.clear()
+        self.going_on = self.running = ()
+        self.__dict__.pop("record", None)
+
+    def add(self, node: NodeRecord, part: Part) -> None:
         """A node has ended. This is on every node's way."""
         entries, by_node = self._entries, self._by_node
         if len(entries) >= self._max_nodes or self._facts is not None:
             return
-        upstream: Sequence[_Entry] = ()
+        upstream: Sequence[Entry] = ()
         inputs = node.inputs
         if inputs:
             found = {}
@@ -216,7 +214,7 @@ class Recording:
         thread, error, cause = node.thread, node.error, node.cause
         # Twice as fast as calling the class.
         by_node[id(node)] = entry = tuple.__new__(
-            _Entry,
+            Entry,
             (
                 node.name,
                 node.submitted_ns,
@@ -230,7 +228,8 @@ class Recording:
                 node.cpu_ns,
                 node.state_ns,
                 node.samples,
-                None if error is None else _error_type(error),
+                node.queue_others_ns,
+                None if error is None else error_type_of(error),
                 message_of(error) if error is not None and self._messages else None,
                 None if cause is None else cause.name,
                 part,
@@ -244,7 +243,7 @@ class Recording:
                 if submitted_ns == node.submitted_ns:
                     tell(entry)
 
-    def nest(self, part: _Part, parent: NodeRecord) -> None:
+    def nest(self, part: Part, parent: NodeRecord) -> None:
         """A run that `parent`, a node of this recording, executes. Several threads may say so at once."""
         part.nested = True
         self._parts[part.run_id] = part
@@ -253,7 +252,7 @@ class Recording:
         if parent.ended_ns:  # it did not wait for the run
             part.parent = self._by_node.get(id(parent))
 
-    def _await(self, node: NodeRecord, tell: Callable[[_Entry], None]) -> None:
+    def _await(self, node: NodeRecord, tell: Callable[[Entry], None]) -> None:
         self._awaited.setdefault(id(node), []).append((node.submitted_ns, tell))
 
     def end(self, run: RunRecord, pool_name: str, max_workers: int) -> None:
@@ -265,9 +264,10 @@ class Recording:
             run.ended_ns,
             run.unix_offset_ns,
             run.outcome or "success",
-            None if run.error is None else _error_type(run.error),
+            None if run.error is None else error_type_of(run.error),
             run.wait_facts,
             run.priority,
+            run.caller,
         )
         self._by_node.clear()
         self._awaited.clear()
@@ -285,7 +285,7 @@ class Recording:
         sums = ns_by_name(reversed(stretches))
         return PathFacts(names=path_names(stretches), seconds={name: total_ns / 1e9 for name, total_ns in sums.items()})
 
-    def kept(self, part: _Part, started_ns: int, ended_ns: int) -> KeptNodes:
+    def kept(self, part: Part, started_ns: int, ended_ns: int) -> KeptNodes:
         """The nodes of one run, which has ended, and those on its critical path from its end back to its start."""
         entries = [entry for entry in self._entries.copy() if entry.part is part]
         whole = len(entries) >= part.node_count
@@ -296,12 +296,12 @@ class Recording:
             whole=whole,
         )
 
-    def _walk(self, entries: Sequence[_Entry], part: _Part, started_ns: int, ended_ns: int) -> list[Stretch[_Entry]]:
+    def _walk(self, entries: Sequence[Entry], part: Part, started_ns: int, ended_ns: int) -> list[Stretch[Entry]]:
         """The stretches of one run's critical path, from its end."""
         nodes = [entry for entry in entries if entry.outcome in ("success", "error")]
         splits = [entry for entry in nodes if entry.task_id is not None and is_split(entry.name, entry.task_id)]
 
-        def upstream_of(entry: _Entry) -> Sequence[_Entry]:
+        def upstream_of(entry: Entry) -> Sequence[Entry]:
             upstream = entry.upstream
             if len(self._parts) > 1:
                 upstream = [each for each in upstream if each.part is part]
@@ -330,7 +330,7 @@ class Recording:
             pool=facts.pool,
             started_ns=facts.started_ns,
             ended_ns=facts.ended_ns,
-            nodes=tuple(_execution(entry, keys) for entry in entries),
+            nodes=tuple(execution(entry, keys) for entry in entries),
             outcome=facts.outcome,
             error_type=facts.error_type,
             max_workers=facts.max_workers,
@@ -342,41 +342,43 @@ class Recording:
             expected_nodes=expected,
             started_unix_ns=facts.started_ns + facts.unix_offset_ns,
             problems=_problems(expected, len(entries), self._max_nodes),
+            caller=str(facts.caller or ""),
+            pool_runs=PoolRuns(self._runs_beside) if self.root.beside or self.going_on else None,
         )
 
+    def _runs_beside(self) -> list[RecordedRun]:
+        roots = [part for part in self.going_on if not part.nested]
+        ended = [each for each in (*self.root.beside, *[part.recording for part in roots]) if each and each.has_ended]
+        going_on = [self._so_far(part) for part in roots if part.recording is None or not part.recording.has_ended]
+        return [self.record, *[recording.record for recording in ended], *going_on]
 
-def _execution(entry: _Entry, keys: Mapping[int, str]) -> NodeExecution:
-    part = entry.part
-    return NodeExecution(
-        key=keys[id(entry)],
-        name=entry.name,
-        submitted_ns=entry.submitted_ns,
-        ready_ns=entry.ready_ns,
-        started_ns=entry.started_ns,
-        ended_ns=entry.ended_ns,
-        outcome=entry.outcome or "success",
-        upstream=tuple(keys[id(each)] for each in entry.upstream if id(each) in keys),
-        worker=entry.worker,
-        task_id=entry.task_id,
-        states=_states(entry),
-        samples=entry.samples,
-        error_type=entry.error_type if entry.outcome == "error" else None,
-        error_message=entry.error_message if entry.outcome == "error" else None,
-        failed_upstream=entry.failed_upstream if entry.outcome == "upstream_error" else None,
-        parent=None if part.parent is None else keys.get(id(part.parent)),
-        run_id=part.run_id if part.nested else None,
-    )
-
-
-def _states(entry: _Entry) -> dict[State, int]:
-    duration_ns = entry.ended_ns - entry.started_ns
-    if not duration_ns:
-        return {}
-    if entry.state_ns is None:
-        parts: dict[State, int] = {"cpu": entry.cpu_ns, "other": duration_ns - entry.cpu_ns}
-    else:
-        parts = dict(zip(STATES, entry.state_ns, strict=True))
-    return {state: part_ns for state, part_ns in parts.items() if part_ns}
+    def _so_far(self, root: Part) -> RecordedRun:
+        """What is known of a run that goes on when this one has ended: nodes that run then end with it."""
+        facts = self._facts
+        assert facts is not None
+        entries = [] if root.recording is None else root.recording._entries.copy()
+        entries = sorted((entry for entry in entries if not entry.part.nested), key=_submitted_ns)
+        keys = {id(entry): str(number) for number, entry in enumerate(entries)}
+        nodes = [execution(entry, keys) for entry in entries]
+        known = {(node.name, node.submitted_ns) for node in nodes}
+        nodes += [
+            replace(node, ended_ns=max(node.ended_ns, facts.ended_ns))
+            for run_id, node in self.running
+            if run_id == root.run_id and (node.name, node.submitted_ns) not in known
+        ]
+        last_ns = max((node.ended_ns for node in nodes), default=root.started_ns)
+        return RecordedRun(
+            id=root.run_id,
+            name=root.name,
+            pool=facts.pool,
+            started_ns=root.started_ns,
+            ended_ns=max(last_ns, facts.ended_ns),
+            nodes=tuple(nodes),
+            max_workers=facts.max_workers,
+            priority=root.priority,
+            cpus=usable_cpus(),
+            caller=str(root.caller or ""),
+        )
 
 
 def _problems(expected: int, found: int, max_nodes: int) -> tuple[str, ...]:
@@ -386,8 +388,3 @@ def _problems(expected: int, found: int, max_nodes: int) -> tuple[str, ...]:
         f"{expected - found:,} of {expected:,} nodes left out: the recorder keeps {max_nodes:,} of a run. Their time "
         "shows as dependency waits or outside time.",
     )
-
-
-def _error_type(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -50,6 +50,7 @@ NODE_OUTCOME: Final = "hamilton.node.outcome"
 NODE_FAILED_UPSTREAM: Final = "hamilton.node.failed_upstream"
 NODE_DEPENDENCY: Final = "hamilton.node.dependency.duration"
 NODE_QUEUE: Final = "hamilton.node.queue.duration"
+NODE_QUEUE_OTHERS: Final = "hamilton.node.queue.others.duration"
 NODE_CPU: Final = "hamilton.node.cpu.duration"
 NODE_BACKEND: Final = "hamilton.node.backend"
 NODE_WORKER_PID: Final = "hamilton.node.worker.pid"
@@ -204,6 +205,12 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
         key=NODE_DEPENDENCY, of="node", type="double, s", description="From being submitted to having all inputs"
     ),
     Attribute(key=NODE_QUEUE, of="node", type="double, s", description="From having all inputs to the start"),
+    Attribute(
+        key=NODE_QUEUE_OTHERS,
+        of="node",
+        type="double, s",
+        description="The part of that in which other runs had the workers, if any",
+    ),
     Attribute(key=NODE_CPU, of="node", type="double, s", description="CPU time of the worker thread in the node"),
     Attribute(key=node_wait("<state>"), of="node", type="double, s", description="Time in a state, where it is not 0"),
     Attribute(key=NODE_SAMPLES, of="node", type="int", description="Number of samples on which that division rests"),
@@ -231,7 +238,7 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     ),
     Attribute(key=f"{NODE_TAG_PREFIX}<tag>", of="node", type="string", description="The node's tags"),
     Attribute(key=TASK_ID, of="node", type="string", description="The task's id, in dynamic execution"),
-    Attribute(key=THREAD_ID, of="node", type="int", description="The worker thread"),
+    Attribute(key=THREAD_ID, of="both", type="int", description="The worker thread; on the run, its caller's"),
     Attribute(key=THREAD_NAME, of="node", type="string", description="Its name"),
     Attribute(key=CODE_FUNCTION, of="node", type="string", description="The node's function"),
     Attribute(key=CODE_FILE, of="node", type="string", description="The file that it is in"),

@@ -60,6 +60,7 @@ def test_run_span_has_the_documented_attributes(traces: Traces) -> None:
         "hamilton.run.priority": "hops",
         "hamilton.threadpool.name": "etl",
         "hamilton.threadpool.workers.limit": 3,
+        "thread.id": threading.get_ident(),
         **({"hamilton.graph.version": HamiltonGraph.from_graph(dr.graph).version} if PARSES_SAFELY else {}),
         "hamilton.run.critical_path": ("load", "left", "joined"),
         "hamilton.cpus.limit": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),

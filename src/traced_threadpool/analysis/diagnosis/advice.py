@@ -96,6 +96,25 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
             "said. Record a longer run, on Linux, with attribution on.",
         },
     ),
+    "queued_behind_other_runs": CauseInWords(
+        title="Queued behind other runs",
+        meaning="ready nodes wait for a worker while nodes of other runs have the pool's workers",
+        evidence={
+            "queued": "{nodes} waited for a worker behind other runs, {total} in total, {share} of the queue waits "
+            "({queued})",
+            "on_path": _ON_PATH,
+            "who": "who had the workers meanwhile: {runs}; most of it {most}",
+            "unknown": "who had the workers meanwhile is not in the record",
+            "alone": "{source}: without the other runs, {instead}",
+            "alone_too": "without the other runs it would take {alone}",
+            "workers": "{source}: with the other runs and {workers}, {instead}",
+        },
+        advice={
+            "workers": "Set max_workers={workers} for all runs together, or give runs that must be quick a pool of "
+            "their own.",
+            "apart": "Give runs that must be quick a pool of their own, or start fewer runs at once.",
+        },
+    ),
     "gil_bound": CauseInWords(
         title="GIL-bound",
         meaning="nodes wait for the GIL while other threads hold it",

@@ -115,7 +115,9 @@ class AnalyzedRun:
         if self.as_recorded is None:
             return None
         if not self.is_large:
-            return scale(self.run, {self.as_recorded.workers, *counts_to_try(self.run)}, plan=self.plan)
+            return scale(
+                self.run, {self.as_recorded.workers, *counts_to_try(self.run, len(self.plan.nodes))}, plan=self.plan
+            )
         now = self.as_recorded.workers
         most = max(MOST_WORKERS, 2 * now)
         if self.gain_ns(self.replayed(workers=most)) < WORTH_SCALING * self.duration_ns:

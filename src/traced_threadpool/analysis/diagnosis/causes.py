@@ -9,6 +9,7 @@ Cause = Literal[
     "failing_upstream",
     "cancelled",
     "telemetry_loss",
+    "queued_behind_other_runs",
     "gil_bound",
     "processor_starved",
     "lock_contention",

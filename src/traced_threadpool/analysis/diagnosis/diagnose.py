@@ -6,6 +6,8 @@ The tree, in the order in which it is gone through:
 2. Does the record tell enough? So much is missing that the rest may mislead: `telemetry_loss`.
 3. What would the run take if one thing were different? The replay is asked:
 
+   - where nodes wait for a worker mostly because of other runs, if these were not there:
+     `queued_behind_other_runs`, which then stands for `pool_too_small` too;
    - if nobody waited for the GIL: `gil_bound`; for a CPU: `processor_starved`; for a lock:
      `lock_contention`; if nobody slept: `sleeping_node`;
    - with more workers: `pool_too_small`;
@@ -25,7 +27,8 @@ The tree, in the order in which it is gone through:
 
 Findings of 1 and 2 come first; of a run that failed, there are no others: how long it takes without the failure, the
 record cannot tell. Those of 3 are in the order of their gain; of two with about the same gain, the one that says more
-comes first, in the order above. But a setting that gains two thirds of what a change of code does comes before it.
+comes first, in the order above. But a setting that gains two thirds of what a change of code does comes before it, and
+other runs before what does not gain twice as much: whatever is faster then queues behind them all the same.
 Those of 4 follow. What looks biggest in the tables and is no finding has a remark that says why (`remarks`).
 
 >>> from traced_threadpool.model.recorded_run import NodeExecution
@@ -58,6 +61,9 @@ from traced_threadpool.analysis.diagnosis import (
     detect_shape as shape,
 )
 from traced_threadpool.analysis.diagnosis import (
+    detect_sharing as sharing,
+)
+from traced_threadpool.analysis.diagnosis import (
     detect_waiting as waiting,
 )
 from traced_threadpool.analysis.diagnosis import (
@@ -82,6 +88,9 @@ SETTINGS: Final[frozenset[Cause]] = frozenset({"pool_too_small"})
 
 NEAR: Final = 2 / 3
 """A setting comes before a change of code that gains more, if it gains at least this part of it."""
+
+BEFORE: Final = 0.5
+"""Other runs in the pool come first unless something else gains more than twice as much."""
 
 _EXPLAIN_A_CHAIN: Final[frozenset[Cause]] = frozenset(
     {
@@ -129,18 +138,19 @@ def _by_gain(analyzed: AnalyzedRun) -> list[RankedFinding]:
     """What the replay says would make the run shorter, the most first."""
     if analyzed.as_recorded is None:
         return []
+    behind_others = sharing.queued_behind_other_runs(analyzed)
     asked = [
         contention.gil_bound(analyzed),
         contention.processor_starved(analyzed),
         contention.lock_contention(analyzed),
         waiting.sleeping_node(analyzed),
-        workers.pool_too_small(analyzed),
+        workers.pool_too_small(analyzed) if behind_others is None else None,
         shape.straggler(analyzed),
     ]
     found = [ranked for ranked in asked if ranked is not None]
     if not found and (mixture := contention.gil_and_lock(analyzed)) is not None:
         found.append(mixture)
-    is_wrong = bool(found)
+    is_wrong = bool(found) or behind_others is not None
     beside: list[RankedFinding] = []
     for slow in (waiting.slow_network, waiting.slow_disk):
         if (ranked := slow(analyzed, least=waiting.DOMINATES)) is not None:
@@ -151,7 +161,11 @@ def _by_gain(analyzed: AnalyzedRun) -> list[RankedFinding]:
     explained = max((ranked.weight for ranked in found if ranked.finding.cause in _EXPLAIN_A_CHAIN), default=0.0)
     if chain is not None and explained < chain.weight / 2:
         found.append(chain)
-    return [*_ordered(found), *_ordered(beside)]
+    ordered = [*_ordered(found), *_ordered(beside)]
+    if behind_others is None:
+        return ordered
+    first = [ranked for ranked in ordered if ranked.weight * BEFORE > behind_others.weight]
+    return [*first, behind_others, *[ranked for ranked in ordered if ranked not in first]]
 
 
 def _by_share(analyzed: AnalyzedRun) -> list[RankedFinding]:

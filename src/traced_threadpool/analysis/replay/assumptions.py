@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from traced_threadpool.analysis.replay.others import Others
 from traced_threadpool.analysis.replay.settings import ReplaySettings
 from traced_threadpool.model.formatting import count
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
@@ -17,14 +18,21 @@ class Assumptions:
     """Those of one record, `nodes` being what of it is replayed; `helped` ran within others."""
 
     def __init__(
-        self, run: RecordedRun, nodes: Sequence[NodeExecution], *, workers: int, helped: int, unknown: Sequence[str]
+        self,
+        run: RecordedRun,
+        nodes: Sequence[NodeExecution],
+        *,
+        workers: int,
+        helped: int,
+        unknown: Sequence[str],
+        others: Others,
     ) -> None:
         self._attribution = run.attribution
         self._unknown = unknown
         self._computes = any(node.states.get("cpu") for node in nodes)
         lock_ns = sum([node.states.get("lock", 0) for node in nodes])
         self._waits_for_locks = lock_ns > TELLING_LOCK_SHARE * sum([node.duration_ns for node in nodes])
-        self._always = tuple(_always(run, nodes, workers, helped))
+        self._always = (*_always(run, nodes, workers, helped), *_of_others(run, others))
 
     def of(self, settings: ReplaySettings) -> tuple[str, ...]:
         """Those that matter to these settings."""
@@ -61,6 +69,23 @@ def _always(run: RecordedRun, nodes: Sequence[NodeExecution], workers: int, help
     unknown = sum(not node.states for node in nodes)
     if unknown:
         said.append(f"no states recorded of {count(unknown, 'node')}: taken as waiting, which overlaps freely")
+    return said
+
+
+def _of_others(run: RecordedRun, others: Others) -> list[str]:
+    if not others.nodes:
+        if run.queue_others_ns:
+            return ["other runs had workers meanwhile, of which a replay of a run this large knows nothing"]
+        return []
+    known = others.run_count - others.unknown
+    said = []
+    if known:
+        said.append(f"{count(known, 'other run')} in the pool, with the work and the arrival times that they had")
+    if others.unknown:
+        said.append(
+            "other runs that are not in the record had workers while nodes waited; they are taken to keep those, and "
+            "no others"
+        )
     return said
 
 

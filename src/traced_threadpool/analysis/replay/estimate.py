@@ -58,8 +58,6 @@ MOST_SCHEDULED: Final = 2
 class _Estimated(Replayed):
     """Without nodes, where nothing was scheduled."""
 
-    at_once: int = 0
-
     @property
     def most_busy(self) -> int:
         return self.at_once
@@ -70,6 +68,7 @@ class Estimate(Plan):
 
     asked = 0
     scheduled = 0
+    shares = False
 
     def _play_record(self) -> None:
         self._by_workers: dict[int | None, Replayed] = {}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from traced_threadpool.analysis.replay.assumptions import Assumptions
 from traced_threadpool.analysis.replay.demand import demands
 from traced_threadpool.analysis.replay.machine import Demand
+from traced_threadpool.analysis.replay.others import Others, others_of
 from traced_threadpool.analysis.replay.replayed import Replayed, ReplayedNode
 from traced_threadpool.analysis.replay.settings import ReplaySettings, settings_of
 from traced_threadpool.analysis.replay.virtual_pool import VirtualPool, most_at_once
@@ -20,6 +22,9 @@ from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 class Plan:
     """What of a record stays the same in all its replays."""
 
+    shares = True
+    """Whether nodes of other runs in the pool are replayed too."""
+
     def __init__(self, run: RecordedRun) -> None:
         if run.left_out:
             raise ValueError(
@@ -28,23 +33,32 @@ class Plan:
                 "the process, with record=True"
             )
         helped = _helped(run.outermost)
-        self.nodes = tuple(node for node in run.outermost if node.key not in helped)
+        own = tuple(node for node in run.outermost if node.key not in helped)
         self.helped = len(helped)
-        if not self.nodes:
+        if not own:
             raise ValueError(f"run {run.name!r} has no node that ran, of {len(run.nodes)}; there is nothing to replay")
         self.run = run
-        self.workers = run.max_workers or max(
-            1, most_at_once([(node.started_ns, node.ended_ns) for node in self.nodes])
-        )
-        self.pool = VirtualPool(self.nodes, run.started_ns, self.workers)
+        self.own_count = len(own)
+        self.workers = run.max_workers or max(1, most_at_once([(node.started_ns, node.ended_ns) for node in own]))
+        others = others_of(run, own, self.workers) if self.shares else Others()
+        self.nodes = (*own, *others.nodes)
+        """Its own first, then those of other runs that were in the pool."""
+        self.is_shared = bool(others.nodes)
+        self.pool = self._pool_of(others)
         self.demands = demands(self.nodes)
         self.assumptions = Assumptions(
-            run, self.nodes, workers=self.workers, helped=self.helped, unknown=self.demands.unknown
+            run, own, workers=self.workers, helped=self.helped, unknown=self.demands.unknown, others=others
         )
         self.quiet = self.pool.hand_overs.at_most_usual()
-        self.tail_ns = max(0, run.ended_ns - max(node.ended_ns for node in self.nodes))
+        self.tail_ns = max(0, run.ended_ns - max(node.ended_ns for node in own))
         self.unchanged = settings_of(run, None, {}, (), None, True, None)
         self._play_record()
+
+    def _pool_of(self, others: Others) -> VirtualPool:
+        index = {node.key: self.own_count + each for each, node in enumerate(others.nodes)}
+        after = {run: index[key] for run, key in zip(others.run_of, others.after, strict=True) if key is not None}
+        run_of = [0] * self.own_count + list(others.run_of) if others.nodes else ()
+        return VirtualPool(self.nodes, self.run.started_ns, self.workers, run_of=run_of, after=after)
 
     def _play_record(self) -> None:
         """What the virtual machine makes of the record, for what it makes of other settings to be compared with."""
@@ -56,8 +70,17 @@ class Plan:
             node.duration_ns - sum(demand) - contended_ns
             for node, demand, contended_ns in zip(self.nodes, self.demands.each, self.contention_ns, strict=True)
         ]
+        # Who was first of several runs is not always told right: what that is off by stays in proportion.
+        self._off: float | None = None
+        if self.is_shared:
+            replayed_ns = self._replay(self.unchanged).makespan_ns - self.tail_ns
+            self._off = (self.run.duration_ns - self.tail_ns) / replayed_ns if replayed_ns > 0 else 1.0
 
     def replay(self, settings: ReplaySettings) -> Replayed:
+        """The run to expect."""
+        return self._replay(settings)
+
+    def _replay(self, settings: ReplaySettings) -> Replayed:
         workers = settings.workers or self.workers
         wanted: Sequence[Demand] = self.demands.each
         if settings.less_wait_ns:
@@ -73,19 +96,22 @@ class Plan:
         if not settings.gil:
             wanted = [demand.without_lock() for demand in wanted]
         ranks = self.ranks(settings)
-        contention_ns, machine_ns = self._contention(wanted, settings.without, workers, settings.cpus, ranks)
+        contention_ns, machine_ns = self._contention(
+            wanted, settings.without, workers, settings.cpus, ranks, alone=settings.alone
+        )
         # What the virtual machine misses of the recorded contention goes with all of it. Where it sees none in the
         # record, that came from outside of the run, and stays.
-        before_ns = sum(self.contention_ns)
-        kept = min(1.0, sum(contention_ns) / before_ns) if before_ns else 1.0
-        lasting = []
+        own = self.own_count
+        before_ns = sum(self.contention_ns[:own])
+        kept = min(1.0, sum(contention_ns[:own]) / before_ns) if before_ns else 1.0
+        lasting: list[Demand] = []
         missed_by_nodes_ns = left_of_it_ns = 0.0
         less_contention_ns = settings.less_contention_ns
         for node, demand, factor, contended_ns, recorded_ns in zip(
             self.nodes, wanted, factors, contention_ns, self.missed_ns, strict=True
         ):
             missed_ns = recorded_ns
-            if missed_ns > 0:
+            if missed_ns > 0 and len(lasting) < own:
                 missed_by_nodes_ns += missed_ns
                 if less_contention_ns:
                     missed_ns = max(0.0, missed_ns - less_contention_ns.get(node.key, 0.0))
@@ -94,16 +120,25 @@ class Plan:
             lasting.append(Demand(round(sum(demand) + waits_ns)))
         # So does what a hand-over takes beyond the usual: a worker just woken up must get the lock first.
         hand_overs = self.pool.hand_overs.between(self.quiet, kept)
-        times = self.pool.play(lasting, hand_overs, workers=workers, cpus=None, without=settings.without, ranks=ranks)
+        times = self.pool.play(
+            lasting,
+            hand_overs,
+            workers=workers,
+            cpus=None,
+            without=settings.without,
+            ranks=ranks,
+            alone=settings.alone,
+        )
         started_ns, stretch = self.run.started_ns, 1.0
         if before_ns:
-            last_ns = max((when.ended_ns for when in times if when is not None), default=0.0)
+            last_ns = max((when.ended_ns for when in times[:own] if when is not None), default=0.0)
             missed_ns = self.run.duration_ns - self.tail_ns - self.machine_ns
             if missed_ns > 0 and missed_by_nodes_ns:
                 missed_ns *= left_of_it_ns / missed_by_nodes_ns
             length_ns = max(0.0, machine_ns + missed_ns * kept)
             if last_ns and abs(length_ns - last_ns) > 1:
                 stretch = length_ns / last_ns
+        stretch *= 1.0 if self._off is None else self._off
         nodes = tuple(
             ReplayedNode(
                 node.key,
@@ -111,20 +146,34 @@ class Plan:
                 started_ns + round(when.started_ns * stretch),
                 started_ns + round(when.ended_ns * stretch),
             )
-            for node, when in zip(self.nodes, times, strict=True)
+            for node, when in zip(self.nodes[:own], times, strict=False)
             if when is not None
         )
         makespan_ns = max((node.ended_ns for node in nodes), default=started_ns) - started_ns + self.tail_ns
+        at_once = 0
+        if self.is_shared:
+            if self._off is not None and workers == self.workers and replace(settings, workers=None) == self.unchanged:
+                makespan_ns, nodes = self.run.duration_ns, self._as_recorded()
+            at_once = most_at_once([when for when in times if when is not None])
         served = [demand for demand, when in zip(wanted, times, strict=True) if when is not None]
         held_ns = sum(demand.held_ns for demand in served)
         return Replayed(
             makespan_ns=makespan_ns,
             workers=workers,
             nodes=nodes,
-            busy_share=_share(sum(node.ended_ns - node.started_ns for node in nodes), makespan_ns * workers),
+            busy_share=_share(
+                sum([when.ended_ns - when.started_ns for when in times if when is not None]) * stretch,
+                makespan_ns * workers,
+            ),
             gil_share=_share(held_ns, makespan_ns),
             cpu_share=_share(held_ns + sum(demand.free_ns for demand in served), makespan_ns * (settings.cpus or 0)),
             assumptions=self.assumptions.of(settings),
+            at_once=at_once,
+        )
+
+    def _as_recorded(self) -> tuple[ReplayedNode, ...]:
+        return tuple(
+            ReplayedNode(node.key, node.name, node.started_ns, node.ended_ns) for node in self.nodes[: self.own_count]
         )
 
     def ranks(self, settings: ReplaySettings) -> Mapping[str, float] | None:
@@ -156,19 +205,24 @@ class Plan:
         workers: int,
         cpus: int | None,
         ranks: Mapping[str, float] | None,
+        *,
+        alone: bool = False,
     ) -> tuple[list[float], float]:
-        """For each node, how long others keep it from computing on the virtual machine; and when the last one ends.
+        """For each node, how long others keep it from computing on the virtual machine; and when the run ends.
 
         Where nothing is computed there is nothing to play, and the end is 0.
         """
         if not any(demand.held_ns or demand.free_ns for demand in wanted):
             return [0.0] * len(wanted), 0.0
-        times = self.pool.play(wanted, self.quiet, workers=workers, cpus=cpus, without=without, ranks=ranks)
+        times = self.pool.play(
+            wanted, self.quiet, workers=workers, cpus=cpus, without=without, ranks=ranks, alone=alone
+        )
         waits_ns = [
             0.0 if when is None else max(0.0, when.ended_ns - when.started_ns - sum(demand))
             for when, demand in zip(times, wanted, strict=True)
         ]
-        return waits_ns, max((when.ended_ns for when in times if when is not None), default=0.0)
+        own = times[: self.own_count]
+        return waits_ns, max((when.ended_ns for when in own if when is not None), default=0.0)
 
 
 def _helped(nodes: Sequence[NodeExecution]) -> set[str]:

@@ -24,7 +24,9 @@ class Replayed:
 
     `nodes` are those that ran, in the order of the record, without those taken out. The shares are of the makespan:
     of all workers' time, how much they have a node; how long the GIL is held; of all CPUs' time,
-    how much nodes compute (0 when nobody knows how many there are). `assumptions` are sentences for people.
+    how much nodes compute (0 when nobody knows how many there are); nodes of other runs in the pool count. `at_once` is
+    how many workers have a node at once at most, with those of other runs; 0 where there were none. `assumptions` are
+    sentences for people.
     """
 
     makespan_ns: int
@@ -34,6 +36,7 @@ class Replayed:
     gil_share: float
     cpu_share: float
     assumptions: tuple[str, ...] = ()
+    at_once: int = 0
 
     @property
     def makespan_seconds(self) -> float:
@@ -41,5 +44,10 @@ class Replayed:
 
     @cached_property
     def most_busy(self) -> int:
-        """The most workers that have a node at once."""
+        """The most workers that have a node of the run at once."""
         return most_at_once([(node.started_ns, node.ended_ns) for node in self.nodes])
+
+    @property
+    def spares_workers(self) -> bool:
+        """Whether more of them would change nothing."""
+        return max(self.at_once, self.most_busy) < self.workers

@@ -28,6 +28,7 @@ class ReplaySettings:
     less_wait_ns: Mapping[str, float] = field(default_factory=dict)
     less_contention_ns: Mapping[str, float] = field(default_factory=dict)
     faster_executions: Mapping[str, float] = field(default_factory=dict)
+    alone: bool = False
 
     def factor(self, node: NodeExecution) -> float:
         """What a node's time is multiplied by."""

@@ -92,16 +92,32 @@ class VirtualPool:
         nodes: Those that ran. Upstream keys that are not among them are of no account.
         started_ns: The run's start.
         workers: How many there were.
+        run_of: The number of each node's run, where nodes of several runs share the pool: 0 for the run itself.
+        after: By the number of a run, the node after whose end it is begun.
     """
 
-    def __init__(self, nodes: Sequence[NodeExecution], started_ns: int, workers: int) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[NodeExecution],
+        started_ns: int,
+        workers: int,
+        *,
+        run_of: Sequence[int] = (),
+        after: Mapping[int, int] | None = None,
+    ) -> None:
         self._nodes = nodes
         self._started_ns = started_ns
+        self._run_of = run_of or [0] * len(nodes)
+        self._after = after or {}
         index = {node.key: each for each, node in enumerate(nodes)}
         self.upstream = [[index[key] for key in dict.fromkeys(node.upstream) if key in index] for node in nodes]
-        splits = [each for each, node in enumerate(nodes) if node.is_split]
-        self._splits = sorted(splits, key=lambda each: (nodes[each].ended_ns, -each))
-        self._split_ends_ns = [nodes[each].ended_ns for each in self._splits]
+        self._splits: dict[int, list[int]] = {}  # by run
+        for each, node in enumerate(nodes):
+            if node.is_split:
+                self._splits.setdefault(self._run_of[each], []).append(each)
+        for splits in self._splits.values():
+            splits.sort(key=lambda each: (nodes[each].ended_ns, -each))
+        self._split_ends_ns = {run: [nodes[each].ended_ns for each in splits] for run, splits in self._splits.items()}
         self._known_ns = [
             max([node.submitted_ns, *[nodes[each].ended_ns for each in upstream]]) if upstream else node.submitted_ns
             for node, upstream in zip(nodes, self.upstream, strict=True)
@@ -124,17 +140,24 @@ class VirtualPool:
         cpus: int | None,
         without: Collection[str] = (),
         ranks: Mapping[str, float] | None = None,
+        alone: bool = False,
     ) -> list[Times | None]:
         """When each node starts and ends; None for those without. `ranks` are the scheduler's, by keys of nodes.
+
+        With nodes of other runs it ends with the run's own last one; `alone` leaves the others out.
 
         Raises:
             ValueError: Links form a circle.
         """
         nodes, released_ns = self._nodes, self.released_ns
         woken_ns, next_ns = hand_overs
-        scheduler, queue = Scheduler(workers), RunQueue(ranks=ranks)
-        tasks = [_Virtual(index, node.key, queue) for index, node in enumerate(nodes)]
+        run_of = self._run_of
+        scheduler, queues = Scheduler(workers), [RunQueue(ranks=ranks) for _ in range(max(run_of, default=0) + 1)]
+        tasks = [_Virtual(index, node.key, queues[run_of[index]]) for index, node in enumerate(nodes)]
         taken_out = {index for index, node in enumerate(nodes) if node.name in without} if without else set()
+        if alone:
+            taken_out.update(index for index, run in enumerate(run_of) if run)
+        own_left = sum(not run for index, run in enumerate(run_of) if index not in taken_out) if len(queues) > 1 else -1
         upstream = _around(self.upstream, taken_out)
         planned, submitted_after = self._submissions(taken_out) if taken_out else self._all_submissions
         machine = Machine(cpus=cpus, slices=SLICES, planned=planned)
@@ -147,6 +170,10 @@ class VirtualPool:
             takes, after_ns = False, None
             if type(event) is _Virtual:
                 found[event.index] = Times(event.started_ns, now_ns)
+                if event.queue is queues[0]:
+                    own_left -= 1
+                    if not own_left:
+                        break
                 made_ready = event.dependents or ()
                 end(event, now_ns)  # type: ignore[arg-type]  # a virtual nanosecond has parts
                 if submitted_after:
@@ -156,7 +183,7 @@ class VirtualPool:
             elif type(event) is int:
                 inputs: list[Task] = [tasks[each] for each in upstream[event]]
                 if event in released_ns:
-                    outside = Task("", queue=queue)
+                    outside = Task("", queue=queues[run_of[event]])
                     scheduler.add_outside(outside)
                     machine.at(max(now_ns, released_ns[event]), outside)
                     inputs.append(outside)
@@ -179,7 +206,11 @@ class VirtualPool:
                 if each.state is READY:
                     waking += 1
                     machine.at(now_ns + woken_ns[each.index], _TAKE)  # type: ignore[attr-defined]
-        stuck = [node.name for index, node in enumerate(nodes) if found[index] is None and index not in taken_out]
+        stuck = [
+            node.name
+            for index, node in enumerate(nodes)
+            if found[index] is None and index not in taken_out and not run_of[index]
+        ]
         if stuck:
             raise ValueError(
                 f"{len(stuck)} nodes of the record wait for one another, among them {stuck[0]!r}; "
@@ -198,7 +229,7 @@ class VirtualPool:
         for index in range(len(self._nodes)):
             if index not in taken_out:
                 anchor, later_ns = self.submission(index, taken_out)
-                if anchor is None:
+                if anchor is None or anchor in taken_out:
                     planned.append((later_ns, index))
                 else:
                     submitted_after[anchor].append((later_ns, index))
@@ -208,12 +239,18 @@ class VirtualPool:
         """The node after whose end this one is submitted, None for the run's start; and how long after."""
         nodes = self._nodes
         submitted_ns = nodes[index].submitted_ns
-        place = bisect_right(self._split_ends_ns, submitted_ns) if self._splits else 0
-        if place and self._splits[place - 1] == index:
+        run = self._run_of[index]
+        splits = self._splits.get(run, ())
+        place = bisect_right(self._split_ends_ns[run], submitted_ns) if splits else 0
+        if place and splits[place - 1] == index:
             place -= 1
         if not place:
-            return None, max(0, submitted_ns - self._started_ns)
-        split = self._splits[place - 1]
+            behind = self._after.get(run)
+            if behind is not None:
+                return behind, max(0, submitted_ns - nodes[behind].ended_ns)
+            later_ns = submitted_ns - self._started_ns
+            return None, later_ns if run else max(0, later_ns)
+        split = splits[place - 1]
         later_ns = submitted_ns - nodes[split].ended_ns
         while split in taken_out:  # it ends with its last input now, or is as if it ended when it was submitted
             inputs = self.upstream[split]

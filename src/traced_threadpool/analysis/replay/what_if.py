@@ -123,6 +123,7 @@ def replay(
     less_wait_ns: Mapping[str, float] | None = None,
     less_contention_ns: Mapping[str, float] | None = None,
     faster_executions: Mapping[str, float] | None = None,
+    alone: bool = False,
     plan: Plan | None = None,
 ) -> Replayed:
     """The run to expect with other settings; what is not given stays as recorded.
@@ -139,6 +140,7 @@ def replay(
         less_contention_ns: By key, how much less it waits for the GIL or a CPU because of others
             than nodes. What nodes do to each other stays.
         faster_executions: By key of an execution, how many times faster that one becomes, in place of `faster`.
+        alone: Without nodes of other runs in the pool, where the record has any.
         plan: What was worked out of this run before, for whoever replays it several times.
 
     Raises:
@@ -149,6 +151,7 @@ def replay(
         less_wait_ns=less_wait_ns or {},
         less_contention_ns=less_contention_ns or {},
         faster_executions=faster_executions or {},
+        alone=alone,
     )
     return (plan or Plan(run)).replay(settings)
 
@@ -179,17 +182,17 @@ def scale(
         settings = settings_of(run, number, faster or {}, without, cpus, gil, priority)
         last = next(reversed(found.values()), None)
         # With workers to spare, more of them change nothing.
-        found[number] = last if last is not None and last.most_busy < last.workers else plan.replay(settings)
+        found[number] = last if last is not None and last.spares_workers else plan.replay(settings)
     makespan_ns = {number: found[number].makespan_ns for number in asked}
     enough = _enough(makespan_ns)
     most = found[counts[-1]]
     free = replace(settings, workers=len(plan.nodes))
-    unbounded = most if most.most_busy < most.workers else plan.replay(free)
+    unbounded = most if most.spares_workers else plan.replay(free)
     floor_ns = plan.replay(replace(free, cpus=None, gil=False)).makespan_ns
     limits: dict[int, Limit] = {}
     beyond_ns = unbounded.makespan_ns
     for number in reversed(counts):
-        limits[number] = _limit(found[number], beyond_ns, floor_ns, len(plan.nodes))
+        limits[number] = _limit(found[number], beyond_ns, floor_ns, plan.own_count)
         beyond_ns = min(beyond_ns, found[number].makespan_ns)
     return Scaling(
         makespan_ns=makespan_ns,
@@ -202,16 +205,18 @@ def scale(
     )
 
 
-def counts_to_try(run: RecordedRun) -> Sequence[int]:
+def counts_to_try(run: RecordedRun, nodes: int | None = None) -> Sequence[int]:
     """Numbers of workers that tell how a run scales: 1 to 64, of a larger run fewer, and always the recorded number.
+
+    `nodes` is how many are replayed, where others than the run's own are.
 
     >>> counts_to_try(RecordedRun(id="1", name="r", pool="p", started_ns=0, ended_ns=1, nodes=(), max_workers=80))[-4:]
     [63, 64, 80, 160]
     """
-    now = run.max_workers or 1
-    if len(run.nodes) <= _FEW_NODES:
+    now, nodes = run.max_workers or 1, len(run.nodes) if nodes is None else nodes
+    if nodes <= _FEW_NODES:
         tried = set(range(1, MOST_WORKERS + 1))
-    elif len(run.nodes) <= _MANY_NODES:
+    elif nodes <= _MANY_NODES:
         tried = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, *range(now, MOST_WORKERS + 1)}
     else:
         tried = {1, 4, 16, MOST_WORKERS, 4 * now}

@@ -93,6 +93,7 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
         task_id=text_of(attributes, names.TASK_ID),
         states=_states(attributes, ended_ns - started_ns, span.resolution_ns, repairs),
         samples=max(0, whole(attributes.get(names.NODE_SAMPLES)) or 0),
+        queue_others_ns=min(nanoseconds(attributes.get(names.NODE_QUEUE_OTHERS, 0)) or 0, started_ns - ready_ns),
         error_type=text_of(attributes, names.ERROR_TYPE),
         error_message=span.error_message,
         failed_upstream=text_of(attributes, names.NODE_FAILED_UPSTREAM),

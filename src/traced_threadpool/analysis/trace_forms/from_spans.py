@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from traced_threadpool.analysis.trace_forms.executions import (
@@ -20,7 +21,7 @@ from traced_threadpool.analysis.trace_forms.grouping import Gathered, Group, gro
 from traced_threadpool.analysis.trace_forms.limits import one_of, problems_of
 from traced_threadpool.analysis.trace_forms.span import Attributes, number_of, text_of, texts, whole
 from traced_threadpool.model.formatting import count
-from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+from traced_threadpool.model.recorded_run import NodeExecution, PoolRuns, RecordedRun
 from traced_threadpool.model.records import RUN_OUTCOMES, Outcome, RunOutcome
 from traced_threadpool.telemetry import names
 
@@ -36,11 +37,22 @@ def runs_from(gathered: Gathered, problems: Sequence[str] = ()) -> list[Recorded
         shared.append(f"{count(gathered.unreadable, 'span')} without usable ids or times: left out.")
     if gathered.duplicates:
         shared.append(f"{count(gathered.duplicates, 'span')} more than once in the file: counted once.")
-    runs = [_record(groups[root], of_root, gathered, shared) for root, of_root in members.items()]
+    of_pool: dict[tuple[str, str], list[RecordedRun]] = {}
+    pools: dict[tuple[str, str], PoolRuns] = {}
+    runs = []
+    for name, of_root in members.items():
+        root = groups[name]
+        pool = root.process, root.pool
+        together = of_pool.setdefault(pool, [])
+        pool_runs = pools.setdefault(pool, PoolRuns(partial(list, together)))
+        together.append(_record(root, of_root, gathered, shared, pool_runs))
+        runs.append(together[-1])
     return sorted(runs, key=lambda run: run.started_ns)
 
 
-def _record(root: Group, members: Sequence[Group], gathered: Gathered, shared: Sequence[str]) -> RecordedRun:
+def _record(
+    root: Group, members: Sequence[Group], gathered: Gathered, shared: Sequence[str], pool_runs: PoolRuns
+) -> RecordedRun:
     repairs: Counter[str] = Counter()
     left_out = _left_out(members)
     nodes = without_cycles(executions(members, root, gathered, repairs, thinned=left_out > 0), repairs)
@@ -107,6 +119,8 @@ def _record(root: Group, members: Sequence[Group], gathered: Gathered, shared: S
         left_out=left_out,
         started_unix_ns=started_ns,
         problems=tuple(problems),
+        caller=text_of(attributes, names.THREAD_ID) or "",
+        pool_runs=pool_runs,
     )
 
 

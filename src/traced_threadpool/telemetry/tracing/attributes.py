@@ -67,6 +67,8 @@ def of_run(
         attributes[names.RUN_SPANS_LEFT_OUT] = left_out
     if run.outcome == "error" and run.error is not None:
         attributes[names.ERROR_TYPE] = error_type(run.error)
+    if run.caller:
+        attributes[names.THREAD_ID] = run.caller
     attributes[names.POOL_LIMIT] = max_workers
     attributes[names.POOL_NAME] = pool_name
     attributes[names.RUN_NODE_COUNT] = run.node_count
@@ -148,6 +150,8 @@ def add_start(attributes: Attributes, node: NodeRecord) -> None:
     ready_ns = node.ready_ns
     attributes[names.NODE_DEPENDENCY] = (ready_ns - node.submitted_ns) / 1e9
     attributes[names.NODE_QUEUE] = (node.started_ns - ready_ns) / 1e9
+    if node.queue_others_ns > 0:
+        attributes[names.NODE_QUEUE_OTHERS] = min(node.queue_others_ns, node.started_ns - ready_ns) / 1e9
     if node.inputs:
         upstream = _upstream_names(node)
         if upstream:

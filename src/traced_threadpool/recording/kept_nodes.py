@@ -1,0 +1,124 @@
+"""What a recorder keeps of a node: a small tuple; and a record's node made of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from traced_threadpool.model.recorded_run import NodeExecution
+from traced_threadpool.model.records import NodeRecord, Outcome, RunRecord
+from traced_threadpool.model.states import STATES, State
+
+if TYPE_CHECKING:
+    from traced_threadpool.recording.recorder import Recording
+
+
+MAX_BESIDE: Final = 20_000
+"""How many nodes of other runs are kept with a run, those of the latest."""
+
+
+class Part:
+    """One run's share of a recording. Most recordings have one part."""
+
+    recording: Recording | None = None
+
+    def __init__(self, run_id: str, run: RunRecord) -> None:
+        self.run_id = run_id
+        self.name, self.started_ns, self.priority, self.caller = run.name, run.started_ns, run.priority, run.caller
+        self.node_count = 0
+        self.parent: Entry | None = None
+        self.nested = False
+        self.beside: deque[Recording] = deque()
+        """Other runs of the pool that ended while this one went on."""
+        self._beside_nodes = 0
+
+    def keep_beside(self, other: Recording) -> None:
+        """Another run has ended."""
+        self.beside.append(other)
+        self._beside_nodes += other.node_count
+        while self._beside_nodes > MAX_BESIDE:
+            self._beside_nodes -= self.beside.popleft().node_count
+
+
+class Entry(NamedTuple):
+    """What is kept of a node."""
+
+    name: str
+    submitted_ns: int
+    ready_ns: int
+    started_ns: int
+    ended_ns: int
+    upstream: Sequence[Entry]
+    outcome: Outcome | None
+    worker: str
+    task_id: str | None
+    cpu_ns: int
+    state_ns: tuple[int, ...] | None
+    samples: int
+    queue_others_ns: int
+    error_type: str | None
+    error_message: str | None
+    failed_upstream: str | None
+    part: Part
+    span_context: Any
+    parameters: Sequence[str]
+    """One for each of `upstream`, unless some of these are the same or not kept."""
+
+
+def running_node(node: NodeRecord) -> tuple[str, NodeExecution]:
+    """The id of its run, and a node that runs. It has no end yet, and so no more than a moment."""
+    run, thread = node.run, node.thread
+    started_ns = node.started_ns or node.ready_ns
+    return "" if run is None else run.id, NodeExecution(
+        key=f"running-{id(node)}",
+        name=node.name,
+        submitted_ns=node.submitted_ns,
+        ready_ns=node.ready_ns,
+        started_ns=started_ns,
+        ended_ns=started_ns,
+        worker="" if thread is None else thread.name,
+    )
+
+
+def execution(entry: Entry, keys: Mapping[int, str]) -> NodeExecution:
+    """The node of a record. `keys` are by the identity of entries."""
+    part = entry.part
+    return NodeExecution(
+        key=keys[id(entry)],
+        name=entry.name,
+        submitted_ns=entry.submitted_ns,
+        ready_ns=entry.ready_ns,
+        started_ns=entry.started_ns,
+        ended_ns=entry.ended_ns,
+        outcome=entry.outcome or "success",
+        upstream=tuple(keys[id(each)] for each in entry.upstream if id(each) in keys),
+        worker=entry.worker,
+        task_id=entry.task_id,
+        states=states_of(entry),
+        samples=entry.samples,
+        queue_others_ns=max(0, min(entry.queue_others_ns, entry.started_ns - entry.ready_ns)),
+        error_type=entry.error_type if entry.outcome == "error" else None,
+        error_message=entry.error_message if entry.outcome == "error" else None,
+        failed_upstream=entry.failed_upstream if entry.outcome == "upstream_error" else None,
+        parent=None if part.parent is None else keys.get(id(part.parent)),
+        run_id=part.run_id if part.nested else None,
+    )
+
+
+def states_of(entry: Entry) -> dict[State, int]:
+    """What its duration is divided into."""
+    duration_ns = entry.ended_ns - entry.started_ns
+    if not duration_ns:
+        return {}
+    if entry.state_ns is None:
+        parts: dict[State, int] = {"cpu": entry.cpu_ns, "other": duration_ns - entry.cpu_ns}
+    else:
+        parts = dict(zip(STATES, entry.state_ns, strict=True))
+    return {state: part_ns for state, part_ns in parts.items() if part_ns}
+
+
+def error_type_of(error: BaseException) -> str:
+    """As `error.type` has it."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
