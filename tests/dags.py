@@ -64,6 +64,17 @@ def _builder(functions: Sequence[Callable[..., Any]], adapters: Sequence[Any]) -
     return driver.Builder().with_modules(module).with_adapters(*adapters)  # type: ignore[no-untyped-call]
 
 
+def start(runs: Any, outputs: list[str], inputs: dict[str, Any] | None = None) -> dict[str, Future[Any]]:
+    """Starts a run and returns its outputs' futures: the adapter builds its result without waiting for them."""
+    [adapter] = [each for each in runs.adapter.adapters if hasattr(each, "do_remote_execute")]
+    adapter.build_result = lambda **futures: futures
+    try:
+        futures: dict[str, Future[Any]] = runs.execute([*outputs], inputs=inputs)
+    finally:
+        del adapter.build_result
+    return futures
+
+
 def submit(adapter: Any, function: Callable[..., Any], /, **arguments: Any) -> Future[Any]:
     """Hands one function to the adapter as Hamilton does, outside of any run."""
     future: Future[Any] = adapter.do_remote_execute(execute_lifecycle_for_node=function, node=None, **arguments)
@@ -144,6 +155,13 @@ from traced_threadpool import Attribution, FutureAdapter, Metrics, Tracing
 def driver_of(adapter, *functions):
     module = ad_hoc_utils.create_temporary_module(*functions)
     return driver.Builder().with_modules(module).with_adapters(adapter).build()
+
+def start(runs, outputs, inputs=None):
+    [adapter] = runs.adapter.adapters
+    adapter.build_result = lambda **futures: futures
+    futures = runs.execute(outputs, inputs=inputs)
+    del adapter.build_result
+    return futures
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())

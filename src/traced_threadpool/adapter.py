@@ -4,16 +4,14 @@ Hamilton walks the DAG and calls `do_remote_execute` for each node with its upst
 arguments. Which run and which node that is, it says only in the keywords of the function that it hands over.
 """
 
-# Longer than 450 lines: the documented API, a third of it docstrings that `help()` shows.
-
 from __future__ import annotations
 
 import contextvars
 import inspect
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, Executor, Future
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hamilton import lifecycle
@@ -26,13 +24,13 @@ from traced_threadpool.delegation import delegate
 from traced_threadpool.engine import durations as durations_file
 from traced_threadpool.engine.backends.base import Backend
 from traced_threadpool.engine.durations import Durations
+from traced_threadpool.engine.outputs import wait_for_outputs
 from traced_threadpool.engine.pool import Pool, PoolSnapshot
 from traced_threadpool.engine.priorities import CRITICAL_PATH, Priority, PriorityName
-from traced_threadpool.engine.work import NodeFuture, Run, Work, help_until_done
+from traced_threadpool.engine.work import Work
 from traced_threadpool.hamilton_hooks import RunHooks, listen
 from traced_threadpool.live.progress import Progress
 from traced_threadpool.live.records import LivePool
-from traced_threadpool.model.exceptions import is_a
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.options import Attribution, Metrics, Tracing
@@ -246,11 +244,10 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
 
         Returns:
             The node's future, at once. For a node that is split into branches (`Parallelizable`), of which
-            Hamilton needs the very list, its result. For the last saver of `Driver.materialize`, once all have ended.
+            Hamilton needs the very list, its result.
 
         Raises:
             RuntimeError: The adapter is closed, or no thread could be started.
-            Exception: That of a saver of `Driver.materialize`.
         """
         keywords = getattr(execute_lifecycle_for_node, "keywords", None) or {}
         run_id = keywords.get("__run_id")
@@ -287,9 +284,6 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         if role is _EXPAND:
             run.expanded[work.name] = work
             return future.result()
-        if run.savers and work.name in run.savers:
-            run.savers[work.name] = future
-            _wait_for_savers(run)
         return future
 
     def build_result(self, **outputs: Any) -> Any:
@@ -305,18 +299,10 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             Exception: That of the first output, in the order given, whose node or upstream failed; with
                 `fail_fast` that of the first node that failed, while others may still run.
         """
-        futures = [value for value in outputs.values() if isinstance(value, Future)]
-        try:
-            if self._assembly.options.fail_fast:
-                _wait_for_all_or_failure(futures)
-            for name, value in outputs.items():
-                if isinstance(value, Future):
-                    help_until_done(value)
-                    outputs[name] = value.result()
-        except BaseException as error:  # Ctrl-C or what else a signal handler raises, unless it is a node's own
-            if not _came_from(futures, error):
-                _cancel_runs_of(futures)
-            raise
+        futures = {name: value for name, value in outputs.items() if isinstance(value, Future)}
+        wait_for_outputs(list(futures.values()), fail_fast=self._assembly.options.fail_fast)
+        for name, future in futures.items():
+            outputs[name] = future.result()
         if self.result_builder:
             return self.result_builder.build_result(**outputs)
         return outputs
@@ -425,71 +411,6 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
     def __repr__(self) -> str:
         state = ", closed" if self._pool.closed else ""
         return f"<{type(self).__name__} {self.name!r}, {self._pool.max_workers} workers{state}>"
-
-
-def _wait_for_savers(run: Run) -> None:
-    """Once the last saver is submitted, waits for all: `Driver.materialize` builds no result to tell of failures."""
-    savers = list(run.savers.values())
-    if None not in savers:
-        run.savers = {}
-        for each in savers:
-            each.result()  # type: ignore[union-attr]  # it is none of these
-
-
-def _wait_for_all_or_failure(futures: list[Future[Any]]) -> None:
-    """Returns when all are done; raises the first failure of their run as soon as there is one."""
-    gate: Future[None] = Future()
-    lock = threading.Lock()
-    left = len(futures)
-
-    def one_done(future: Future[Any]) -> None:
-        nonlocal left
-        failed = _error_of(future) is not None
-        with lock:
-            left -= 1
-            open_now = (failed or not left) and not gate.done()
-            if open_now:
-                gate.set_result(None)
-
-    for future in futures:
-        future.add_done_callback(one_done)
-    if not futures:
-        return
-    help_until_done(gate)
-    gate.result()
-    for future in futures:
-        if isinstance(future, NodeFuture):
-            failure = future.work.queue.failure
-            if failure is not None and failure.error is not None:
-                raise failure.error
-
-
-def _error_of(future: Future[Any]) -> BaseException | None:
-    """The exception of a future that is done."""
-    try:
-        return future.exception()
-    except BaseException as error:  # CancelledError
-        return error
-
-
-def _came_from(futures: Sequence[Future[Any]], error: BaseException) -> bool:
-    """Whether an error that was met while waiting for these futures is that of one of them, or of their run."""
-    return any(
-        (is_a(error, CancelledError) and future.cancelled())
-        or (future.done() and _error_of(future) is error)
-        or (isinstance(future, NodeFuture) and future.work.queue.raised(error))
-        for future in futures
-    )
-
-
-def _cancel_runs_of(futures: Sequence[Future[Any]]) -> None:
-    for future in futures:
-        if isinstance(future, NodeFuture):
-            run = future.work.queue
-            if run.record is None:
-                future.cancel()
-            else:
-                future.work.pool.cancel_run(run)
 
 
 def _is_callable_without_arguments(of: Any, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 from hamilton import graph_types
@@ -49,16 +49,6 @@ def upstream(graph: Any, wanted: Collection[str], overrides: Collection[str]) ->
                 path.pop()
                 found[node.name] = tuple(each.name for each in needed)
     return found
-
-
-def savers(graph: Any, wanted: Sequence[str], overrides: Collection[str]) -> list[str]:
-    """The outputs of an execution that save something, if the last one does; `Driver.materialize` has these last."""
-
-    def saves(name: str) -> bool:
-        node = graph.nodes.get(name)
-        return node is not None and bool(node.tags.get("hamilton.data_saver")) and name not in overrides
-
-    return list(filter(saves, wanted)) if wanted and saves(wanted[-1]) else []
 
 
 def has_branches(graph: Any, names: Collection[str]) -> bool:

@@ -17,15 +17,18 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
 
 from traced_threadpool import hamilton_graph
 from traced_threadpool.assembly import Assembly, end_runs_at_exit
+from traced_threadpool.engine.outputs import wait_for_outputs
 from traced_threadpool.engine.scheduler import AS_ADDED
-from traced_threadpool.engine.work import Run, closed_error, current_work
+from traced_threadpool.engine.work import NodeFuture, Run, closed_error, current_work
 from traced_threadpool.model import forks
+from traced_threadpool.model.exceptions import is_a
 from traced_threadpool.model.lock_backoff import letting_go
 from traced_threadpool.model.records import RunRecord, unix_offset_ns
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 PRE: Final = "pre_graph_execute"
 POST: Final = "post_graph_execute"
+BUILD: Final = "do_build_result"
 
 
 class RunHooks:
@@ -75,7 +79,6 @@ class RunHooks:
         record.telemetry = otel_context.get_current()
         run = Run(record, parent=parent, fail_fast=assembly.options.fail_fast, outer_error=sys.exc_info()[1])
         run.learn = assembly.learn
-        run.savers = dict.fromkeys(hamilton_graph.savers(graph, final_vars, overrides or ()))
         if assembly.backends:
             wanted = tuple(final_vars), frozenset(overrides or ())
             run.placement = assembly.placements.of(graph, wanted, partial(hamilton_graph.upstream, graph, *wanted))
@@ -83,22 +86,41 @@ class RunHooks:
         end_runs_at_exit()
         assembly.runs.announce(run)
 
+    def building_result(self) -> None:
+        """Hamilton is about to have a result built, by the calling thread: what it then returns is the builder's."""
+        run = self._assembly.runs.innermost()
+        if run is not None:
+            run.built = True
+
     @letting_go
     def post_graph_execute(
         self, *, run_id: str, graph: Any, success: bool, error: Exception | None, results: Any
     ) -> None:
-        """Hamilton has left the graph. The run ends when its last node has."""
-        assembly = self._assembly
-        run = assembly.runs.leave(run_id)
+        """Hamilton has left the graph. Where it has no result built, values take the place of the futures.
+
+        Raises:
+            BaseException: That of a node which such a value depends on; or what interrupted the wait.
+        """
+        run = self._assembly.runs.start(run_id)
         if run is None:
             return
-        record = run.record
+        try:
+            if success and not run.built and isinstance(results, dict) and not _interrupted(run):
+                _give_values(run, results)
+        except BaseException as raised:
+            self._leave(run, run_id, raised)
+            raise
+        self._leave(run, run_id, None if success else error)
+
+    def _leave(self, run: Run, run_id: str, failure: BaseException | None) -> None:
+        """The run ends when its last node has."""
+        assembly, record = self._assembly, run.record
         assert record is not None
-        if not success:
-            record.error = error
+        assembly.runs.leave(run_id)
+        if is_a(failure, Exception):
+            record.error = failure
         # Hamilton says of Ctrl-C that the run was a success.
-        ended_by = sys.exc_info()[1]
-        if ended_by is not None and ended_by is not run.outer_error and not run.raised(ended_by):
+        if _interrupted(run):
             assembly.pool.cancel_run(run)
         traced = record.telemetry is not None
         assembly.pool.close_run(run)
@@ -146,6 +168,56 @@ class _Plan:
         return self._known[0]
 
 
+def _interrupted(run: Run) -> bool:
+    """Whether an exception passes through, here in the caller's thread, that is no node's: Ctrl-C, a time limit."""
+    passing = sys.exc_info()[1]
+    return passing is not None and passing is not run.outer_error and not run.raised(passing)
+
+
+def _give_values(run: Run, results: dict[str, Any]) -> None:
+    """Puts values in the place of the run's futures, in what `raw_execute` or `materialize` is about to return.
+
+    Raises:
+        BaseException: That of a node, or what interrupted the wait for it.
+    """
+    assert run.record is not None
+    metadata = _metadata_beside(results)
+    places = [
+        (returned, name, value)
+        for returned in (results, metadata)
+        for name, value in returned.items()
+        if isinstance(value, NodeFuture) and value.work.queue is run
+    ]
+    futures = [future for _, _, future in places]
+    is_whole = {*run.record.output_names} <= {*results, *metadata}
+    if not is_whole:  # a saver's end is waited for wherever its future went
+        futures += [future for work in run.pending.copy() if (future := work.future) is not None]
+    wait_for_outputs(futures, fail_fast=run.fail_fast)
+    if not is_whole and run.failure is not None and run.failure.error is not None:
+        raise run.failure.error
+    for returned, name, future in places:
+        returned[name] = future.result()
+
+
+_NEARBY: Final = 10
+
+
+def _metadata_beside(results: dict[str, Any]) -> dict[str, Any]:
+    """What `Driver.materialize` is about to return beside these results: its savers' metadata, by name.
+
+    Hamilton hands that to no hook. So it is looked up in that function's variables; it is the one that calls the hooks.
+    """
+    frame: FrameType | None = sys._getframe()
+    for _ in range(_NEARBY):
+        if frame is None or frame.f_code.co_name == "materialize":
+            break
+        frame = frame.f_back
+    outputs = None if frame is None else frame.f_locals.get("outputs")
+    if type(outputs) is tuple and len(outputs) == 2 and outputs[1] is results and type(outputs[0]) is dict:
+        return outputs[0]
+    return {}
+
+
 def listen(adapters: base.LifecycleAdapterSet, adapter: object, listener: RunHooks) -> None:
     """Has the listener hear of the runs of the driver with these adapters, one of which is `adapter`.
 
@@ -156,13 +228,16 @@ def listen(adapters: base.LifecycleAdapterSet, adapter: object, listener: RunHoo
         place = {id(each): number for number, each in enumerate(adapters.adapters)}
         before = [each for each in hooks.get(PRE, ()) if place.get(id(each), 0) < place.get(id(adapter), 0)]
         adapters.sync_hooks = _Hooks(hooks, listener, heard_before=len(before))
+        methods: dict[str, list[Any]] = {**adapters.sync_methods}
+        methods[BUILD] = [_Builder(each, listener) for each in methods[BUILD]]
+        adapters.sync_methods = methods
 
 
 class _Hooks(dict[str, list[Any]]):
     """Hamilton's `sync_hooks`: who is to be called, by the name of the hook.
 
     The listener hears of a run's start in its adapter's turn, and of the end before everybody else, so that a hook that
-    raises leaves no run open.
+    raises leaves no run open, and that the others see values.
     """
 
     def __init__(self, hooks: Mapping[str, list[Any]], listener: RunHooks, *, heard_before: int) -> None:
@@ -171,9 +246,38 @@ class _Hooks(dict[str, list[Any]]):
         self._others_hear_of_ends = POST in hooks
         starts = hooks.get(PRE, [])
         self[PRE] = [*starts[:heard_before], listener, *starts[heard_before:]]
-        self[POST] = [listener, *hooks.get(POST, ())]
+        ends = hooks.get(POST, [])
+        self[POST] = [_End(listener, ends), *ends]
 
     def __contains__(self, hook: object) -> bool:
         if hook == POST and not self._others_hear_of_ends:
             return self.listener.in_run()
         return super().__contains__(hook)
+
+
+class _End:
+    """A listener that hears of a run's end. When it raises, Hamilton calls nobody else: the others hear of it here."""
+
+    def __init__(self, listener: RunHooks, others: Sequence[Any]) -> None:
+        self._listener = listener
+        self._others = others
+
+    def post_graph_execute(self, **told: Any) -> None:
+        try:
+            self._listener.post_graph_execute(**told)
+        except BaseException as error:
+            for each in self._others:
+                each.post_graph_execute(**{**told, "success": False, "error": error, "results": None})
+            raise
+
+
+class _Builder:
+    """A driver's result builder, with a listener that hears when it is asked for a result."""
+
+    def __init__(self, builder: Any, listener: RunHooks) -> None:
+        self._builder = builder
+        self._listener = listener
+
+    def do_build_result(self, **outputs: Any) -> Any:
+        self._listener.building_result()
+        return self._builder.do_build_result(**outputs)

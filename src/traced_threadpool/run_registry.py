@@ -73,6 +73,11 @@ class RunRegistry:
         """Whether the calling thread is in a run."""
         return threading.get_ident() in self._of_thread
 
+    def innermost(self) -> Run | None:
+        """The run that the calling thread has begun last and not left."""
+        begun = self._of_thread.get(threading.get_ident())
+        return begun[-1] if begun else None
+
     def _keep(self, thread_id: int, begun: list[Run]) -> None:
         if begun:
             self._of_thread[thread_id] = begun

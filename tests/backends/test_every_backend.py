@@ -14,7 +14,7 @@ from hamilton.function_modifiers import check_output, extract_fields, parameteri
 from hamilton.htypes import Collect, Parallelizable
 from hamilton.lifecycle.default import GracefulErrorAdapter
 
-from tests.dags import PATIENCE, Stage, driver_of, dynamic_driver_of, eventually, in_thread
+from tests.dags import PATIENCE, Stage, driver_of, dynamic_driver_of, eventually, in_thread, start
 from traced_threadpool import FutureAdapter
 from traced_threadpool.backends import Dask, Processes, Threads
 
@@ -238,7 +238,7 @@ def test_close_waits_for_what_runs(adapter: Make, tmp_path: Path) -> None:
         return "done"
 
     one = adapter()
-    running = driver_of(one, held).raw_execute(["held"])
+    running = start(driver_of(one, held), ["held"])
     assert eventually(started.exists)
     closing = in_thread(one.close)
     assert not closing.done()

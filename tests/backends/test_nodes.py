@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.backends.calls import is_alive
-from tests.dags import PATIENCE, Stage, driver_of, eventually, in_thread, run_process
+from tests.dags import PATIENCE, Stage, driver_of, eventually, in_thread, run_process, start
 from traced_threadpool import FutureAdapter, run_on
 from traced_threadpool.backends import NotPicklable, Processes, RemoteTraceback, Threads, WorkerCrashed
 
@@ -134,7 +134,7 @@ def test_a_crash_costs_its_node_alone(on_processes: Make) -> None:
         return 1
 
     runs = driver_of(on_processes(run_on="cpu"), crashes, fine)
-    futures = runs.raw_execute(["crashes", "fine"])
+    futures = start(runs, ["crashes", "fine"])
     with pytest.raises(WorkerCrashed, match="exit code 5 while it ran node 'crashes'"):
         futures["crashes"].result(PATIENCE)
     assert futures["fine"].result(PATIENCE) == 1
@@ -193,7 +193,7 @@ def test_fail_fast_kills_what_runs(on_processes: Make, tmp_path: Path) -> None:
 def test_close_kills_what_is_cancelled(on_processes: Make, tmp_path: Path) -> None:
     started = tmp_path / "started"
     adapter = on_processes(run_on="cpu")
-    future = driver_of(adapter, hanging(started)).raw_execute(["hangs"])["hangs"]
+    future = start(driver_of(adapter, hanging(started)), ["hangs"])["hangs"]
     assert eventually(lambda: is_started(started))
     in_thread(lambda: adapter.close(cancel_pending=True)).result(PATIENCE)
     with pytest.raises(CancelledError):

@@ -134,7 +134,7 @@ def test_a_builder_as_the_combiner_of_a_saver(adapter_class: AdapterClass, tmp_p
     saver = to.json(
         id="saved", dependencies=["one", "two"], combine=adapter_class(1, "", AsDict()), path=str(tmp_path / "x.json")
     )
-    driver_of(adapter, one, two).materialize(saver)[0]["saved"].result(PATIENCE)
+    driver_of(adapter, one, two).materialize(saver)
     adapter.executor.shutdown()
     assert (tmp_path / "x.json").read_text() == '{"one": 1, "two": 2}'
 

@@ -22,6 +22,7 @@ from tests.dags import (
     driver_of,
     dynamic_driver_of,
     in_thread,
+    start,
     submit,
     wait_for,
 )
@@ -51,7 +52,7 @@ def test_nothing_is_started_after_a_failure(stage: Stage, expected: list[str], *
         ran.append("other 2")
 
     adapter = stage.adapter(FutureAdapter(1, fail_fast=fail_fast))
-    futures = driver_of(adapter, bad, other_1, other_2).raw_execute(["bad", "other_2"])
+    futures = start(driver_of(adapter, bad, other_1, other_2), ["bad", "other_2"])
     go.set()
     adapter.close()
     assert futures["bad"].exception(0) is error

@@ -81,7 +81,7 @@ def below(held: str) -> str:
 
 adapter = FutureAdapter(1)
 runs = driver_of(adapter, one, two)
-futures = driver_of(adapter, held, below).raw_execute(["held", "below"])
+futures = start(driver_of(adapter, held, below), ["held", "below"])
 started.wait(60)
 in_child(lambda: (runs.execute(["two"]), adapter.snapshot().max_workers, adapter.snapshot().blocked_nodes))
 say(release.is_set())
@@ -336,7 +336,7 @@ def held() -> str:
 
 adapter = FutureAdapter(1)
 runs = driver_of(adapter, one, two)
-futures = driver_of(adapter, held).raw_execute(["held"])
+futures = start(driver_of(adapter, held), ["held"])
 started.wait(60)
 with adapter._pool._lock, adapter._assembly.errors._lock:  # as another thread would have them
     pid = fork_in_c()

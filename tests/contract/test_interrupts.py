@@ -24,6 +24,7 @@ from tests.dags import (
     driver_of,
     dynamic_driver_of,
     in_thread,
+    start,
     submit,
     wait_for,
 )
@@ -66,7 +67,7 @@ def test_an_interrupt_while_waiting_for_results(
 
 
 @posix_only
-@pytest.mark.parametrize("in_run", [True, False], ids=["raw_execute", "do_remote_execute"])
+@pytest.mark.parametrize("in_run", [True, False], ids=["in a run", "do_remote_execute"])
 def test_an_interrupt_while_building_results_by_hand(
     stage: Stage, press_ctrl_c: Callable[[], None], *, in_run: bool
 ) -> None:
@@ -84,7 +85,7 @@ def test_an_interrupt_while_building_results_by_hand(
 
     adapter = stage.adapter(announcing(FutureAdapter, building)(1))
     if in_run:
-        futures = driver_of(adapter, first, queued).raw_execute(["first", "queued"])
+        futures = start(driver_of(adapter, first, queued), ["first", "queued"])
     else:
         futures = {"first": submit(adapter, first), "queued": submit(adapter, queued)}
     with pytest.raises(KeyboardInterrupt):

@@ -30,6 +30,7 @@ from tests.dags import (
     driver_of,
     dynamic_driver_of,
     in_thread,
+    start,
     submit,
     wait_for,
 )
@@ -71,7 +72,7 @@ def node_that_waits_for_a_node(adapter: Any, patience: float) -> int:
         return 1
 
     def outer() -> int:
-        future: Future[int] = driver_of(adapter, inner).raw_execute(["inner"])["inner"]
+        future: Future[int] = start(driver_of(adapter, inner), ["inner"])["inner"]
         return future.result(patience)
 
     result: int = driver_of(adapter, outer).execute(["outer"])["outer"]
@@ -79,7 +80,7 @@ def node_that_waits_for_a_node(adapter: Any, patience: float) -> int:
 
 
 def test_a_node_waits_for_the_future_of_a_node(stage: Stage) -> None:
-    """`raw_execute` and `result()` inside of a node."""
+    """A run that is started, and `result()`, inside of a node."""
     adapter = stage.adapter(FutureAdapter(1))
     assert within_patience(lambda: node_that_waits_for_a_node(adapter, PATIENCE)) == 1
 
@@ -99,7 +100,7 @@ def test_a_node_waits_with_a_time_limit(stage: Stage) -> None:
         return given
 
     def outer() -> str:
-        future = driver_of(adapter, inner).raw_execute(["inner"], inputs={"given": foreign})["inner"]
+        future = start(driver_of(adapter, inner), ["inner"], inputs={"given": foreign})["inner"]
         with pytest.raises(FutureTimeoutError):
             future.result(0.01)
         with pytest.raises(FutureTimeoutError):
@@ -120,7 +121,7 @@ def test_a_node_that_looks_again_and_again_leaves_nothing_behind(stage: Stage) -
         return given
 
     def outer() -> int:
-        future = driver_of(adapter, inner).raw_execute(["inner"], inputs={"given": foreign})["inner"]
+        future = start(driver_of(adapter, inner), ["inner"], inputs={"given": foreign})["inner"]
         before = _events()
         for _ in range(100):
             with pytest.raises(FutureTimeoutError):

@@ -60,7 +60,7 @@ def test_exit_with_nodes_pending(workers: int) -> None:
     code, said, errors = run_process(
         PENDING
         + f"""
-driver_of(FutureAdapter({workers}), first, second, wide_1, wide_2, last).materialize(additional_vars=["last"])
+start(driver_of(FutureAdapter({workers}), first, second, wide_1, wide_2, last), ["last"])
 """
     )
     assert (code, said, errors) == (0, ["first", "second", "wide", "wide", "last"], "")
@@ -80,7 +80,7 @@ def after(outer: int) -> int:
     say("after")
     return 1
 
-driver_of(adapter, outer, after).materialize(additional_vars=["after"])
+start(driver_of(adapter, outer, after), ["after"])
 """
     )
     assert (code, said, errors) == (0, ["first", "second", "wide", "wide", "last", "after"], "")
@@ -91,7 +91,7 @@ def test_sys_exit_with_nodes_pending() -> None:
     code, said, errors = run_process(
         PENDING
         + """
-driver_of(FutureAdapter(1), first, second).materialize(additional_vars=["second"])
+start(driver_of(FutureAdapter(1), first, second), ["second"])
 sys.exit(3)
 """
     )
@@ -107,7 +107,7 @@ adapter, foreign = FutureAdapter(1), Future()
 def waits(given: object) -> object:
     say("never")
 
-driver_of(adapter, waits).materialize(additional_vars=["waits"], inputs={"given": foreign})
+start(driver_of(adapter, waits), ["waits"], inputs={"given": foreign})
 say("end")
 """
     )

@@ -12,12 +12,11 @@ from hamilton import driver, lifecycle
 from prometheus_client import CollectorRegistry
 
 from tests.contract.shared import module, one, two
-from tests.dags import PATIENCE, Held, Stage, driver_of, eventually, in_thread, run_process, wait_for
+from tests.dags import PATIENCE, Held, Stage, driver_of, eventually, in_thread, run_process, start, wait_for
 from traced_threadpool import FutureAdapter
 
 
-@pytest.mark.parametrize("way", ["raw_execute", "materialize"])
-def test_a_run_ends_with_its_last_node(stage: Stage, way: str) -> None:
+def test_a_run_ends_with_its_last_node(stage: Stage) -> None:
     """It is active until then, although its caller has long left; then it is counted."""
     held = Held(stage)
 
@@ -34,11 +33,7 @@ def test_a_run_ends_with_its_last_node(stage: Stage, way: str) -> None:
         return registry.get_sample_value("hamilton_run_duration_seconds_count", labels)
 
     adapter = stage.adapter(FutureAdapter(2, name="etl", run_name="nightly", registry=registry))
-    runs = driver_of(adapter, first, second)
-    if way == "raw_execute":
-        runs.raw_execute(["second"])
-    else:
-        runs.materialize(additional_vars=["second"])
+    start(driver_of(adapter, first, second), ["second"])
     wait_for(held.started)
     assert (adapter.snapshot().active_runs, counted()) == (1, 0)
     held.release.set()

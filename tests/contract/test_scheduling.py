@@ -22,6 +22,7 @@ from tests.dags import (
     Stage,
     driver_of,
     eventually,
+    start,
     submit,
     wait_for,
 )
@@ -128,9 +129,9 @@ def test_a_long_run_does_not_starve_a_short_one(stage: Stage, adapter_class: typ
         order.append("short")
 
     nodes = [node_of(number) for number in range(1000)]
-    driver_of(adapter, first, *nodes).raw_execute([node.__name__ for node in nodes])
+    start(driver_of(adapter, first, *nodes), [node.__name__ for node in nodes])
     wait_for(held.started)
-    future = driver_of(adapter, short).raw_execute(["short"])["short"]
+    future = start(driver_of(adapter, short), ["short"])["short"]
     held.release.set()
     future.result(PATIENCE)
     position = order.index("short") + 1

@@ -30,6 +30,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import CollectorRegistry
 
 import traced_threadpool
+from tests.dags import start
 from traced_threadpool import FutureAdapter
 
 PACKAGE: Final = str(Path(traced_threadpool.__file__).parent) + os.sep
@@ -166,6 +167,9 @@ class World:
     def plain(self) -> Callable[[], Any]:
         return self.next_run
 
+    def unbuilt(self) -> Callable[[], Any]:
+        return lambda: self._inside.raw_execute(["three"])
+
     def failing(self) -> Callable[[], Any]:
         runs = self._driver(one, two, boom, after)
         return lambda: runs.execute(["after"])
@@ -215,7 +219,7 @@ class World:
 
         def run() -> Any:
             try:
-                futures = runs.raw_execute(["held", "queued", "below"])
+                futures = start(runs, ["held", "queued", "below"])
                 futures["queued"].cancel()
             finally:
                 release.set()
@@ -232,7 +236,7 @@ class World:
         return run
 
 
-SCENARIOS: Final = ("plain", "failing", "fail_fast", "nested", "outside", "cancel", "closing")
+SCENARIOS: Final = ("plain", "unbuilt", "failing", "fail_fast", "nested", "outside", "cancel", "closing")
 
 
 def within(seconds: float, function: Callable[[], Any]) -> tuple[str, Any]:

@@ -2,7 +2,7 @@
 
 A sample of the points. All of them take half an hour; run them after a change of the pool:
 
-    for scenario in plain failing fail_fast nested outside cancel closing; do
+    for scenario in plain unbuilt failing fail_fast nested outside cancel closing; do
         python -m tests.engine.injection bare $scenario; python -m tests.engine.injection full $scenario
     done
 """

@@ -33,6 +33,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import traced_threadpool
+from tests.dags import start
 from traced_threadpool import FutureAdapter
 from traced_threadpool.assembly import assemble
 from traced_threadpool.options import checked
@@ -393,7 +394,7 @@ def every_metric_has_a_sample(
         with contextlib.suppress(ValueError):
             make_driver(adapter, load, fails, after).execute(["after"])
         until(lambda: adapter.snapshot().active_runs == 0)
-        outputs = make_driver(adapter, held).raw_execute(["held"])
+        outputs = start(make_driver(adapter, held), ["held"])
         gate.wait_for()
         try:
             yield adapter

@@ -109,7 +109,7 @@ def test_the_sampler_ends_with_its_process(end: str, code: int) -> None:
         + f"""
 say(sampling())
 gate = threading.Event()
-driver_of(FutureAdapter(1), named("held", lambda: gate.wait(0.3))).raw_execute(["held"])
+start(driver_of(FutureAdapter(1), named("held", lambda: gate.wait(0.3))), ["held"])
 {end}
 """
     )
@@ -150,7 +150,7 @@ def test_exit_while_a_node_is_in_a_call_that_never_returns() -> None:
         + """
 say(sampling())
 stuck = FutureAdapter(1)
-driver_of(stuck, named("stuck", ctypes.CDLL(None).pause)).raw_execute(["stuck"])
+start(driver_of(stuck, named("stuck", ctypes.CDLL(None).pause)), ["stuck"])
 states = run(named("rests", lambda: time.sleep(0.4)))
 say(states["rests"]["sleep"] > 0.25)
 os._exit(0)
@@ -432,7 +432,7 @@ def held() -> int:
 
 parents = sampling()
 adapter = FutureAdapter(1)
-future = driver_of(adapter, held).raw_execute(["held"])["held"]
+future = start(driver_of(adapter, held), ["held"])["held"]
 started.wait(60)
 pid = os.fork()
 if not pid:

@@ -53,6 +53,7 @@ class Run(RunQueue):
     """A run as the pool sees it: `record` is None for nodes submitted outside of any run."""
 
     __slots__ = (
+        "built",
         "caller_context",
         "caller_thread_id",
         "calls",
@@ -70,7 +71,6 @@ class Run(RunQueue):
         "placement",
         "plan",
         "record",
-        "savers",
         "stopped",
     )
 
@@ -92,12 +92,10 @@ class Run(RunQueue):
         self.opened = False
         self.expanded: dict[str, Work] = {}  # nodes whose results were split into branches
         self.record = record
-        self.savers: dict[
-            str, NodeFuture | None
-        ] = {}  # outputs that the caller is not told of unless they are waited for
         self.fail_fast = fail_fast
         self.pending: set[Work] = set()  # nodes submitted whose end has not been told to everyone yet
         self.closed = False  # no more nodes will come
+        self.built = False  # Hamilton has asked for its result
         self.failure: Work | None = None  # the first node that failed
         self.failed_names: list[str] = []  # of the first that raised
         self.plan: Callable[[], Mapping[str, Sequence[str]] | None] | None = None  # the nodes that it will have

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from tests.dags import start
 from tests.telemetry.metrics.metric_nodes import (
     after,
     burns,
@@ -77,7 +78,7 @@ def test_nodes_are_counted_by_outcome(registry: CollectorRegistry) -> None:
         for _ in range(2):
             with pytest.raises(ValueError, match="a message"):
                 make_driver(adapter, fails, after, far).execute(["far"])
-        outputs = make_driver(adapter, held, pending).raw_execute(["pending"])
+        outputs = start(make_driver(adapter, held, pending), ["pending"])
         gate.wait_for()
         assert outputs["pending"].cancel()
         gate.open()
@@ -106,7 +107,7 @@ def test_what_has_not_happened_yet_is_there_with_zero(registry: CollectorRegistr
     for outcome in ("success", "error"):
         labels = f'outcome="{outcome}",pool="default",run="hamilton.run"'
         assert f"hamilton_run_duration_seconds_count{{{labels}}} 0.0" in page
-    make_driver(adapter, load, held).raw_execute(["held"])
+    start(make_driver(adapter, load, held), ["held"])
     gate.wait_for()
     page = generate_latest(registry).decode()
     for outcome, count in {"success": 1.0, "error": 0.0, "upstream_error": 0.0, "cancelled": 0.0}.items():
@@ -337,7 +338,7 @@ def test_runs_are_counted_by_outcome(registry: CollectorRegistry) -> None:
     good.execute(["burns"])
     with pytest.raises(ValueError, match="a message"):
         bad.execute(["fails"])
-    make_driver(adapter, held, pending).raw_execute(["pending"])
+    start(make_driver(adapter, held, pending), ["pending"])
     gate.wait_for()
     closing = Caller(functools.partial(adapter.close, cancel_pending=True))
     until(lambda: adapter.snapshot().blocked_nodes == 0)

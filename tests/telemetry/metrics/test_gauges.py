@@ -6,6 +6,7 @@ import time
 
 from prometheus_client import CollectorRegistry
 
+from tests.dags import start
 from tests.telemetry.metrics.metric_nodes import (
     GAUGES,
     gauges,
@@ -51,7 +52,7 @@ def test_gauges_show_the_pool_at_the_moment_of_the_scrape(registry: CollectorReg
 
     started = time.monotonic()
     names = ["first", "second", "queued", "blocked_too"]
-    outputs = make_driver(adapter, first, second, queued, blocked, blocked_too).raw_execute(names)
+    outputs = start(make_driver(adapter, first, second, queued, blocked, blocked_too), names)
     gate.wait_for(2)
     all_there = time.monotonic()
     spend(0.01)

@@ -19,6 +19,7 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
+from tests.dags import start
 from tests.telemetry.telemetry_helpers import (
     LIMIT_SECONDS,
     Gate,
@@ -132,7 +133,7 @@ def test_figures_are_those_of_prometheus(meters: Meters) -> None:
             make_driver(adapter, load, left).execute(["left"])
         with pytest.raises(ValueError, match="a message"):
             make_driver(adapter, load, fails, after).execute(["after"])
-        outputs = make_driver(adapter, held).raw_execute(["held"])
+        outputs = start(make_driver(adapter, held), ["held"])
         gate.wait_for()
         try:
             points = meters.points()

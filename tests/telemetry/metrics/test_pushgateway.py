@@ -18,6 +18,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.dags import start
 from tests.telemetry.telemetry_helpers import COUNTED_FROM_ZERO, Gate, Labels, make_adapter, make_driver, samples, until
 from traced_threadpool import push_metrics
 from traced_threadpool.telemetry import names
@@ -251,7 +252,7 @@ def test_a_push_amid_a_run_is_of_what_has_ended(registry: CollectorRegistry) -> 
 
     seen: list[bytes] = []
     with make_adapter(registry=registry) as adapter:
-        outputs = make_driver(adapter, held).raw_execute(["held"])
+        outputs = start(make_driver(adapter, held), ["held"])
         gate.wait_for()
         push_metrics("http://g", job="j", registry=registry, handler=lambda **r: lambda: seen.append(r["data"]))
         gate.open()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.dags import start
 from tests.telemetry.tracing.span_nodes import chain
 
 pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
@@ -214,7 +215,7 @@ def test_node_span_starts_when_its_inputs_are_there(traces: Traces, adapter: Fut
     def waits(held: int) -> int:
         return held
 
-    outputs = make_driver(adapter, held, waits).raw_execute(["waits"])
+    outputs = start(make_driver(adapter, held, waits), ["waits"])
     gate.wait_for()
     opened_ns = time.time_ns()
     gate.open()

@@ -13,6 +13,7 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 from hamilton.function_modifiers import tag
 from hamilton.lifecycle import NodeExecutionHook
 
+from tests.dags import start
 from tests.telemetry.telemetry_helpers import (
     SOME_SECONDS,
     Gate,
@@ -44,7 +45,7 @@ def test_outcomes_after_a_failure(traces: Traces, adapter: FutureAdapter) -> Non
 
 def test_run_goes_on_after_a_failure(traces: Traces, one_worker: FutureAdapter) -> None:
     """Nodes that do not need what failed run, and are a success."""
-    outputs = make_driver(one_worker, fails, after, load, left).raw_execute(["after", "left"])
+    outputs = start(make_driver(one_worker, fails, after, load, left), ["after", "left"])
     assert outputs["left"].result(timeout=60) == 2
     one_worker.close()
     assert {view.name: view.outcome for view in traces.views()} == {
@@ -72,7 +73,7 @@ def test_fail_fast_cancels_what_has_not_started(traces: Traces) -> None:
 
     with make_adapter(traces, max_workers=1, fail_fast=True) as adapter:
         dr = make_driver(adapter, held_then_fails, innocent, needs_it)
-        outputs = dr.raw_execute(["held_then_fails", "innocent", "needs_it"])
+        outputs = start(dr, ["held_then_fails", "innocent", "needs_it"])
         gate.wait_for()
         gate.open()
         with pytest.raises(ValueError, match="a message"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.dags import start
 from tests.telemetry.tracing.span_nodes import wide
 
 pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
@@ -222,7 +223,7 @@ def test_run_cancelled_by_close_is_cancelled(traces: Traces, one_worker: FutureA
     def pending(held: int) -> int:
         return held
 
-    outputs = make_driver(one_worker, held, pending).raw_execute(["held", "pending"])
+    outputs = start(make_driver(one_worker, held, pending), ["held", "pending"])
     gate.wait_for()
     closing = Caller(lambda: one_worker.close(cancel_pending=True))
     with pytest.raises(CancelledError):
@@ -273,7 +274,7 @@ def test_cancelling_a_future_cancels_the_run(traces: Traces, one_worker: FutureA
     def pending(held: int) -> int:
         return held
 
-    outputs = make_driver(one_worker, held, pending).raw_execute(["held", "pending"])
+    outputs = start(make_driver(one_worker, held, pending), ["held", "pending"])
     gate.wait_for()
     assert outputs["pending"].cancel()
     gate.open()
@@ -323,15 +324,15 @@ def test_interrupted_run_is_cancelled(traces: Traces) -> None:
     ]
 
 
-def test_run_span_of_raw_execute_ends_with_its_last_node(traces: Traces, adapter: FutureAdapter) -> None:
-    """`raw_execute` returns at once and builds no result; the run goes on until its last node has ended."""
+def test_run_span_ends_with_its_last_node(traces: Traces, adapter: FutureAdapter) -> None:
+    """Although its caller has left: the run goes on until its last node has ended."""
     gate = Gate()
 
     def held() -> int:
         gate()
         return 1
 
-    outputs = make_driver(adapter, held).raw_execute(["held"])
+    outputs = start(make_driver(adapter, held), ["held"])
     gate.wait_for()
     assert traces.spans == ()
     opened_ns = time.time_ns()

@@ -143,7 +143,7 @@ def test_provider_that_is_set_later_is_used() -> None:
 
 
 def test_spans_of_pending_nodes_are_exported_at_exit() -> None:
-    """A program that ends right after `raw_execute`: its nodes run, and their spans are handed over."""
+    """A program that ends while its run goes on: its nodes run, and their spans are handed over."""
     printed = run_program(
         """
         import threading
@@ -164,7 +164,8 @@ def test_spans_of_pending_nodes_are_exported_at_exit() -> None:
         module = ad_hoc_utils.create_temporary_module(held, after)
         adapter = FutureAdapter(tracer_provider=provider)
         dr = driver.Builder().with_modules(module).with_adapters(adapter).build()
-        dr.raw_execute(["after"])
+        adapter.build_result = lambda **outputs: outputs
+        dr.execute(["after"])
         print("end of the program")
         ending.set()
         """
