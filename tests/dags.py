@@ -67,7 +67,8 @@ def _builder(functions: Sequence[Callable[..., Any]], adapters: Sequence[Any]) -
 def start(runs: Any, outputs: list[str], inputs: dict[str, Any] | None = None) -> dict[str, Future[Any]]:
     """Starts a run and returns its outputs' futures: the adapter builds its result without waiting for them."""
     [adapter] = [each for each in runs.adapter.adapters if hasattr(each, "do_remote_execute")]
-    adapter.build_result = lambda **futures: futures
+    build, here = adapter.build_result, threading.get_ident()
+    adapter.build_result = lambda **outputs: outputs if threading.get_ident() == here else build(**outputs)
     try:
         futures: dict[str, Future[Any]] = runs.execute([*outputs], inputs=inputs)
     finally:
