@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import pytest
+
+pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
+
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter

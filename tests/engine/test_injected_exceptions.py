@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
+
 import traced_threadpool
 from tests.dags import PROCESS_PATIENCE
 from tests.engine.injection import SCENARIOS

@@ -54,6 +54,8 @@ class WorkerRow:
         delay: RunQueueDelay | None,
         free: Callable[[int], None],
     ) -> None:
+        self._free: Callable[[int], None] | None = None  # until all is there, for `__del__`
+        self._process_id = os.getpid()
         self.words = words
         self.at = at
         self.epoch = epoch
@@ -62,8 +64,7 @@ class WorkerRow:
         self.cpu_ns = self.cpu_at_ns = 0  # likewise, of the thread's CPU time at the end of a node
         self.samples = -1  # as last read, with `seen_ns`
         self.seen_ns: list[int] = []
-        self._free: Callable[[int], None] | None = free
-        self._process_id = os.getpid()
+        self._free = free
 
     def read_delay(self, now_ns: int, cpu_ns: int) -> None:
         delay = self.delay
