@@ -55,10 +55,6 @@ NOT_HERE = re.compile(
 """A list of changes names what was changed, and what was tried is told in the words of its time."""
 SPAN_PROCESSORS = re.compile(r"SpanProcessor|[Ss]pan processor|span_processor|receivers")
 
-NOT_YET = {
-    "docs/architecture.md",
-}
-"""Folders and files whose words are about to change."""
 
 
 @cache
@@ -78,7 +74,7 @@ def places(retired: Retired) -> list[str]:
     """Where a word still is, with the words around it."""
     found = []
     for path, text in texts().items():
-        if not re.search(retired.only_in, path) or path.startswith(tuple(NOT_YET)):
+        if not re.search(retired.only_in, path):
             continue
         for match in re.finditer(retired.pattern, text, re.IGNORECASE):
             if "processor" in match[0].lower() and SPAN_PROCESSORS.search(text):
