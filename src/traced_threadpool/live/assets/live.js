@@ -39,12 +39,16 @@
   const plural = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
   const label = (node) => (node.task_id ? `${node.name} [${node.task_id}]` : node.name);
 
-  /** Children of `parent`, one for each of `items`, kept by key in the items' order. */
+  /** Children of `parent`, one for each of `items`, kept by key in the items' order; a key may come several times. */
   function keep(parent, items, keyOf, make, update) {
     const known = new Map([...parent.children].map((child) => [child.key, child]));
+    const times = new Map();
     let place = parent.firstElementChild;
     for (const item of items) {
-      const key = keyOf(item);
+      const plain = keyOf(item);
+      const time = times.get(plain) ?? 0;
+      times.set(plain, time + 1);
+      const key = `${time} ${plain}`;
       let child = known.get(key);
       if (child) known.delete(key);
       else {
@@ -107,10 +111,9 @@
     made.table = element("table");
     const head = element("tr");
     for (const [text, className] of [["Running node", ""], ["for", "number"], ["usually", "number optional"],
-      ["does", ""], ["worker", "optional"], ["", ""]]) {
+      ["does", ""], ["worker", "optional"], ["stack", ""]]) {
       const cell = element("th", className, text);
       cell.scope = "col";
-      if (!text) cell.append(element("span", "soft", ""));
       head.append(cell);
     }
     const thead = element("thead");
@@ -128,7 +131,8 @@
     made.canvas = element("canvas");
     made.canvas.setAttribute("role", "img");
     made.under = element("p", "soft", "Point at a node for its name.");
-    made.canvas.addEventListener("pointermove", (event) => pointAt(made, event));
+    for (const kind of ["pointermove", "pointerdown"])
+      made.canvas.addEventListener(kind, (event) => pointAt(made, event));
     made.graph.append(made.canvas, made.under);
     made.queued = list("Queued");
     made.blocked = list("Blocked");
@@ -173,7 +177,8 @@
       `${counts.queued} queued, ${counts.blocked} blocked`;
     if (made.bar.getAttribute("aria-label") !== summary) made.bar.setAttribute("aria-label", summary);
     show(made.failedNames, run.failed.length > 0);
-    say(made.failedNames, `Failed: ${run.failed.slice(0, 10).join(", ")}`);
+    const others = run.failed.length > 10 ? ` and ${(run.failed.length - 10).toLocaleString("en")} more` : "";
+    say(made.failedNames, `Failed: ${run.failed.slice(0, 10).join(", ")}${others}`);
     show(made.chain, run.critical_chain.length > 0);
     const chain = run.critical_chain;
     say(made.chain, "The end waits for: " +
@@ -186,25 +191,30 @@
     fill(made.blocked, run.blocked, (node) => `${label(node)}, waits for ${node.upstream.join(", ")}`);
   }
 
-  /** A column for each depth, a cell for each node; as large as the width allows. */
+  const HIGH = 200; // pixels, of the picture
+  const BETWEEN = 0.5; // cells, between one depth and the next
+  /** How many cells the depths take beside each other, `high` above one another. */
+  const across = (depths, high) =>
+    depths.reduce((sum, depth) => sum + Math.ceil(depth.length / high) + BETWEEN, -BETWEEN);
+  /** A block of cells for each depth, a cell for each node; the largest cells with which it fits. */
   function draw(made, nodes, summary) {
-    const columns = [];
-    for (const node of nodes) (columns[node.depth] ??= []).push(node);
-    const shown = columns.filter(Boolean);
-    const tallest = Math.max(...shown.map((column) => column.length), 1);
+    const depths = [];
+    for (const node of nodes) (depths[node.depth] ??= []).push(node);
+    const shown = depths.filter(Boolean);
+    const tallest = Math.max(...shown.map((depth) => depth.length), 1);
     const width = made.canvas.clientWidth || 600;
-    const cell = Math.max(2, Math.min(16, Math.floor(width / shown.length), Math.floor(360 / tallest) || 2));
-    const high = Math.max(1, Math.floor(Math.max(360, cell) / cell));
+    let size = 18;
+    while (size > 2 && across(shown, Math.floor(HIGH / size)) * size > width) size -= 1;
+    const high = Math.min(tallest, Math.floor(HIGH / size));
+    size = Math.min(size, width / across(shown, high));
     const scale = window.devicePixelRatio || 1;
     let x = 0;
     const places = [];
-    for (const column of shown) {
-      const across = Math.ceil(column.length / high);
-      column.forEach((node, index) => places.push([x + Math.floor(index / high), index % high, node]));
-      x += across;
+    for (const depth of shown) {
+      depth.forEach((node, index) => places.push([x + Math.floor(index / high), index % high, node]));
+      x += Math.ceil(depth.length / high) + BETWEEN;
     }
-    const size = Math.max(1, Math.min(cell, width / x));
-    const height = Math.min(tallest, high) * size + 1;
+    const height = Math.ceil(high * size) + 1;
     const canvas = made.canvas;
     if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
       canvas.width = Math.round(width * scale);
@@ -223,20 +233,24 @@
       pen.fillStyle = colours[node.state];
       pen.fillRect(column * size, row * size, size - gap, size - gap);
     }
-    made.places = new Map(places.map(([column, row, node]) => [`${column} ${row}`, node]));
+    made.places = places;
     made.size_ = size;
     if (canvas.getAttribute("aria-label") !== summary) canvas.setAttribute("aria-label", summary);
   }
   function pointAt(made, event) {
     const box = made.canvas.getBoundingClientRect();
-    const column = Math.floor((event.clientX - box.left) / made.size_);
-    const node = made.places?.get(`${column} ${Math.floor((event.clientY - box.top) / made.size_)}`);
+    const column = (event.clientX - box.left) / made.size_;
+    const row = Math.floor((event.clientY - box.top) / made.size_);
+    const node = made.places?.find((place) => place[0] <= column && column < place[0] + 1 && place[1] === row)?.[2];
     say(made.under, node ? `${node.name}: ${node.state}` : "Point at a node for its name.");
   }
 
   function makeRow() {
     const row = element("tr");
     row.cells_ = ["name", "number", "number optional", "", "optional", ""].map((name) => element("td", name));
+    row.since_ = element("span");
+    row.late_ = element("span");
+    row.cells_[1].append(row.since_, " ", row.late_);
     row.button = element("button", "", "Stack");
     row.button.type = "button";
     row.button.addEventListener("click", () => openStack(row));
@@ -249,7 +263,8 @@
     const [name, since, usual, does, worker] = row.cells_;
     say(name, label(node) + (node.backend === "threads" ? "" : ` on ${node.backend}`));
     const late = node.late_seconds > 0;
-    say(since, time(node.elapsed_seconds) + (late ? `, late by ${time(node.late_seconds)}` : ""));
+    say(row.since_, time(node.elapsed_seconds) + (late ? "," : ""));
+    say(row.late_, late ? `late by ${time(node.late_seconds)}` : "");
     mark(since, `number${late || node.stalled ? " late" : ""}`);
     say(usual, node.usual
       ? `${time(node.usual.p50_seconds)} to ${time(node.usual.p95_seconds)} (${node.usual.count})` : "not known");
@@ -278,8 +293,10 @@
     $("stack").showModal();
     try {
       const document_ = await ask("&stacks=1");
-      const found = document_.pools.flatMap((pool) => pool.runs).flatMap((run) => run.running)
-        .find((node) => label(node) === label(wanted) && node.worker === wanted.worker);
+      const off = (node) => Math.abs(node.since - wanted.since);
+      const [found] = document_.pools.flatMap((pool) => pool.runs).flatMap((run) => run.running)
+        .filter((node) => label(node) === label(wanted) && node.worker === wanted.worker && off(node) < 0.5)
+        .sort((one, other) => off(one) - off(other));
       if (!found) say($("stack-note"), "It has ended meanwhile.");
       else if (!found.stack) say($("stack-note"), "There is no stack to be read from this process.");
       else {
@@ -311,11 +328,13 @@
         keep($("pools"), live.pools, (pool) => `${pool.pid} ${pool.pool}`, makePool, updatePool);
         const runs = live.pools.reduce((sum, pool) => sum + pool.runs.length, 0);
         say($("status"), live.pools.length ? `${plural(runs, "run")} in progress` : "No adapter is open in this process.");
+        say($("age"), "");
         mark($("status"), "");
         mark($("pools"), "");
       } catch (error) {
-        const ago = lastGood ? `; what is below is ${time((Date.now() - lastGood) / 1000)} old` : "";
-        say($("status"), `The process does not answer${ago}.`);
+        // The age changes all the time, so it is beside what a screen reader reads out.
+        say($("age"), lastGood ? `What is below is ${time((Date.now() - lastGood) / 1000)} old.` : "");
+        say($("status"), "The process does not answer.");
         mark($("status"), "bad");
         mark($("pools"), "gone");
       }
@@ -324,7 +343,6 @@
   }
   $("pause").addEventListener("click", () => {
     paused = !paused;
-    $("pause").setAttribute("aria-pressed", String(paused));
     say($("pause"), paused ? "Go on" : "Pause");
   });
   tick();
