@@ -126,7 +126,7 @@ class LiveView:
             running=tuple(
                 sorted(
                     (nodes[work] for work in look.running if work in nodes),
-                    key=lambda node: (-node.late_seconds, node.since),
+                    key=lambda node: (-node.late_seconds, -node.elapsed_seconds),
                 )
             ),
             queued=tuple(
