@@ -56,7 +56,6 @@ NOT_HERE = re.compile(
 SPAN_PROCESSORS = re.compile(r"SpanProcessor|[Ss]pan processor|span_processor|receivers")
 
 
-
 @cache
 def texts() -> dict[str, str]:
     """Each text file of the repository, as one line without the marks of comments: a phrase may go over two lines."""
