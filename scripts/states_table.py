@@ -14,6 +14,7 @@ KNOWN_FROM: Final[dict[Measured, str]] = {
     "cpu_clock": "the thread's CPU clock, exactly",
     "schedstat": "the kernel's run-queue delay (`schedstat`), exactly",
     "sampled": "samples",
+    "backend": "the [backend](backends.md) that runs the node",
     "rest": "the rest",
 }
 

@@ -30,7 +30,7 @@ NEVER_RAN = frozenset({"upstream_error", "cancelled"})
 SLOWEST = 8
 
 # The order in which states are shown; one that is not listed comes after these.
-_STATES = ("cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "other")
+_STATES = ("cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "transfer", "remote_queue", "other")
 _STYLES = {"success": "green", "error": "bold red", "upstream_error": "yellow", "cancelled": "yellow"}
 
 

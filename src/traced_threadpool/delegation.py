@@ -76,7 +76,7 @@ class _Bringing:
 
     def __call__(self, /, **arguments: Any) -> Any:
         for name, value in arguments.items():
-            arguments[name] = _brought(value, self._work.timing)
+            arguments[name] = _brought(value, self._work)
         return self._around(**arguments)
 
 
@@ -100,7 +100,7 @@ class _Keeping:
         for name, value in arguments.items():
             there = _is_at(home, value)
             if looked_at or not there:
-                arguments[name] = brought = _brought(value, self._work.timing)
+                arguments[name] = brought = _brought(value, self._work)
                 if there:
                     call.known[name] = brought, value
         call.brings = looked_at
@@ -143,7 +143,7 @@ class _Delegated:
             del run.calls[call]
         if self.brings and type(result) is Held:
             self.held = result
-            return _brought(result, timing)
+            return _brought(result, work)
         return result
 
 
@@ -154,16 +154,18 @@ def _is_at(home: object, value: Any) -> bool:
     return type(value) is Held and value.home is home
 
 
-def _brought(value: Any, timing: Timing | None) -> Any:
+def _brought(value: Any, work: Work) -> Any:
     if type(value) is Held:
+        timing = work.timing
         if value.done() or timing is None:
             return value.result()
         began_ns = time.monotonic_ns()
         try:
-            return value.result()
+            with work.pool.aside(work):
+                return value.result()
         finally:
             timing.transfer_ns += time.monotonic_ns() - began_ns
             timing.received_bytes += value.nbytes
     if type(value) is list and any(type(each) is Held for each in value):
-        return [_brought(each, timing) for each in value]
+        return [_brought(each, work) for each in value]
     return value

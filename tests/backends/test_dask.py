@@ -393,8 +393,8 @@ def test_the_span_says_where_it_ran(on_dask: Make) -> None:
     assert attributes["hamilton.node.attempts"] == 1
     assert attributes["hamilton.node.sent.size"] > 100
     assert "hamilton.node.received.size" not in attributes  # it stayed there
-    assert attributes["hamilton.node.remote_queue.duration"] > 0
-    assert attributes["hamilton.node.transfer.duration"] > 0
+    assert attributes["hamilton.node.wait.remote_queue.duration"] > 0
+    assert attributes["hamilton.node.wait.transfer.duration"] > 0
     assert spans["here"].attributes["hamilton.node.received.size"] > 10
     assert [link.context.span_id for link in spans["here"].links] == [spans["there"].context.span_id]
 

@@ -24,7 +24,7 @@ from tests.telemetry.telemetry_helpers import (
 )
 from traced_threadpool import Attribution, FutureAdapter
 
-STATES = ("cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "other")
+STATES = ("cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "transfer", "remote_queue", "other")
 
 needs_sampling = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are sampled on Linux")
 

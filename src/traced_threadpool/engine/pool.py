@@ -23,10 +23,11 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures._base import FINISHED
 from concurrent.futures._base import RUNNING as RUNNING_FUTURE
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -795,14 +796,20 @@ class Pool:
 
     def help(self, slot: Work, future: Future[Any], deadline: float | None) -> None:
         """Waits for a future inside `slot`, a running node of this pool, and runs what is nested in it meanwhile."""
-        if slot.thread is not threading.current_thread():  # not observed, or a thread of the node's own
+        with self.aside(slot):
             self._help(slot, future, deadline)
+
+    @contextmanager
+    def aside(self, work: Work) -> Iterator[None]:
+        """What is done meanwhile on the node's thread is no work of the node's own."""
+        if work.thread is not threading.current_thread():  # not observed, or a thread of the node's own
+            yield
             return
-        self._meter.leave(slot)
+        self._meter.leave(work)
         try:
-            self._help(slot, future, deadline)
+            yield
         finally:
-            self._meter.come_back(slot)
+            self._meter.come_back(work)
 
     def _help(self, slot: Work, future: Future[Any], deadline: float | None) -> None:
         event = threading.Event()

@@ -40,6 +40,8 @@ class NodeExecution:
     outcome: Outcome = "success"
     upstream: tuple[str, ...] = ()
     worker: str = ""
+    backend: str = ""
+    """The one on whose workers its function ran; empty: in this process."""
     task_id: str | None = None
     states: Mapping[State, int] = field(default_factory=dict)
     samples: int = 0

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
-from traced_threadpool.model.states import CPU, OTHER, in_order
+from traced_threadpool.model.states import CPU, OTHER, REMOTE_QUEUE, TRANSFER, in_order
 from traced_threadpool.model.timing import Timing
 
 Outcome = Literal["success", "error", "upstream_error", "cancelled"]
@@ -285,20 +285,45 @@ class NodeRecord:
         return self.ended_ns - self.started_ns
 
 
-def take_over_timing(node: NodeRecord) -> None:
-    """For a node that ran on a backend which reports of it: its CPU time and states are those of its worker.
+def worker_of(backend: str, pid: int) -> str:
+    """What a worker of a backend is called in records and pictures, where threads go by their names.
 
-    What the worker does not account for, which is moving arguments and result and waiting for a worker, is `other`.
+    >>> worker_of("cpu", 4711)
+    'cpu 4711'
+    """
+    return f"{backend} {pid}"
+
+
+def take_over_timing(node: NodeRecord) -> None:
+    """Puts what a backend reports of a node into its states.
+
+    Of a node that ran there, CPU time and states are those of its worker, and what is left beside moving and waiting
+    for a worker is `other`. Of a node that ran here, moving is what it took to bring its arguments.
     """
     timing = node.timing
-    if timing is None or not timing.started_ns:
+    if timing is None:
         return
     duration_ns = node.ended_ns - node.started_ns
+    if not timing.started_ns:
+        for_node = in_order({"cpu": node.cpu_ns, "other": max(0, duration_ns - node.cpu_ns)})
+        node.state_ns = _with_moving(for_node if node.state_ns is None else node.state_ns, timing)
+        node.counted_ns = _with_moving(for_node if node.counted_ns is None else node.counted_ns, timing)
+        return
     node.cpu_ns = min(timing.cpu_ns, duration_ns)
     states = list(in_order({}) if timing.state_ns is None else timing.state_ns)
     states[CPU] = node.cpu_ns
     states[OTHER] += duration_ns - sum(states)
-    node.state_ns = node.counted_ns = tuple(states) if states[OTHER] >= 0 else None
+    node.state_ns = node.counted_ns = _with_moving(states, timing) if states[OTHER] >= 0 else None
+
+
+def _with_moving(states: Sequence[int], timing: Timing) -> tuple[int, ...]:
+    """A division whose `other` holds the time of moving and of waiting for a worker: these get it."""
+    division = list(states)
+    for at, ns in ((REMOTE_QUEUE, timing.remote_queue_ns), (TRANSFER, timing.transfer_ns)):
+        part_ns = min(ns, division[OTHER])
+        division[at] += part_ns
+        division[OTHER] -= part_ns
+    return tuple(division)
 
 
 def usable_cpus() -> int:

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final, Literal, get_args
 
-State = Literal["cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "other"]
+State = Literal["cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "transfer", "remote_queue", "other"]
 
-Measured = Literal["cpu_clock", "schedstat", "sampled", "rest"]
+Measured = Literal["cpu_clock", "schedstat", "sampled", "backend", "rest"]
 """How a state's time is known: by the thread's CPU clock; by the kernel's count of its run-queue delay; by samples of
-what the thread waits for; or it is what is left."""
+what the thread waits for; by the backend that runs the node; or it is what is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +104,24 @@ TABLE: Final = (
         panel="light-blue",
     ),
     StateInfo(
+        name="transfer",
+        meaning="moving to a backend and back",
+        measured="backend",
+        light="#0e05e1",
+        dark="#fdfe06",
+        terminal="bright_blue",
+        panel="dark-blue",
+    ),
+    StateInfo(
+        name="remote_queue",
+        meaning="waiting for a worker of a backend",
+        measured="backend",
+        light="#550306",
+        dark="#aa05ca",
+        terminal="bright_yellow",
+        panel="dark-yellow",
+    ),
+    StateInfo(
         name="other",
         meaning="waiting for something else, or unknown",
         measured="rest",
@@ -120,6 +138,8 @@ assert set(STATES) == set(get_args(State))
 
 CPU: Final = STATES.index("cpu")
 OTHER: Final = STATES.index("other")
+TRANSFER: Final = STATES.index("transfer")
+REMOTE_QUEUE: Final = STATES.index("remote_queue")
 
 SAMPLED: Final[tuple[State, ...]] = tuple(each.name for each in TABLE if each.measured in ("sampled", "rest"))
 """The states that samples tell apart, `other` among them, in the order of the table."""

@@ -52,6 +52,7 @@ class Entry(NamedTuple):
     upstream: Sequence[Entry]
     outcome: Outcome | None
     worker: str
+    backend: str
     task_id: str | None
     cpu_ns: int
     state_ns: tuple[int, ...] | None
@@ -94,6 +95,7 @@ def execution(entry: Entry, keys: Mapping[int, str]) -> NodeExecution:
         outcome=entry.outcome or "success",
         upstream=tuple(keys[id(each)] for each in entry.upstream if id(each) in keys),
         worker=entry.worker,
+        backend=entry.backend,
         task_id=entry.task_id,
         states=states_of(entry),
         samples=entry.samples,

@@ -29,6 +29,7 @@ from traced_threadpool.model.records import (
     RunRecord,
     WaitFacts,
     usable_cpus,
+    worker_of,
 )
 from traced_threadpool.recording.critical_path import Stretch, ns_by_name, path_names, waited_for, walk_back
 from traced_threadpool.recording.kept_nodes import Entry, Part, error_type_of, execution, running_node
@@ -212,6 +213,7 @@ class Recording:
                     if not each.ended_ns:
                         self._await(each, upstream.append)
         thread, error, cause = node.thread, node.error, node.cause
+        pid = 0 if node.timing is None else node.timing.worker_pid
         # Twice as fast as calling the class.
         by_node[id(node)] = entry = tuple.__new__(
             Entry,
@@ -223,7 +225,8 @@ class Recording:
                 node.ended_ns,
                 upstream,
                 node.outcome,
-                "" if thread is None else thread.name,
+                "" if thread is None else thread.name if pid == 0 else worker_of(node.backend, pid),
+                node.backend if pid else "",
                 node.task_id,
                 node.cpu_ns,
                 node.state_ns,

@@ -7,8 +7,6 @@ counters end in `_total`.
 ('hamilton_threadpool_queue_wait_seconds', 'hamilton_nodes_total')
 """
 
-# Longer than 450 lines: one list of names, with the text of each.
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -59,8 +57,6 @@ NODE_WORKER_ADDRESS: Final = "hamilton.node.worker.address"
 NODE_SENT: Final = "hamilton.node.sent.size"
 NODE_RECEIVED: Final = "hamilton.node.received.size"
 NODE_ATTEMPTS: Final = "hamilton.node.attempts"
-NODE_TRANSFER: Final = "hamilton.node.transfer.duration"
-NODE_REMOTE_QUEUE: Final = "hamilton.node.remote_queue.duration"
 NODE_CLOCK_CORRECTION: Final = "hamilton.node.clock.correction"
 NODE_SAMPLES: Final = "hamilton.node.wait.samples"
 NODE_TAG_PREFIX: Final = "hamilton.node.tag."
@@ -221,15 +217,6 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute(key=NODE_SENT, of="node", type="int, B", description="Size of the function and its arguments, as sent"),
     Attribute(key=NODE_RECEIVED, of="node", type="int, B", description="Size of the result, as received"),
     Attribute(key=NODE_ATTEMPTS, of="node", type="int", description="To how many workers it was sent"),
-    Attribute(
-        key=NODE_TRANSFER,
-        of="node",
-        type="double, s",
-        description="Time to pickle and move arguments and result, both ways",
-    ),
-    Attribute(
-        key=NODE_REMOTE_QUEUE, of="node", type="double, s", description="Time it waited for a worker of its backend"
-    ),
     Attribute(
         key=NODE_CLOCK_CORRECTION,
         of="node",

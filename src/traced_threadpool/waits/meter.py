@@ -188,6 +188,8 @@ class WaitsMeter(CpuMeter, Observer):
         node.cpu_ns = _within(cpu_ns - reading[2], node.ended_ns - node.started_ns)
         try:
             self._divide(node, reading)
+            if node.timing is not None:
+                take_over_timing(node)
         except Exception as error:
             self._errors.record(self.component, error)
 
@@ -212,8 +214,7 @@ class WaitsMeter(CpuMeter, Observer):
                 row.read_seen(samples)
             samples -= reading.samples
         if node.timing is not None and node.timing.started_ns:
-            take_over_timing(node)  # this thread has waited for another process, whose time counts
-            return
+            return  # this thread has waited for another process, whose time counts
         off_ns = waited_ns - delay_ns
         if not samples and off_ns <= NOISE_NS:
             node.state_ns = node.counted_ns = unsampled(cpu_ns, delay_ns, off_ns + aside_ns)

@@ -11,6 +11,8 @@ from what is typical of the run. A node for which no wait was to be expected, si
 typical too; where no node met another, all cpu time is taken to be with the lock, as in plain Python, or as much of it
 as the lock had time for.
 
+A node on a worker of a backend computed under a GIL that is not this process's.
+
 An execution that no sampler looked at has its waits in `other`. Of these, as much is taken to be contention as was to
 be expected had everybody taken turns.
 """
@@ -75,7 +77,7 @@ class _Time:
         self.unseen_ns: float = 0
         """Waiting that nobody looked at; `gil_ns` is then what of it is taken to be contention."""
         other_ns = min(self.wait_ns, recorded_ns("other", 0))
-        if not node.samples and not self.gil_ns and other_ns > TELLING_SHARE * self.cpu_ns > 0:
+        if not node.backend and not node.samples and not self.gil_ns and other_ns > TELLING_SHARE * self.cpu_ns > 0:
             self.unseen_ns = self.gil_ns = other_ns
 
 
@@ -83,7 +85,9 @@ def demands(nodes: Sequence[NodeExecution]) -> Demands:
     """What these executions of one run asked for."""
     times = [_Time(node) for node in nodes]
     # By their start, so that what happens at about the same time lies close together in memory.
-    computing = sorted((time for time in times if time.cpu_ns), key=lambda time: time.node.started_ns)
+    computing = sorted(
+        (time for time in times if time.cpu_ns and not time.node.backend), key=lambda time: time.node.started_ns
+    )
     numbers = {name: number for number, name in enumerate(dict.fromkeys([time.name for time in computing]))}
     for time in computing:
         time.number = numbers[time.name]
@@ -98,7 +102,7 @@ def demands(nodes: Sequence[NodeExecution]) -> Demands:
     shares, known = _held_shares(computing, len(numbers), meetings)
     each = []
     for time in times:
-        held_ns = time.cpu_ns * shares[time.number] if time.cpu_ns else 0.0
+        held_ns = time.cpu_ns * shares[time.number] if time.cpu_ns and not time.node.backend else 0.0
         each.append(Demand(time.wait_ns, held_ns, time.cpu_ns - held_ns))
     return Demands(
         each=tuple(each),

@@ -15,7 +15,7 @@ from traced_threadpool.analysis.trace_forms.grouping import Gathered, Group
 from traced_threadpool.analysis.trace_forms.limits import any_cut, name_of, one_of, whole_names
 from traced_threadpool.analysis.trace_forms.span import Attributes, Span, number_of, text_of, texts, whole
 from traced_threadpool.model.recorded_run import NodeExecution
-from traced_threadpool.model.records import OUTCOMES
+from traced_threadpool.model.records import OUTCOMES, worker_of
 from traced_threadpool.model.states import STATES, State
 from traced_threadpool.telemetry import names
 
@@ -77,6 +77,7 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
     dependency_ns = nanoseconds(attributes.get(names.NODE_DEPENDENCY, 0))
     ready_ns = started_ns - (queue_ns or 0)
     submitted_ns = ready_ns - (dependency_ns or 0)
+    backend, pid = text_of(attributes, names.NODE_BACKEND) or "", whole(attributes.get(names.NODE_WORKER_PID))
     earliest_ns = submitted_ns if run_started_ns is None else min(run_started_ns, started_ns)
     if queue_ns is None or dependency_ns is None or submitted_ns < earliest_ns - ROUNDING * span.resolution_ns:
         repairs["waits"] += 1
@@ -89,7 +90,10 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
         started_ns=started_ns,
         ended_ns=ended_ns,
         outcome=outcome,
-        worker=text_of(attributes, names.THREAD_NAME) or text_of(attributes, names.THREAD_ID) or "",
+        worker=worker_of(backend, pid)
+        if pid and backend
+        else text_of(attributes, names.THREAD_NAME) or text_of(attributes, names.THREAD_ID) or "",
+        backend=backend if pid else "",
         task_id=text_of(attributes, names.TASK_ID),
         states=_states(attributes, ended_ns - started_ns, span.resolution_ns, repairs),
         samples=max(0, whole(attributes.get(names.NODE_SAMPLES)) or 0),

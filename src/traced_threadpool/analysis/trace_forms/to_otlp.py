@@ -119,6 +119,8 @@ class _Spans:
             names.NODE_QUEUE_OTHERS: node.queue_others_ns / 1e9 or None,
             names.NODE_DEPENDENCY: node.dependency_ns / 1e9,
             names.THREAD_NAME: node.worker,
+            names.NODE_BACKEND: node.backend or None,
+            names.NODE_WORKER_PID: _pid(node.worker) if node.backend else None,
             names.TASK_ID: node.task_id,
             names.NODE_SAMPLES: node.samples or None,
             names.NODE_FAILED_UPSTREAM: node.failed_upstream,
@@ -177,3 +179,9 @@ def _any_value(value: object) -> Json:
     if isinstance(value, int):
         return {"intValue": str(value)}
     return {"doubleValue": value} if isinstance(value, float) else {"stringValue": value}
+
+
+def _pid(worker: str) -> int | None:
+    """That of `worker_of`."""
+    number = worker.rpartition(" ")[2]
+    return int(number) if number.isascii() and number.isdigit() else None

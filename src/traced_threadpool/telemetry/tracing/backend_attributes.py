@@ -31,8 +31,6 @@ def of_backend(node: NodeRecord) -> Attributes:
         names.NODE_SENT: timing.sent_bytes,
         names.NODE_RECEIVED: timing.received_bytes,
         names.NODE_ATTEMPTS: timing.attempts,
-        names.NODE_TRANSFER: timing.transfer_ns / 1e9,
-        names.NODE_REMOTE_QUEUE: timing.remote_queue_ns / 1e9,
         names.NODE_CLOCK_CORRECTION: timing.clock_correction_ns / 1e9,
     }
     return {name: value for name, value in found.items() if value}
