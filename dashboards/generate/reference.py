@@ -110,11 +110,16 @@ def spans_page() -> str:
         "# Spans",
         f"Instrumentation scope `{names.SCOPE}`. One span a run, named `{names.DEFAULT_RUN_NAME}` unless `run_name=` "
         "is given, and under it one span a node, named after the node, with a link to the span of each upstream node. "
+        "Beside these a span `queued <node>` for each queue wait on the run's critical path of 1 ms or longer behind "
+        "another node, linked to that node's span, 2 µs shorter than the wait at either end. Where a viewer of traces "
+        "would shade other nodes for more than 1 % of the run, shorter waits have one too, and time in which no node "
+        "was ready has a span `gap before <node>`. None of these counts as a node ([jaeger.md](jaeger.md)). "
         "Names only, never values.",
     ]
     for title, kinds in (
         ("The run's span", ("run", "both")),
         ("A node's span", ("node", "both")),
+        ("A span of a wait on the critical path, which has `hamilton.run.id` besides", ("queue",)),
         ("A link to an upstream node's span", ("link",)),
     ):
         rows = [(f"`{each.key}`", each.type, each.description) for each in names.ATTRIBUTES if each.of in kinds]

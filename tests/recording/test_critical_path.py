@@ -16,7 +16,7 @@ from traced_threadpool.recording.critical_path import (
     critical_ns,
     critical_path,
     critical_seconds,
-    path_names,
+    path_facts,
     walk_back,
 )
 
@@ -195,8 +195,8 @@ def test_of_a_long_path_the_longest_nodes_are_named_in_order() -> None:
     by_key = {each.key: each for each in nodes}
     stretches = walk_back(nodes[-1], 0, at, lambda each: [by_key[key] for key in each.upstream])
     longest = [each.name for i, each in enumerate(nodes) if i % 3]
-    assert path_names(stretches) == tuple(longest[:MAX_NAMES])
-    assert path_names(stretches, limit=len(nodes)) == tuple(each.name for each in nodes)
+    assert path_facts(stretches).names == tuple(longest[:MAX_NAMES])
+    assert path_facts(stretches, limit=len(nodes)).names == tuple(each.name for each in nodes)
 
 
 # Against brute force

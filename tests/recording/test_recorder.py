@@ -22,7 +22,7 @@ from traced_threadpool.engine.pool import Pool
 from traced_threadpool.engine.work import Run, Work
 from traced_threadpool.model.observers import ErrorLog, Observers
 from traced_threadpool.model.recorded_run import RecordedRun
-from traced_threadpool.model.records import NodeRecord, PathFacts, RunRecord
+from traced_threadpool.model.records import MIN_QUEUE_NS, NodeRecord, PathFacts, RunRecord
 from traced_threadpool.recording.critical_path import critical_path, critical_seconds
 from traced_threadpool.recording.recorder import Recorder, Recording
 from traced_threadpool.waits.meter import CpuMeter
@@ -155,9 +155,14 @@ def test_the_path_at_the_end_of_a_run_is_that_of_its_record(stage: Stage, record
     driver_of(adapter, load, rates, join, outer, last).execute(["last"])
     ((run_id, recording),) = ended
     run = recording.record
-    names = tuple(step.name for step in critical_path(run).nodes)
-    assert names[-3:] == ("join", "outer", "last")
-    assert recording.path == PathFacts(names=names, seconds=critical_seconds(run))
+    steps = [
+        ("_queue" if step.kind == "queue" else step.name, step.duration_ns / 1e9)
+        for step in critical_path(run).steps
+        if step.kind == "node" or (step.kind == "queue" and step.duration_ns >= MIN_QUEUE_NS)
+    ]
+    names, durations = zip(*steps, strict=True)
+    assert [name for name in names if name != "_queue"][-3:] == ["join", "outer", "last"]
+    assert recording.path == PathFacts(names=names, durations=durations, seconds=critical_seconds(run))
     assert run.id == run_id
     assert recorder.runs == []
 

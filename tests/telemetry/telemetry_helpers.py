@@ -265,7 +265,18 @@ class Traces:
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
+        """All but those of waits on the path, of which a busy machine has more."""
+        return tuple(span for span in self.every if not is_wait(span))
+
+    @property
+    def every(self) -> tuple[ReadableSpan, ...]:
         return self._memory.get_finished_spans()
+
+    @property
+    def queued(self) -> tuple[ReadableSpan, ...]:
+        """Those of queue waits, by their starts."""
+        found = (span for span in self.every if "hamilton.queue.node" in (span.attributes or {}))
+        return tuple(sorted(found, key=times))
 
     def clear(self) -> None:
         self._memory.clear()
@@ -289,6 +300,11 @@ class Traces:
         """All spans, by name."""
         names = {context_of(span).span_id: span.name for span in self.spans}
         return sorted((_view(span, names) for span in self.spans), key=lambda view: (view.name, repr(view.links)))
+
+
+def is_wait(span: ReadableSpan) -> bool:
+    """Whether it is of a wait on the critical path, rather than of a run or node."""
+    return not {"hamilton.queue.node", "hamilton.gap.node"}.isdisjoint(span.attributes or {})
 
 
 def context_of(span: ReadableSpan) -> SpanContext:
@@ -417,8 +433,17 @@ WAIT_ATTRIBUTES = ("hamilton.node.wait.", "hamilton.run.wait.", "hamilton.run.cp
 """Where the time went: which of these a span has depends on what happened."""
 
 
+QUEUE_ATTRIBUTES = ("hamilton.run.queue.duration", "hamilton.run.critical_path.durations")
+
+
 def without_waits(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in attributes.items() if not key.startswith(WAIT_ATTRIBUTES)}
+    """Without what a busy machine changes, queue waits on the path included."""
+    varying = (*WAIT_ATTRIBUTES, *QUEUE_ATTRIBUTES)
+    kept = {key: value for key, value in attributes.items() if not key.startswith(varying)}
+    if "hamilton.run.critical_path" in kept:
+        path = kept["hamilton.run.critical_path"]
+        kept["hamilton.run.critical_path"] = tuple(name for name in path if name != "_queue")
+    return kept
 
 
 # Programs

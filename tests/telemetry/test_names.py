@@ -81,6 +81,9 @@ RUN_ATTRIBUTES = {
     "hamilton.cpus.limit",
     "hamilton.run.critical_path",
     "hamilton.run.problems",
+    "hamilton.run.critical_path.durations",
+    "hamilton.run.queue.duration",
+    "hamilton.run.failed_nodes",
     "hamilton.attributes.cut",
 }
 
@@ -95,6 +98,8 @@ BACKEND_ATTRIBUTES = {
     "hamilton.node.worker.pid",
 }
 """Of nodes that run elsewhere than on threads."""
+
+QUEUE_ATTRIBUTES = {"hamilton.queue.node", "hamilton.queue.behind", "hamilton.gap.node"}
 
 NODE_ATTRIBUTES = {
     *BACKEND_ATTRIBUTES,
@@ -124,6 +129,9 @@ NODE_ATTRIBUTES = {
 NOT_IN_EVERY_RUN = {
     *BACKEND_ATTRIBUTES,
     "hamilton.node.queue.others.duration",  # with several runs in a pool
+    "hamilton.queue.node",  # a wait for a worker on the path
+    "hamilton.queue.behind",
+    "hamilton.gap.node",
     "hamilton.attributes.cut",  # with a limit of the SDK
     "hamilton.node.tag.",  # but for `module`, which the code's name has
     "hamilton.run.inputs",
@@ -181,7 +189,7 @@ def test_inventory_of_attributes_is_the_contracts() -> None:
     }
     assert constants.pop("DEFAULT_RUN_NAME") == "hamilton.run"
     waits = {"hamilton.node.wait.", "hamilton.run.wait."}
-    assert set(constants.values()) == (RUN_ATTRIBUTES | NODE_ATTRIBUTES) - waits
+    assert set(constants.values()) == (RUN_ATTRIBUTES | NODE_ATTRIBUTES | QUEUE_ATTRIBUTES) - waits
     assert {names.node_wait("gil"), names.run_wait("gil")} == {each + "gil.duration" for each in waits}
     assert names.SCOPE == "traced_threadpool"
 
@@ -189,7 +197,7 @@ def test_inventory_of_attributes_is_the_contracts() -> None:
 def test_documented_attributes_are_the_contracts() -> None:
     """What `docs/spans.md` lists is each attribute once, with a description of its own."""
     keys = [attribute.key.partition("<")[0] for attribute in names.ATTRIBUTES]
-    assert sorted(keys) == sorted(RUN_ATTRIBUTES | NODE_ATTRIBUTES)
+    assert sorted(keys) == sorted(RUN_ATTRIBUTES | NODE_ATTRIBUTES | QUEUE_ATTRIBUTES)
     assert [attribute.key for attribute in names.ATTRIBUTES if not attribute.description] == []
 
 
@@ -222,9 +230,9 @@ def test_spans_have_no_attribute_that_is_not_in_the_inventory() -> None:
     exported |= {key for span in traces.spans for link in span.links for key in link.attributes or {}}
     families = ("hamilton.node.tag.", "hamilton.node.wait.", "hamilton.run.wait.")
     found = {next((each for each in families if key.startswith(each)), key) for key in exported}
-    assert found - (RUN_ATTRIBUTES | NODE_ATTRIBUTES) == set()
+    assert found - (RUN_ATTRIBUTES | NODE_ATTRIBUTES | QUEUE_ATTRIBUTES) == set()
     absent_here = set() if PARSES_SAFELY else {"hamilton.graph.version"}
-    assert (RUN_ATTRIBUTES | NODE_ATTRIBUTES) - found - NOT_IN_EVERY_RUN == absent_here
+    assert (RUN_ATTRIBUTES | NODE_ATTRIBUTES | QUEUE_ATTRIBUTES) - found - NOT_IN_EVERY_RUN == absent_here
 
 
 def test_the_documented_number_of_series_is_that_of_a_scrape() -> None:

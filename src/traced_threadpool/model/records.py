@@ -50,15 +50,25 @@ class WaitFacts:
     steal_ratio: float = 0.0
 
 
+MIN_QUEUE_NS: Final = 1_000_000
+"""Queue waits on the critical path that are as long are told one by one."""
+
+QUEUE_INSET_NS: Final = 2_000
+"""How much later than the wait its span starts, and how much earlier it ends: viewers of traces take the child that
+ended strictly before, at microseconds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathFacts:
     """The critical path of a run as telemetry tells it.
 
-    `names` are its nodes from first to last; of a very long path the longest ones. `seconds` is how much of the path
-    each node's name takes, and the waits between nodes under names that start with an underscore: the whole run.
+    `names` are its nodes from first to last, and `_queue` where one waited for a worker for `MIN_QUEUE_NS` or longer;
+    of a very long path the longest ones. `durations` are theirs, in seconds. `seconds` is how much of the path each
+    node's name takes, and the waits between nodes under names that start with an underscore: the whole run.
     """
 
     names: tuple[str, ...] = ()
+    durations: tuple[float, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -102,13 +112,51 @@ class KeptNode(TimedNode, Protocol):
     def span_context(self) -> Any: ...
 
 
+class Holder(Protocol):
+    """A node that had a worker, of any run in the pool."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def ended_ns(self) -> int: ...
+    @property
+    def span_context(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathWait:
+    """A wait of the critical path before `node` started.
+
+    For a worker if it was `queued`, which `behind` had meanwhile, if that is known; else it had not been submitted, or
+    waited for something that is no node.
+    """
+
+    node: KeptNode
+    queued: bool
+    started_ns: int
+    ended_ns: int
+    behind: Holder | None
+
+    @property
+    def duration_ns(self) -> int:
+        return self.ended_ns - self.started_ns
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptNodes:
-    """The nodes of a run, and those of them on its critical path. `whole` tells whether none is left out."""
+    """The nodes of a run, and its critical path from its end: nodes, and those waits that are told one by one.
+
+    `whole` tells whether no node is left out; else nothing is known of the path.
+    """
 
     nodes: Sequence[KeptNode]
     path: Sequence[KeptNode]
     whole: bool
+    waits: Sequence[PathWait] = ()
+    facts: PathFacts = field(default_factory=PathFacts)
+
+
+NOTHING_KEPT: Final = KeptNodes(nodes=(), path=(), whole=False)
 
 
 class RunRecord:

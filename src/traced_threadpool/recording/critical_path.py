@@ -49,11 +49,12 @@ import heapq
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from operator import attrgetter
+from typing import Final, Literal, Protocol, TypeVar
 
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.records import TimedNode
+from traced_threadpool.model.records import MIN_QUEUE_NS, PathFacts, TimedNode
 
 QUEUE: Final = "_queue"
 DEPENDENCY: Final = "_dependency"
@@ -61,9 +62,16 @@ OUTSIDE: Final = "_outside"
 """Where `critical_seconds` puts what is not a node's. No Hamilton node's name starts with an underscore."""
 
 MAX_NAMES: Final = 100
-"""How many names `hamilton.run.critical_path` holds."""
+"""How many steps `hamilton.run.critical_path` holds."""
 
 Kind = Literal["node", "queue", "dependency", "outside"]
+
+_ended_ns: Final = attrgetter("ended_ns")
+
+
+class _OnWorker(TimedNode, Protocol):
+    @property
+    def worker(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +118,7 @@ class CriticalPath:
 _NAMES: Final[Mapping[Kind, str]] = {"queue": QUEUE, "dependency": DEPENDENCY, "outside": OUTSIDE}
 
 Node = TypeVar("Node", bound=TimedNode)
+WorkerNode = TypeVar("WorkerNode", bound=_OnWorker)
 Stretch = tuple[Kind, Node | None, int, int]
 """Kind, the node that ran or waited, from, to."""
 
@@ -193,16 +202,21 @@ def ns_by_name(stretches: Iterable[Stretch[Node]]) -> dict[str, int]:
     return sums
 
 
-def path_names(stretches: Sequence[Stretch[Node]], *, limit: int = MAX_NAMES) -> tuple[str, ...]:
-    """The names of the path's nodes from first to last, for an attribute; of a longer path, the `limit` longest."""
-    nodes = [
-        (ended_ns - started_ns, -index, node.name)
+def path_facts(stretches: Sequence[Stretch[Node]], *, limit: int = MAX_NAMES) -> PathFacts:
+    """The path for attributes and counters: of more than `limit` steps, names and durations of the longest ones."""
+    steps = [
+        (ended_ns - started_ns, -index, node.name if kind == "node" else QUEUE)
         for index, (kind, node, started_ns, ended_ns) in enumerate(stretches)
-        if kind == "node" and node is not None
+        if node is not None and (kind == "node" or (kind == "queue" and ended_ns - started_ns >= MIN_QUEUE_NS))
     ]
-    if len(nodes) > limit:
-        nodes = sorted(heapq.nlargest(limit, nodes), key=lambda each: -each[1])
-    return tuple(name for _, _, name in reversed(nodes))
+    if len(steps) > limit:
+        steps = sorted(heapq.nlargest(limit, steps), key=lambda each: -each[1])
+    steps.reverse()
+    return PathFacts(
+        names=tuple(name for _, _, name in steps),
+        durations=tuple(duration_ns / 1e9 for duration_ns, _, _ in steps),
+        seconds={name: total_ns / 1e9 for name, total_ns in ns_by_name(reversed(stretches)).items()},
+    )
 
 
 def _fill(nodes: Sequence[NodeExecution], started_ns: int, ended_ns: int) -> list[Stretch[NodeExecution]]:
@@ -235,14 +249,15 @@ def _fill(nodes: Sequence[NodeExecution], started_ns: int, ended_ns: int) -> lis
 
 
 def _steps(run: RecordedRun, stretches: Iterable[Stretch[NodeExecution]]) -> tuple[Step, ...]:
-    ends: dict[str, list[tuple[int, str]]] | None = None
+    ends: Mapping[str, Sequence[NodeExecution]] | None = None
     steps: list[Step] = []
     for kind, node, started_ns, ended_ns in stretches:
         behind = None
         if kind == "queue" and node is not None:
             if ends is None:
-                ends = _ends_by_worker(run)
-            behind = _behind(node, ends)
+                ends = by_worker(each for each in run.nodes if each.ran)
+            holder = worker_holder(node, ends)
+            behind = None if holder is None else holder.key
         steps.append(
             Step(
                 kind=kind,
@@ -256,27 +271,28 @@ def _steps(run: RecordedRun, stretches: Iterable[Stretch[NodeExecution]]) -> tup
     return tuple(steps)
 
 
-def _ends_by_worker(run: RecordedRun) -> dict[str, list[tuple[int, str]]]:
-    ends: dict[str, list[tuple[int, str]]] = {}
-    for node in run.nodes:
-        if node.ran and node.worker:
-            ends.setdefault(node.worker, []).append((node.ended_ns, node.key))
-    for of_worker in ends.values():
-        of_worker.sort()
-    return ends
+def by_worker(nodes: Iterable[WorkerNode]) -> dict[str, list[WorkerNode]]:
+    """The nodes that each worker ran, by their ends."""
+    found: dict[str, list[WorkerNode]] = {}
+    for node in nodes:
+        if node.worker:
+            found.setdefault(node.worker, []).append(node)
+    for of_worker in found.values():
+        of_worker.sort(key=_ended_ns)
+    return found
 
 
-def _behind(node: NodeExecution, ends: Mapping[str, Sequence[tuple[int, str]]]) -> str | None:
-    """Who had the worker right before `node` did, if that was while it waited."""
+def worker_holder(node: WorkerNode, ends: Mapping[str, Sequence[WorkerNode]]) -> WorkerNode | None:
+    """The node that had the worker right before `node` did, if that was while it waited."""
     of_worker = ends.get(node.worker, ())
-    index = bisect_right(of_worker, node.started_ns, key=lambda end: end[0])
+    index = bisect_right(of_worker, node.started_ns, key=_ended_ns)
     while index:
         index -= 1
-        ended_ns, key = of_worker[index]
-        if ended_ns < node.ready_ns:
+        other = of_worker[index]
+        if other.ended_ns <= node.ready_ns:
             break
-        if key != node.key:
-            return key
+        if other is not node:
+            return other
     return None
 
 

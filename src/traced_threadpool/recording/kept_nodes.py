@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from traced_threadpool.model.recorded_run import NodeExecution
-from traced_threadpool.model.records import NodeRecord, Outcome, RunRecord
+from traced_threadpool.model.records import NodeRecord, Outcome, PathFacts, RunRecord
 from traced_threadpool.model.states import STATES, State
 
 if TYPE_CHECKING:
+    from traced_threadpool.recording.critical_path import Stretch
     from traced_threadpool.recording.recorder import Recording
 
 
@@ -27,6 +28,9 @@ class Part:
         self.run_id = run_id
         self.name, self.started_ns, self.priority, self.caller = run.name, run.started_ns, run.priority, run.caller
         self.node_count = 0
+        self.path = PathFacts()
+        self.stretches: Sequence[Stretch[Entry]] | None = None
+        """The critical path from its end, once it was found and until it has been told."""
         self.parent: Entry | None = None
         self.nested = False
         self.beside: deque[Recording] = deque()
@@ -39,6 +43,14 @@ class Part:
         self._beside_nodes += other.node_count
         while self._beside_nodes > MAX_BESIDE:
             self._beside_nodes -= self.beside.popleft().node_count
+
+
+class Past(NamedTuple):
+    """What is kept of the node that a worker ran last, of whatever run."""
+
+    name: str
+    ended_ns: int
+    span_context: Any
 
 
 class Entry(NamedTuple):
@@ -65,6 +77,8 @@ class Entry(NamedTuple):
     span_context: Any
     parameters: Sequence[str]
     """One for each of `upstream`, unless some of these are the same or not kept."""
+    before: Past | None
+    """What its worker ran right before, where it waited for that."""
 
 
 def running_node(node: NodeRecord) -> tuple[str, NodeExecution]:

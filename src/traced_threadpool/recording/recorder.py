@@ -22,6 +22,7 @@ from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.observers import Observer
 from traced_threadpool.model.recorded_run import NodeExecution, PoolRuns, RecordedRun, is_split
 from traced_threadpool.model.records import (
+    MIN_QUEUE_NS,
     KeptNodes,
     NodeRecord,
     PathFacts,
@@ -31,14 +32,19 @@ from traced_threadpool.model.records import (
     usable_cpus,
     worker_of,
 )
-from traced_threadpool.recording.critical_path import Stretch, ns_by_name, path_names, waited_for, walk_back
-from traced_threadpool.recording.kept_nodes import Entry, Part, error_type_of, execution, running_node
+from traced_threadpool.recording.critical_path import Stretch, path_facts, waited_for, walk_back
+from traced_threadpool.recording.kept_nodes import Entry, Part, Past, error_type_of, execution, running_node
+from traced_threadpool.recording.told_waits import path_waits
 
 DEFAULT_RUNS: Final = 10
 """How many runs `record=True` keeps."""
 
 MAX_NODES: Final = 100_000
 """How many nodes of one run are kept. 20,000 take about 10 MB."""
+
+
+MAX_WORKERS_SEEN: Final = 1_000
+"""Of how many worker threads, most of them gone, the last node is kept."""
 
 
 class Recorder(Observer):
@@ -81,6 +87,7 @@ class Recorder(Observer):
     def _forget(self) -> None:
         self._parts: dict[str, Part] = {}  # by run id, of those that have not ended
         self._kept: deque[Recording] = deque(maxlen=self._keep)
+        self._last: dict[int | None, Past] = {}  # by worker thread: the node that ended last there
 
     @property
     def runs(self) -> list[RecordedRun]:
@@ -91,11 +98,17 @@ class Recorder(Observer):
         self._parts[run.id] = Part(run.id, run)
 
     def node_ended(self, node: NodeRecord) -> None:
-        run = node.run
+        run, thread, before = node.run, node.thread, None
+        if thread is not None:
+            worker = thread.ident
+            before = self._last.get(worker)
+            if before is None and len(self._last) >= MAX_WORKERS_SEEN:
+                self._last.clear()
+            self._last[worker] = Past(node.name, node.ended_ns, node.span_context)
         part = self._parts.get(run.id) if run is not None else None
         if part is not None:
             recording = part.recording or self._place(part, node)
-            recording.add(node, part)
+            recording.add(node, part, before)
 
     def run_ended(self, run: RunRecord) -> None:
         part = self._parts.pop(run.id, None)
@@ -103,7 +116,7 @@ class Recorder(Observer):
             return
         part.node_count = run.node_count
         recording = part.recording or self._record_of(part)
-        run.kept = partial(recording.kept, part, run.started_ns, run.ended_ns)
+        run.kept = partial(recording.kept, part, run.started_ns, run.ended_ns, run.unix_offset_ns)
         if recording.root is not part:
             return
         recording.end(run, self._pool_name, self.max_workers)
@@ -194,7 +207,7 @@ class Recording:
         self.going_on = self.running = ()
         self.__dict__.pop("record", None)
 
-    def add(self, node: NodeRecord, part: Part) -> None:
+    def add(self, node: NodeRecord, part: Part, before: Past | None) -> None:
         """A node has ended. This is on every node's way."""
         entries, by_node = self._entries, self._by_node
         if len(entries) >= self._max_nodes or self._facts is not None:
@@ -212,8 +225,12 @@ class Recording:
                 for each in inputs:
                     if not each.ended_ns:
                         self._await(each, upstream.append)
-        thread, error, cause = node.thread, node.error, node.cause
+        thread, error, cause, started_ns = node.thread, node.error, node.cause, node.started_ns
         pid = 0 if node.timing is None else node.timing.worker_pid
+        if before is not None and (
+            started_ns - node.ready_ns < MIN_QUEUE_NS or not node.ready_ns < before.ended_ns <= started_ns
+        ):
+            before = None
         # Twice as fast as calling the class.
         by_node[id(node)] = entry = tuple.__new__(
             Entry,
@@ -221,7 +238,7 @@ class Recording:
                 node.name,
                 node.submitted_ns,
                 node.ready_ns,
-                node.started_ns,
+                started_ns,
                 node.ended_ns,
                 upstream,
                 node.outcome,
@@ -238,6 +255,7 @@ class Recording:
                 part,
                 node.span_context,
                 node.parameters,
+                before,
             ),
         )
         entries.append(entry)
@@ -279,25 +297,36 @@ class Recording:
     def path(self) -> PathFacts:
         """The critical path; nothing where nodes were left out. Its time grows with the path, not with the run."""
         facts, root = self._facts, self.root
-        entries = self._entries
-        if len(self._parts) > 1:
-            entries = [entry for entry in entries if entry.part is root]
-        if facts is None or len(entries) < root.node_count:
+        if facts is None:
             return PathFacts()
-        stretches = self._walk(entries, root, facts.started_ns, facts.ended_ns)
-        sums = ns_by_name(reversed(stretches))
-        return PathFacts(names=path_names(stretches), seconds={name: total_ns / 1e9 for name, total_ns in sums.items()})
+        if root.stretches is None:
+            self._walk_once(root, facts.started_ns, facts.ended_ns)
+        return root.path
 
-    def kept(self, part: Part, started_ns: int, ended_ns: int) -> KeptNodes:
-        """The nodes of one run, which has ended, and those on its critical path from its end back to its start."""
-        entries = [entry for entry in self._entries.copy() if entry.part is part]
-        whole = len(entries) >= part.node_count
-        stretches = self._walk(entries, part, started_ns, ended_ns) if whole else []
+    def kept(self, part: Part, started_ns: int, ended_ns: int, unix_offset_ns: int) -> KeptNodes:
+        """The nodes of one run, which has ended, and its critical path from its end back to its start."""
+        if part.stretches is None:
+            self._walk_once(part, started_ns, ended_ns)
+        stretches, part.stretches = part.stretches or [], []
+        entries = self._of(part)
         return KeptNodes(
             nodes=entries,
             path=[entry for kind, entry, _, _ in stretches if kind == "node" and entry is not None],
-            whole=whole,
+            whole=len(entries) >= part.node_count,
+            waits=path_waits(stretches, entries, self._entries, unix_offset_ns=unix_offset_ns),
+            facts=part.path,
         )
+
+    def _of(self, part: Part) -> Sequence[Entry]:
+        entries = self._entries.copy()
+        return [entry for entry in entries if entry.part is part] if len(self._parts) > 1 else entries
+
+    def _walk_once(self, part: Part, started_ns: int, ended_ns: int) -> None:
+        """Finds the critical path of a run, for its metrics and its trace."""
+        entries = self._of(part)
+        stretches = self._walk(entries, part, started_ns, ended_ns) if len(entries) >= part.node_count else []
+        part.path = path_facts(stretches)
+        part.stretches = stretches
 
     def _walk(self, entries: Sequence[Entry], part: Part, started_ns: int, ended_ns: int) -> list[Stretch[Entry]]:
         """The stretches of one run's critical path, from its end."""

@@ -7,6 +7,8 @@ counters end in `_total`.
 ('hamilton_threadpool_queue_wait_seconds', 'hamilton_nodes_total')
 """
 
+# Longer than 450 lines: one list of names, with the text of each.
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -40,6 +42,14 @@ ATTRIBUTION_REASON: Final = "hamilton.attribution.reason"
 CPUS_LIMIT: Final = "hamilton.cpus.limit"
 CRITICAL_PATH: Final = "hamilton.run.critical_path"
 RECORD_PROBLEMS: Final = "hamilton.run.problems"
+CRITICAL_PATH_DURATIONS: Final = "hamilton.run.critical_path.durations"
+RUN_QUEUE: Final = "hamilton.run.queue.duration"
+RUN_FAILED_NODES: Final = "hamilton.run.failed_nodes"
+
+# Queue span: a node's wait for a worker, on the critical path of its run; gap span: time there without one
+QUEUE_NODE: Final = "hamilton.queue.node"
+QUEUE_BEHIND: Final = "hamilton.queue.behind"
+GAP_NODE: Final = "hamilton.gap.node"
 
 # Node span
 NODE_NAME: Final = "hamilton.node.name"
@@ -121,7 +131,7 @@ class Attribute:
     """One attribute of a span, or of a link. Where it is one of many, the key has `<name>` where they differ."""
 
     key: str
-    of: Literal["run", "node", "both", "link"]
+    of: Literal["run", "node", "both", "queue", "link"]
     type: str
     description: str
 
@@ -176,7 +186,40 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute(key=ATTRIBUTION_REASON, of="run", type="string", description="What that lacked, if anything"),
     Attribute(key=CPUS_LIMIT, of="run", type="double", description="Number of CPUs that the process may use"),
     Attribute(
-        key=CRITICAL_PATH, of="run", type="string[]", description="Names of the nodes on the run's critical path"
+        key=CRITICAL_PATH,
+        of="run",
+        type="string[]",
+        description="Names of the nodes on the run's critical path; `_queue` before a node that waited for a worker "
+        "for 1 ms or longer. Of more than 100 steps the longest",
+    ),
+    Attribute(
+        key=CRITICAL_PATH_DURATIONS, of="run", type="double[], s", description="How long each of these steps took"
+    ),
+    Attribute(
+        key=RUN_QUEUE,
+        of="run",
+        type="double, s",
+        description="Sum of the time that each of the run's nodes waited for a worker",
+    ),
+    Attribute(
+        key=RUN_FAILED_NODES,
+        of="run",
+        type="string[]",
+        description="Names of the nodes that raised, in the order of their ends; 20 at most",
+    ),
+    Attribute(
+        key=GAP_NODE,
+        of="queue",
+        type="string",
+        description="On a span `gap before <node>`: the node that had not been submitted, or waited for something that "
+        "is no node",
+    ),
+    Attribute(key=QUEUE_NODE, of="queue", type="string", description="The node that waited for a worker"),
+    Attribute(
+        key=QUEUE_BEHIND,
+        of="queue",
+        type="string",
+        description="The node that its worker ran meanwhile, of this or another run in the pool; its span is linked",
     ),
     Attribute(
         key=RECORD_PROBLEMS,

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks import dags
 from benchmarks.linear_tasks import linear_task_state
-from tests.telemetry.telemetry_helpers import LIMIT_SECONDS, make_dynamic_driver, objects_of_ours
+from tests.telemetry.telemetry_helpers import LIMIT_SECONDS, is_wait, make_dynamic_driver, objects_of_ours
 from traced_threadpool import FutureAdapter, Tracing
 from traced_threadpool.telemetry.tracing.large_runs import DEFAULT_LARGE_RUN
 
@@ -42,7 +42,7 @@ class Spans(SpanProcessor):
         if span.name == "hamilton.run":
             self.run = span
             self._ended.set()
-        else:
+        elif not is_wait(span):
             self.nodes.append(span)
 
     def attributes_of_run(self) -> Any:

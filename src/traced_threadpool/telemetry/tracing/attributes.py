@@ -10,10 +10,11 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
+from operator import attrgetter
 from typing import Any, Final
 
 from traced_threadpool.model import forks
-from traced_threadpool.model.records import THREADS, NodeRecord, RunRecord, WaitFacts, usable_cpus
+from traced_threadpool.model.records import THREADS, KeptNodes, NodeRecord, RunRecord, WaitFacts, usable_cpus
 from traced_threadpool.model.states import CPU, STATES
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.tracing.backend_attributes import of_backend
@@ -22,7 +23,11 @@ AttributeValue = str | bool | int | float | Sequence[str] | Sequence[float]
 Attributes = dict[str, AttributeValue]
 
 STEAL_WORTH_TELLING: Final = 0.01
+_started_ns: Final = attrgetter("started_ns")
+_ready_ns: Final = attrgetter("ready_ns")
+
 MAX_GIL_HOLDERS: Final = 5
+MAX_FAILED_NODES: Final = 20
 MAX_DEFINITIONS: Final = 10_000
 """How many nodes' unchanging attributes are kept."""
 
@@ -36,6 +41,7 @@ _RUN_WAITS: Final = tuple(None if state == "cpu" else names.run_wait(state) for 
 
 def of_run(
     run: RunRecord,
+    kept: KeptNodes,
     *,
     pool_name: str,
     max_workers: int,
@@ -52,12 +58,17 @@ def of_run(
             _add_waits(attributes, state_ns, _RUN_WAITS)
     if graph_version is not None:
         attributes[names.GRAPH_VERSION] = graph_version
-    path = () if run.critical_path is None else run.critical_path().names
+    if kept.whole:
+        attributes[names.RUN_QUEUE] = _queue_ns(run, kept) / 1e9
+    failed = dict.fromkeys([node.name for node in kept.nodes if node.outcome == "error"])
+    if kept.facts.names:
+        attributes[names.CRITICAL_PATH_DURATIONS] = kept.facts.durations
     for key, texts in (
         (names.RUN_INPUTS, run.input_names),
         (names.RUN_OVERRIDES, run.override_names),
         (names.RUN_OUTPUTS, run.output_names),
-        (names.CRITICAL_PATH, path),
+        (names.CRITICAL_PATH, kept.facts.names),
+        (names.RUN_FAILED_NODES, tuple(failed)[:MAX_FAILED_NODES]),
     ):
         if texts:
             attributes[key] = texts
@@ -75,6 +86,15 @@ def of_run(
     attributes[names.RUN_OUTCOME] = run.outcome or "success"
     attributes[names.RUN_ID] = run.id
     return attributes
+
+
+def _queue_ns(run: RunRecord, kept: KeptNodes) -> int:
+    nodes = kept.nodes
+    if run.outcome != "success":
+        nodes = [node for node in nodes if node.worker]  # else all have run
+    started_ns: int = sum(map(_started_ns, nodes))
+    ready_ns: int = sum(map(_ready_ns, nodes))
+    return started_ns - ready_ns
 
 
 def _of_waits(facts: WaitFacts) -> Attributes:

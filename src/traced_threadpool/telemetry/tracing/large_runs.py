@@ -35,6 +35,8 @@ PATH_SHARE: Final = 4
 SLOWEST_SHARE: Final = 8
 SAMPLE_SHARE: Final = 8
 """Each quota is this part of `large_run`: together they are as many as `large_run` or fewer."""
+QUEUE_SHARE: Final = 8
+"""Likewise of the spans of queue waits, which come on top."""
 
 
 class RunInstead(SpanContext):

@@ -56,18 +56,24 @@ def record_unrun(unrun: Unrun, spans: NodeSpans) -> None:
     span.end(unix_ns + UNRUN_NS)
 
 
-def record_notable(run: RunRecord, large: LargeRun, spans: NodeSpans, *, warns: bool) -> int:
-    """Makes the spans of a large run that were not needed before its end.
+def record_notable(
+    run: RunRecord,
+    large: LargeRun,
+    kept: KeptNodes,
+    contexts: dict[int, SpanContext],
+    spans: NodeSpans,
+    *,
+    warns: bool,
+) -> int:
+    """Makes the spans of a large run that were not needed before its end, and adds their contexts.
 
     Returns:
         How many nodes have none.
     """
-    kept = KeptNodes(nodes=(), path=(), whole=False) if run.kept is None else run.kept()
     run_trace: Any = run.telemetry
     run_trace.state_ns = None
     if kept.whole:
         run_trace.state_ns = [sum(each) for each in zip(*map(_states_of, kept.nodes), strict=True)]
-    contexts: dict[int, SpanContext] = {}
     chosen = large.chosen(kept)
     for node in chosen:
         contexts[id(node)] = _record_late(node, run, large, spans, contexts)

@@ -19,7 +19,7 @@ from opentelemetry import trace
 
 from traced_threadpool._version import __version__
 from traced_threadpool.model.observers import ErrorLog, Observer
-from traced_threadpool.model.records import NodeRecord, RunRecord, unix_offset_ns
+from traced_threadpool.model.records import NOTHING_KEPT, NodeRecord, RunRecord, unix_offset_ns
 from traced_threadpool.model.states import CPU, OTHER, STATES, has_waits
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.background import Background
@@ -29,10 +29,11 @@ from traced_threadpool.telemetry.tracing.attributes import Definition
 from traced_threadpool.telemetry.tracing.large_runs import LargeRun, SpanOnDemand
 from traced_threadpool.telemetry.tracing.late_spans import Unrun, record_notable, record_unrun
 from traced_threadpool.telemetry.tracing.node_spans import NodeSpans, links
+from traced_threadpool.telemetry.tracing.wait_spans import record_waits
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, SpanContext
 
 FLUSH_SECONDS: Final = 1.0
 """How long `execute` waits for the run's spans to be ended, once its result is there."""
@@ -126,11 +127,15 @@ class TracingObserver(Observer):
         try:
             if run_trace.recording:
                 left_out = None
-                if run_trace.large is not None and run_trace.large.on:
-                    left_out = record_notable(run, run_trace.large, self._spans, warns=self._warns)
+                kept = NOTHING_KEPT if run.kept is None else run.kept()
+                contexts: dict[int, SpanContext] = {}
+                large = run_trace.large if run_trace.large is not None and run_trace.large.on else None
+                if large is not None:
+                    left_out = record_notable(run, large, kept, contexts, self._spans, warns=self._warns)
                     self._warns = False
                 found = attributes.of_run(
                     run,
+                    kept,
                     pool_name=self._pool_name,
                     max_workers=self.max_workers,
                     graph_version=run_trace.graph_version,
@@ -138,6 +143,7 @@ class TracingObserver(Observer):
                     left_out=left_out,
                 )
                 self._spans.describe_run(span, run, found)
+                record_waits(run, kept, self._tracer, large, contexts)
         finally:
             span.end(run.ended_ns + run.unix_offset_ns)
 

@@ -1,0 +1,169 @@
+"""What of a run's critical path is told beside its nodes, so that viewers of traces show the same path.
+
+Such a viewer knows nothing of links: from the run's end it walks back to the child that ended last, strictly before, at
+microseconds. So it needs a child wherever a node waited for a worker, or it takes whatever freed the worker, not what
+the node waited for before. Each queue wait of `MIN_QUEUE_NS` or longer behind another node is told. Other waits between
+nodes are, also shorter ones, where the viewer would leave the path for want of them, and would by then have shaded
+other nodes for more than `MISLED_SHARE` of the run; of very many, as in a run of nodes that do next to nothing, the
+longest.
+
+>>> from traced_threadpool.model.recorded_run import NodeExecution
+>>> load = NodeExecution(key="1", name="load", submitted_ns=0, ready_ns=0, started_ns=0, ended_ns=9_000_000)
+>>> other = NodeExecution(key="2", name="other", submitted_ns=0, ready_ns=0, started_ns=0, ended_ns=9_100_000)
+>>> clean = NodeExecution(
+...     key="3", name="clean", submitted_ns=0, ready_ns=9_000_000, started_ns=9_300_000, ended_ns=20_000_000
+... )
+>>> wait = ("queue", clean, 9_000_000, 9_300_000)
+>>> path = [("node", clean, 9_300_000, 20_000_000), wait, ("node", load, 0, 9_000_000)]
+>>> told_waits(path, [load, other, clean], behind=lambda node: None, unix_offset_ns=0) == [wait]
+True
+>>> told_waits(path, [load, clean], behind=lambda node: None, unix_offset_ns=0)  # nothing else ended within that wait
+[]
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter, itemgetter
+from typing import Final, Protocol, TypeVar
+
+from traced_threadpool.model.records import MIN_QUEUE_NS, QUEUE_INSET_NS, Holder, KeptNode, PathWait
+from traced_threadpool.recording.critical_path import Node, Stretch, by_worker, worker_holder
+
+MISLED_SHARE: Final = 100
+"""Other nodes may be shaded for this part of a run, or for `MISLED_NS` of a short one."""
+MISLED_NS: Final = 100_000
+MISLEADS_FROM_NS: Final = 5_000
+"""Shorter waits are as good as none."""
+
+MOST_NEEDED: Final = 10
+NODES_FOR_ONE: Final = 20
+"""Of waits that are told for a viewer's sake alone there are ten, and one more for this many nodes, at most."""
+
+_until_ns: Final = itemgetter(3)
+_ended_ns: Final = attrgetter("ended_ns")
+
+
+class _Kept(KeptNode, Protocol):
+    @property
+    def before(self) -> Holder | None: ...
+
+
+_KeptNode = TypeVar("_KeptNode", bound=_Kept)
+
+
+def path_waits(
+    path: Sequence[Stretch[_KeptNode]],
+    nodes: Sequence[_KeptNode],
+    others: Iterable[_KeptNode],
+    *,
+    unix_offset_ns: int,
+) -> list[PathWait]:
+    """The waits that are told, from the end, as `path` is. Workers may have run nodes of `others`, too."""
+    on_workers = by_worker(list(others)) if path else {}
+
+    def behind(node: _KeptNode) -> Holder | None:
+        found, before = worker_holder(node, on_workers), node.before
+        if before is not None and (found is None or before.ended_ns > found.ended_ns):
+            return before
+        return found
+
+    return [
+        PathWait(
+            node=node,
+            queued=kind == "queue",
+            started_ns=since_ns,
+            ended_ns=until_ns,
+            behind=behind(node) if kind == "queue" else None,
+        )
+        for kind, node, since_ns, until_ns in told_waits(path, nodes, behind=behind, unix_offset_ns=unix_offset_ns)
+        if node is not None
+    ]
+
+
+def told_waits(
+    path: Sequence[Stretch[Node]],
+    nodes: Iterable[Node],
+    *,
+    behind: Callable[[Node], object | None],
+    unix_offset_ns: int,
+) -> list[Stretch[Node]]:
+    """The waits that are told, from the end, each with the node that came next.
+
+    Args:
+        path: From the end, too.
+        nodes: All of the run.
+        behind: Gives what had a node's worker while it waited.
+        unix_offset_ns: What makes Unix time of the nodes' times.
+    """
+    steps: list[Stretch[Node]] = []
+    after: Node | None = None
+    for kind, node, since_ns, until_ns in path:
+        after = node or after
+        if kind == "node" or (after is not None and until_ns - since_ns >= MISLEADS_FROM_NS):
+            steps.append((kind, after, since_ns, until_ns))
+    certain = {
+        place
+        for place, (kind, node, since_ns, until_ns) in enumerate(steps)
+        if kind == "queue" and until_ns - since_ns >= MIN_QUEUE_NS and node is not None and behind(node) is not None
+    }
+    needed: list[Stretch[Node]] = []
+    if len(certain) < sum(each[0] != "node" for each in steps):
+        viewer = _Viewer(steps, certain, nodes, unix_offset_ns)
+        left_ns = max((path[0][3] - path[-1][2]) // MISLED_SHARE, MISLED_NS)
+        at = 0
+        while at < len(steps) - 1:
+            following = at + 1
+            if steps[following][0] == "node" or following in certain:
+                at, strayed_ns = viewer.next_on_path(at)
+            else:
+                at, strayed_ns = viewer.next_on_path(at, until_strayed_ns=left_ns)
+                if strayed_ns > left_ns:
+                    needed.append(steps[following])
+                    at, strayed_ns = following, 0
+            left_ns -= strayed_ns
+        if len(needed) > (most := MOST_NEEDED + len(viewer.nodes) // NODES_FOR_ONE):
+            needed = heapq.nlargest(most, needed, key=lambda each: each[3] - each[2])
+    return sorted([*needed, *(steps[place] for place in certain)], key=_until_ns, reverse=True)
+
+
+class _Viewer:
+    """Walks back from child to child by their ends alone, as a viewer of traces does."""
+
+    def __init__(
+        self, steps: Sequence[Stretch[Node]], told: Iterable[int], nodes: Iterable[Node], unix_offset_ns: int
+    ) -> None:
+        self._steps = steps
+        self._offset_ns = unix_offset_ns
+        self._places = {id(step[1]): place for place, step in enumerate(steps) if step[0] == "node"}
+        self.nodes = sorted(nodes, key=_ended_ns)
+        self._ends = list(map(_ended_ns, self.nodes))
+        self._told = sorted(told, reverse=True)  # by their ends
+        self._told_ends = [steps[place][3] - QUEUE_INSET_NS for place in self._told]
+
+    def next_on_path(self, place: int, *, until_strayed_ns: int | None = None) -> tuple[int, int]:
+        """To which step of the path it comes after that at `place`, and for how long it is on other children.
+
+        Beyond `until_strayed_ns` the place is of no interest.
+        """
+        kind, _, at_ns, _ = self._steps[place]
+        if kind != "node":
+            at_ns += QUEUE_INSET_NS
+        strayed_ns = 0
+        while until_strayed_ns is None or strayed_ns <= until_strayed_ns:
+            before_ns = at_ns - (at_ns + self._offset_ns) % 1_000  # to the microsecond of Unix time
+            index = bisect_left(self._ends, before_ns) - 1
+            wait = bisect_left(self._told_ends, before_ns) - 1
+            if wait >= 0 and (index < 0 or self._told_ends[wait] >= self._ends[index]):
+                return self._told[wait], strayed_ns
+            if index < 0:
+                break
+            node = self.nodes[index]
+            found = self._places.get(id(node), -1)
+            if found > place:
+                return found, strayed_ns
+            at_ns = node.started_ns
+            strayed_ns += node.ended_ns - at_ns
+        return len(self._steps), strayed_ns

@@ -1,0 +1,133 @@
+"""Which waits of a critical path are told beside its nodes, so that who walks back by ends alone stays on it."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from traced_threadpool.model.recorded_run import NodeExecution
+from traced_threadpool.recording.critical_path import Stretch, walk_back
+from traced_threadpool.recording.told_waits import told_waits
+
+US = 1_000
+MS = 1_000_000
+INSET_NS = 2 * US
+
+
+def node(key: str, submitted: int, ready: int, started: int, ended: int, *upstream: str) -> NodeExecution:
+    return NodeExecution(
+        key=key,
+        name=f"n{key}",
+        submitted_ns=submitted,
+        ready_ns=ready,
+        started_ns=started,
+        ended_ns=ended,
+        upstream=upstream,
+    )
+
+
+def path_of(nodes: Sequence[NodeExecution], ended_ns: int) -> list[Stretch[NodeExecution]]:
+    by_key = {each.key: each for each in nodes}
+    last = max(nodes, key=lambda each: each.ended_ns)
+    return walk_back(last, 0, ended_ns, lambda each: [by_key[key] for key in each.upstream])
+
+
+def shown(told: Sequence[Stretch[NodeExecution]]) -> list[tuple[str, str]]:
+    return [(kind, "" if each is None else each.key) for kind, each, _, _ in told]
+
+
+def behind_any(waiting: NodeExecution) -> object:
+    return waiting
+
+
+def behind_none(waiting: NodeExecution) -> None:
+    return None
+
+
+def test_a_wait_of_a_millisecond_behind_another_node_is_told() -> None:
+    nodes = [node("a", 0, 0, 0, 9 * MS), node("b", 0, 0, 9 * MS, 20 * MS), node("c", 0, 0, 0, 1 * MS)]
+    path = path_of(nodes, 20 * MS)
+    assert shown(told_waits(path, nodes, behind=behind_any, unix_offset_ns=0)) == [("queue", "b")]
+
+
+def test_a_worker_that_took_long_to_wake_up_is_told_only_where_it_misleads() -> None:
+    """A chain is shaded rightly without."""
+    nodes = [node("a", 0, 0, 0, 9 * MS), node("b", 0, 9 * MS, 12 * MS, 20 * MS, "a")]
+    path = path_of(nodes, 20 * MS)
+    assert told_waits(path, nodes, behind=behind_none, unix_offset_ns=0) == []
+    nodes.append(node("c", 0, 0, 0, 11 * MS))
+    assert shown(told_waits(path, nodes, behind=behind_none, unix_offset_ns=0)) == [("queue", "b")]
+
+
+def test_time_before_a_node_was_submitted_is_told_where_it_misleads() -> None:
+    nodes = [node("a", 0, 0, 0, 9 * MS), node("b", 10 * MS, 10 * MS, 10 * MS, 20 * MS)]
+    path = path_of(nodes, 20 * MS)
+    assert shown(told_waits(path, nodes, behind=behind_none, unix_offset_ns=0)) == [("outside", "b")]
+    assert told_waits(path, nodes[1:], behind=behind_none, unix_offset_ns=0) == []
+
+
+def scheduled(seed: int, size: int, workers: int, longest_ns: int) -> list[NodeExecution]:
+    """A DAG on few workers, with the moments that submitting and handing over take.
+
+    No node ends within microseconds of another's end, start or submission: spans of waits leave two at either end.
+    """
+    rng = random.Random(seed)
+    upstream = [rng.sample(range(each), min(each, rng.randint(0, 3))) for each in range(size)]
+    submitted, at_ns = [], 0
+    for _ in range(size):
+        at_ns += rng.randint(1, 4) * 20 * US + (2 * MS if rng.random() < 0.05 else 0)
+        submitted.append(at_ns + 10 * US)
+    free = [(0, worker) for worker in range(workers)]
+    found: dict[int, NodeExecution] = {}
+    waiting = set(range(size))
+    while waiting:
+        free_ns, worker = heapq.heappop(free)
+        ready = {
+            each: max([submitted[each], *(found[one].ended_ns for one in upstream[each])])
+            for each in waiting
+            if all(one in found for one in upstream[each])
+        }
+        chosen = min(ready, key=lambda each: (max(ready[each], free_ns), each))
+        started_ns = (max(ready[chosen], free_ns) // (20 * US) + rng.randint(1, 7)) * 20 * US + 15 * US
+        ended_ns = -(-(started_ns + rng.randint(10 * US, longest_ns)) // (20 * US)) * 20 * US
+        while any(each.ended_ns == ended_ns for each in found.values()):
+            ended_ns += 20 * US
+        keys = [str(one) for one in upstream[chosen]]
+        found[chosen] = node(str(chosen), submitted[chosen], ready[chosen], started_ns, ended_ns, *keys)
+        waiting.remove(chosen)
+        heapq.heappush(free, (ended_ns, worker))
+    return list(found.values())
+
+
+def misled_ns(path: Sequence[Stretch[NodeExecution]], nodes: Sequence[NodeExecution], told: Sequence[object]) -> int:
+    """How long a walk back by ends alone, strictly before, at microseconds, is on nodes that are not on the path."""
+    on_path = {each.key for kind, each, _, _ in path if kind == "node" and each is not None}
+    children = [(each.ended_ns, each.started_ns, each.key in on_path) for each in nodes]
+    children += [(until - INSET_NS, since + INSET_NS, True) for _, _, since, until in told]  # type: ignore[misc]
+    wrong_ns, at_us = 0, max(children)[0] // US + 1
+    while earlier := [child for child in children if child[0] // US < at_us]:
+        ended_ns, started_ns, is_right = max(earlier)
+        wrong_ns += 0 if is_right else ended_ns - started_ns
+        at_us = started_ns // US
+    return wrong_ns
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.integers(2, 60),
+    workers=st.integers(1, 4),
+    longest_ns=st.sampled_from([100 * US, 1 * MS, 20 * MS]),
+)
+@settings(max_examples=150)
+def test_a_walk_back_by_ends_stays_on_the_path(seed: int, size: int, workers: int, longest_ns: int) -> None:
+    """For all but 2 % of the run, or the tenth of a millisecond of a very short one."""
+    nodes = scheduled(seed, size, workers, longest_ns)
+    ended_ns = max(each.ended_ns for each in nodes)
+    path = path_of(nodes, ended_ns)
+    told = told_waits(path, nodes, behind=behind_none, unix_offset_ns=0)
+    assert misled_ns(path, nodes, told) <= max(ended_ns * 0.02, 200 * US)
+    assert len(told) <= len(path)

@@ -1,0 +1,202 @@
+"""Spans of waits on the critical path, and what Jaeger's own rule shades with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hamilton.htypes import Collect, Parallelizable
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.trace import SpanKind
+
+from examples.pathologies import pool_starved
+from examples.pathologies.demonstration import build_driver
+from examples.pathologies.pathology import Amount
+from tests.telemetry.telemetry_helpers import (
+    Traces,
+    context_of,
+    make_adapter,
+    make_driver,
+    make_dynamic_driver,
+    times,
+)
+from tests.telemetry.tracing.jaeger_rule import recorded, wrongly_shaded
+
+HELD = 0.03
+MOST_WRONG = 0.02
+
+
+def first() -> int:
+    time.sleep(HELD)
+    return 1
+
+
+def second() -> int:
+    time.sleep(HELD)
+    return 2
+
+
+def third(first: int, second: int) -> int:
+    return first + second
+
+
+def queued_run(traces: Traces, **options: Any) -> None:
+    with make_adapter(traces, max_workers=1, name="etl", **options) as adapter:
+        make_driver(adapter, first, second, third).execute(["third"])
+
+
+def test_a_wait_on_the_path_has_a_span_linked_to_the_node_that_had_the_worker() -> None:
+    traces = Traces()
+    queued_run(traces)
+    long = [span for span in traces.queued if times(span)[1] - times(span)[0] > HELD * 0.9e9]
+    (span,) = long
+    attributes = dict(span.attributes or {})
+    waited, holder = attributes["hamilton.queue.node"], attributes["hamilton.queue.behind"]
+    assert {waited, holder} == {"first", "second"}
+    assert span.name == f"queued {waited}"
+    assert span.kind is SpanKind.INTERNAL
+    assert set(attributes) == {
+        "hamilton.queue.node",
+        "hamilton.queue.behind",
+        "hamilton.run.id",
+    }
+    assert span.parent == context_of(traces.only("hamilton.run"))
+    assert [link.context for link in span.links] == [context_of(traces.only(holder))]
+    assert times(span)[1] == times(traces.only(waited))[0] - 2_000
+
+
+def test_the_run_tells_its_queue_and_how_long_each_step_of_its_path_took() -> None:
+    traces = Traces()
+    queued_run(traces)
+    run = traces.attributes("hamilton.run")
+    path = run["hamilton.run.critical_path"]
+    assert len(path) == len(run["hamilton.run.critical_path.durations"])
+    by_name = dict(zip(path, run["hamilton.run.critical_path.durations"], strict=True))
+    assert by_name["_queue"] >= HELD * 0.9
+    assert by_name["third"] < by_name["_queue"]
+    queues = [traces.attributes(name)["hamilton.node.queue.duration"] for name in ("first", "second", "third")]
+    assert run["hamilton.run.queue.duration"] == pytest.approx(sum(queues))
+    assert "hamilton.run.failed_nodes" not in run
+
+
+def test_a_failed_run_has_them_and_names_the_nodes_that_raised() -> None:
+    traces = Traces()
+
+    def last(third: int) -> int:
+        raise ValueError("no")
+
+    with make_adapter(traces, max_workers=1) as adapter, pytest.raises(ValueError, match="no"):
+        make_driver(adapter, first, second, third, last).execute(["last"])
+    assert traces.queued
+    assert traces.attributes("hamilton.run")["hamilton.run.failed_nodes"] == ("last",)
+
+
+def test_a_nested_run_has_its_own() -> None:
+    traces = Traces()
+    with make_adapter(traces, max_workers=1) as adapter:
+        inner = make_driver(adapter, first, second, third)
+
+        def outer() -> Any:
+            return inner.execute(["third"])["third"]
+
+        make_driver(adapter, outer).execute(["outer"])
+    (nested,) = (span for span in traces.spans if span.name == "hamilton.run" and span.parent is not None)
+    parents = {span.parent.span_id for span in traces.queued if span.parent is not None}
+    assert context_of(nested).span_id in parents
+
+
+def test_a_large_run_has_them() -> None:
+    from traced_threadpool import Tracing
+
+    traces = Traces()
+    queued_run(traces, tracing=Tracing(large_run=8))
+    assert traces.queued
+    few = Traces()
+    queued_run(few, tracing=Tracing(large_run=1))
+    assert not few.queued  # an eighth of one
+
+
+def test_explain_reads_the_same_without_them(tmp_path: Path) -> None:
+    traces = Traces()
+    queued_run(traces)
+    assert traces.queued
+    assert recorded(traces.every, tmp_path) == recorded(traces.spans, tmp_path)
+
+
+# Jaeger's own rule
+
+
+def sleeping(number: int, milliseconds: float, upstream: list[int]) -> Callable[..., Any]:
+    scope: dict[str, Any] = {"time": time}
+    parameters = ", ".join(f"n{each}: int" for each in upstream)
+    exec(f"def n{number}({parameters}) -> int:\n    time.sleep({milliseconds / 1e3})\n    return 1", scope)
+    found: Callable[..., Any] = scope[f"n{number}"]
+    return found
+
+
+@st.composite
+def pipelines(draw: st.DrawFn) -> list[Callable[..., Any]]:
+    size = draw(st.integers(3, 12))
+    return [
+        sleeping(
+            number,
+            draw(st.integers(20, 60)),
+            draw(st.lists(st.integers(0, number - 1), unique=True, max_size=3)) if number else [],
+        )
+        for number in range(size)
+    ]
+
+
+@given(functions=pipelines(), workers=st.integers(1, 3))
+@settings(max_examples=6)
+def test_jaeger_shades_the_path_of_random_pipelines(
+    tmp_path_factory: pytest.TempPathFactory, functions: list[Callable[..., Any]], workers: int
+) -> None:
+    traces = Traces()
+    with make_adapter(traces, max_workers=workers) as adapter:
+        make_driver(adapter, *functions).execute([each.__name__ for each in functions])
+    assert wrongly_shaded(traces.every, tmp_path_factory.mktemp("trace")) <= MOST_WRONG
+
+
+def test_jaeger_shades_the_path_of_a_run_under_a_request(tmp_path: Path) -> None:
+    traces = Traces()
+    with traces.provider.get_tracer("web").start_as_current_span("GET /", kind=SpanKind.SERVER):
+        queued_run(traces)
+    assert wrongly_shaded(traces.every, tmp_path) <= MOST_WRONG
+    assert wrongly_shaded(traces.spans, tmp_path) > MOST_WRONG  # what the spans are for
+
+
+def test_jaeger_shades_the_path_of_parallelizable(tmp_path: Path) -> None:
+    def item() -> Parallelizable[int]:
+        yield from range(4)
+
+    def fetched(item: int) -> int:
+        time.sleep(0.06 * (item + 1))
+        return item
+
+    def parsed(fetched: int) -> int:
+        time.sleep(0.06)
+        return fetched
+
+    def total(parsed: Collect[int]) -> int:
+        return sum(parsed)
+
+    traces = Traces()
+    with make_adapter(traces, max_workers=2) as adapter:
+        make_dynamic_driver(adapter, item, fetched, parsed, total).execute(["total"])
+    assert wrongly_shaded(traces.every, tmp_path) <= MOST_WRONG
+
+
+def test_jaeger_shades_the_path_of_a_starved_pool(tmp_path: Path) -> None:
+    """The pathology of which 93 % would be shaded on other nodes."""
+    traces = Traces()
+    with (
+        pool_starved.PATHOLOGY.inputs(Amount(scale=0.2, seed=1)) as inputs,
+        make_adapter(traces, max_workers=pool_starved.PATHOLOGY.workers) as adapter,
+    ):
+        build_driver(pool_starved, adapter).execute([pool_starved.PATHOLOGY.output], inputs=dict(inputs))
+    assert wrongly_shaded(traces.every, tmp_path) <= MOST_WRONG
