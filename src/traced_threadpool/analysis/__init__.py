@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from traced_threadpool.analysis.diagnosis.causes import Diagnosis, Finding
     from traced_threadpool.analysis.diagnosis.diagnose import diagnose
     from traced_threadpool.analysis.difference import Difference, compare
+    from traced_threadpool.analysis.many_runs import ManyRuns, summarize
     from traced_threadpool.analysis.replay.replayed import Replayed
     from traced_threadpool.analysis.replay.what_if import Scaling, scale
     from traced_threadpool.analysis.replay.what_if import replay as what_if
+    from traced_threadpool.analysis.run_sets import SetDifference, compare_sets
     from traced_threadpool.analysis.trace_file import TraceFileError, read_runs, save_runs
     from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
     from traced_threadpool.recording.critical_path import CriticalPath, critical_path
@@ -27,17 +29,21 @@ __all__ = [
     "Diagnosis",
     "Difference",
     "Finding",
+    "ManyRuns",
     "NodeExecution",
     "RecordedRun",
     "Replayed",
     "Scaling",
+    "SetDifference",
     "TraceFileError",
     "compare",
+    "compare_sets",
     "critical_path",
     "diagnose",
     "read_runs",
     "save_runs",
     "scale",
+    "summarize",
     "what_if",
 ]
 
@@ -45,8 +51,10 @@ _HOMES: Final = {
     "analysis.diagnosis.causes": ("Diagnosis", "Finding"),
     "analysis.diagnosis.diagnose": ("diagnose",),
     "analysis.difference": ("Difference", "compare"),
+    "analysis.many_runs": ("ManyRuns", "summarize"),
     "analysis.replay.replayed": ("Replayed",),
     "analysis.replay.what_if": ("Scaling", "scale"),
+    "analysis.run_sets": ("SetDifference", "compare_sets"),
     "analysis.trace_file": ("TraceFileError", "read_runs", "save_runs"),
     "model.recorded_run": ("NodeExecution", "RecordedRun"),
     "recording.critical_path": ("CriticalPath", "critical_path"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -35,6 +36,32 @@ def which_run(name: str = "--run", parameter: str = "which", of: str = "FILE") -
         help=f"The run in {of}: its number (from 1, in order of start), its id or the start of its id, 'last', or "
         "'longest' (the default).",
     )
+
+
+all_runs = click.option("--all", "all_runs", is_flag=True, help="Explain all runs of FILE together.")
+
+run_name = click.option(
+    "--name", metavar="NAME", help="With --all: the runs of this name. The default is the name that most runs have."
+)
+
+
+def check_all(all_runs: bool, name: str | None) -> None:
+    """What goes together with `--all`.
+
+    Raises:
+        click.UsageError: --run says which run, or --name is given without --all.
+    """
+    context = click.get_current_context()
+    given = [
+        each
+        for each in ("which", "which_before", "which_after")
+        if context.get_parameter_source(each) is ParameterSource.COMMANDLINE
+    ]
+    if all_runs and given:
+        option = f"--{given[0].replace('which', 'run').replace('_', '-')}"
+        raise click.UsageError(f"{option} chooses one run and --all takes all; give one of them")
+    if name is not None and not all_runs:
+        raise click.UsageError("--name chooses among all runs; give --all as well, or choose one run")
 
 
 def output_file(text: str, *, allow_dash: bool = False) -> Callable[[Decorated], Decorated]:

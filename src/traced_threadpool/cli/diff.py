@@ -7,26 +7,43 @@ from pathlib import Path
 import click
 
 from traced_threadpool.analysis.difference import compare
-from traced_threadpool.cli.arguments import as_json, examples, trace_file, which_run
-from traced_threadpool.cli.input_files import ChosenRun
+from traced_threadpool.analysis.many_runs import succeeded, summarize
+from traced_threadpool.analysis.run_sets import compare_sets
+from traced_threadpool.cli.arguments import as_json, check_all, examples, run_name, trace_file, which_run
+from traced_threadpool.cli.errors import NO_SUCH_RUN, Failure
+from traced_threadpool.cli.input_files import ChosenRun, of_name, read, shown
 from traced_threadpool.cli.output import print_json, print_parts
 from traced_threadpool.report.as_json import difference_json, run_json
+from traced_threadpool.report.many_runs_json import set_difference_json
 from traced_threadpool.report.terminal import difference_text
+from traced_threadpool.report.terminal_runs import set_difference_text
 
 
 @click.command(
-    epilog=examples("diff yesterday.jsonl today.jsonl", "diff trace.jsonl trace.jsonl --run-before 1 --run-after last")
+    epilog=examples(
+        "diff yesterday.jsonl today.jsonl",
+        "diff trace.jsonl trace.jsonl --run-before 1 --run-after last",
+        "diff yesterday.jsonl today.jsonl --all",
+    )
 )
 @trace_file("before")
 @trace_file("after")
 @which_run("--run-before", "which_before", "BEFORE")
 @which_run("--run-after", "which_after", "AFTER")
+@click.option("--all", "all_runs", is_flag=True, help="Compare all runs of BEFORE with all of AFTER.")
+@run_name
 @as_json
-def diff(before: Path, after: Path, which_before: str, which_after: str, as_json: bool) -> None:
-    """Compare two runs: which nodes became slower, and whether that matters.
+def diff(
+    before: Path, after: Path, which_before: str, which_after: str, all_runs: bool, name: str | None, as_json: bool
+) -> None:
+    """Compare two runs, or two sets of runs: which nodes became slower, and whether that matters.
 
     A change matters if it is on the critical path and so changes the length of the run.
     """
+    check_all(all_runs, name)
+    if all_runs:
+        _sets(before, after, name, as_json)
+        return
     first = ChosenRun(before, which_before, "--run-before")
     second = ChosenRun(after, which_after, "--run-after")
     difference = compare(first.run, second.run)
@@ -37,3 +54,18 @@ def diff(before: Path, after: Path, which_before: str, which_after: str, as_json
         print_json({**difference_json(difference), **sides})
         return
     print_parts([first.line, second.line, *difference_text(difference)])
+
+
+def _sets(before: Path, after: Path, name: str | None, as_json: bool) -> None:
+    """Those that succeeded, of the name that most runs of BEFORE have, unless one is given."""
+    earlier = of_name(read(before), name, before)
+    chosen = summarize(earlier, name=name).name
+    sides = [succeeded(runs, chosen) for runs in (earlier, of_name(read(after), chosen, after))]
+    for side, file in zip(sides, (before, after), strict=True):
+        if not side:
+            raise Failure(f"{shown(file)!r} has no run of the name {chosen!r} that succeeded", NO_SUCH_RUN)
+    found = compare_sets(*sides)
+    if as_json:
+        print_json({**set_difference_json(found), "name": chosen})
+        return
+    print_parts(list(set_difference_text(found, f"{shown(before)}, {shown(after)}: runs of {chosen} that succeeded")))

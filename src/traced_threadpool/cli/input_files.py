@@ -13,6 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from traced_threadpool.analysis.trace_file import TraceFileError, read_runs
 from traced_threadpool.cli.errors import NO_SUCH_RUN, UNREADABLE, Failure
+from traced_threadpool.model.formatting import listed
 from traced_threadpool.model.recorded_run import RecordedRun
 
 STANDARD_INPUT: Final = Path("-")
@@ -54,6 +55,18 @@ class ChosenRun:
             for index, run in enumerate(self._runs, 1)
         ]
         return {"file": str(self._file), "run_number": self._number + 1, "runs": runs}
+
+
+def of_name(runs: Sequence[RecordedRun], name: str | None, file: Path) -> Sequence[RecordedRun]:
+    """The runs, if one of them has the name that is asked for.
+
+    Raises:
+        Failure: None has.
+    """
+    known = list(dict.fromkeys(run.name for run in runs))
+    if name is not None and name not in known:
+        raise Failure(f"{shown(file)!r} has no run of the name {name!r}; it has {listed(known)}", NO_SUCH_RUN)
+    return runs
 
 
 def shown(file: Path) -> str:

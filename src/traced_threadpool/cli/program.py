@@ -31,6 +31,7 @@ from traced_threadpool.cli.explain import explain
 from traced_threadpool.cli.live import live
 from traced_threadpool.cli.output import prepare_standard_output
 from traced_threadpool.cli.report import report
+from traced_threadpool.cli.runs import runs
 from traced_threadpool.cli.slo import slo
 from traced_threadpool.cli.what_if import what_if
 
@@ -52,7 +53,8 @@ def command() -> None:
     """Explain why a run was slow, predict what would help, show what runs do now, and write alert rules.
 
     FILE is a trace: what setup_telemetry(file=...) writes, JSON downloaded from Jaeger, or OTLP JSON from Tempo or
-    a collector; - is standard input. Of several runs in it the longest is taken; --run picks another.
+    a collector; - is standard input. Of several runs in it the longest is taken; --run picks another, --all
+    takes all together.
 
     \b
     Exit status: 0 done, 2 wrong usage, 3 a file, the output or a live view cannot be read or written, 4 no such run,
@@ -60,7 +62,7 @@ def command() -> None:
     """
 
 
-for each in (explain, what_if, report, diff, live, slo, demo):
+for each in (explain, what_if, report, diff, runs, live, slo, demo):
     command.add_command(each)
 
 

@@ -64,16 +64,10 @@ _COLUMNS: Final = (
 
 def page(explanation: Explanation) -> str:
     """The whole file as text; write it as UTF-8."""
-    style = f"{_asset('page.css')}\n{_state_colours()}"
-    charts, script = _asset("echarts.min.js"), _asset("page.js")
-    return _template().render(
-        policy="default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"script-src '{_hash(charts)}' '{_hash(script)}'; style-src '{_hash(style)}'",
-        style=Markup(style),
-        charts=Markup(charts),
-        script=Markup(script),
-        data=Markup(script_json(drawn.page_data(explanation))),
-        version=__version__,
+    return document(
+        "page.html",
+        "page.js",
+        drawn.page_data(explanation),
         columns=_COLUMNS,
         run=explanation.run,
         explanation=explanation,
@@ -87,6 +81,22 @@ def page(explanation: Explanation) -> str:
         curve=_curve(explanation),
         states=_states(explanation),
         notes=list(_notes(explanation)),
+    )
+
+
+def document(template: str, script: str, data: Any, **values: Any) -> str:
+    """A file that holds what a template makes of the values, a script, the data that this draws, and a style sheet."""
+    style = f"{_asset('page.css')}\n{_state_colours()}"
+    charts, code = _asset("echarts.min.js"), _asset(script)
+    return _template(template).render(
+        policy="default-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"script-src '{_hash(charts)}' '{_hash(code)}'; style-src '{_hash(style)}'",
+        style=Markup(style),
+        charts=Markup(charts),
+        script=Markup(code),
+        data=Markup(script_json(data)),
+        version=__version__,
+        **values,
     )
 
 
@@ -227,7 +237,7 @@ def _moment(unix_ns: int) -> str:
 
 
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     environment = Environment(
         autoescape=True,
         keep_trailing_newline=True,
@@ -237,7 +247,7 @@ def _template() -> Template:
         finalize=_on_one_line,
     )
     environment.filters |= {"duration": duration, "count": count, "title": title, "tone": tone, "gain": expected_gain}
-    return environment.from_string(_text_of("page.html"))
+    return environment.from_string(_text_of(name))
 
 
 def _on_one_line(value: Any) -> Any:

@@ -61,7 +61,7 @@ def explanation_text(explanation: Explanation) -> Iterator[RenderableType]:
     """What `explain` prints, part by part."""
     run = explanation.run
     yield run_line(run)
-    yield from _findings(explanation)
+    yield from findings_text(explanation)
     yield from _problems(run)
     if not explanation.ran:
         return
@@ -90,7 +90,8 @@ def run_line(run: RecordedRun) -> RenderableType:
     return line
 
 
-def _findings(explanation: Explanation) -> Iterator[RenderableType]:
+def findings_text(explanation: Explanation) -> Iterator[RenderableType]:
+    """The findings, and what is remarked."""
     for number, finding in enumerate(explanation.findings, 1):
         yield _finding(number, finding, explanation.run)
     if explanation.remarks:
@@ -121,7 +122,7 @@ def _path(explanation: Explanation) -> RenderableType:
     run = explanation.run
     steps = [step for step in explanation.path.steps if step.duration_ns > 0]
     shown = sorted(sorted(steps, key=lambda step: -step.duration_ns)[:STEPS], key=lambda step: step.started_ns)
-    table = _table("from", "time", "of the run", "step")
+    table = table_of("from", "time", "of the run", "step")
     for step in shown:
         table.add_row(
             duration(step.started_ns - run.started_ns),
@@ -135,7 +136,7 @@ def _path(explanation: Explanation) -> RenderableType:
         table.add_row(
             "", duration(rest), percent(rest, run.duration_ns), Text(f"({left:,} shorter steps)", style="dim")
         )
-    return _section("Critical path, from the start of the run to its end", table)
+    return section("Critical path, from the start of the run to its end", table)
 
 
 def _step(step: Step, explanation: Explanation) -> Text:
@@ -158,15 +159,15 @@ def _states(explanation: Explanation) -> Iterator[RenderableType]:
         reason = f" ({one_line(run.attribution_reason)})" if run.attribution_reason else ""
         yield Group("", Text(f"The record does not tell where the nodes' time went{reason}.", style="dim"))
         return
-    table = _table("state", "of all nodes", "share", "on the path", "of the run", "", left=(0, 5))
+    table = table_of("state", "of all nodes", "share", "on the path", "of the run", "", left=(0, 5))
     for row in rows:
         table.add_row(row.name, *explanation.state_cells(row), _bar(row, total))
-    yield _section("Where the time went", table)
+    yield section("Where the time went", table)
     if run.gil_holders:
-        holders = _table("waiting it caused", "node or thread")
+        holders = table_of("waiting it caused", "node or thread")
         for name, ns in sorted(run.gil_holders.items(), key=lambda item: -item[1])[:5]:
             holders.add_row(duration(ns), Text(one_line(name, MAX_NAME)))
-        yield _section("Who held the GIL while nodes waited for it", holders)
+        yield section("Who held the GIL while nodes waited for it", holders)
 
 
 def _bar(row: StateRow, total: int) -> Text:
@@ -179,7 +180,7 @@ def _bar(row: StateRow, total: int) -> Text:
 
 def _slowest(explanation: Explanation) -> RenderableType:
     names = explanation.names
-    table = _table("time", "executions", "queue wait", "on the path", "mostly", "node", left=(4, 5))
+    table = table_of("time", "executions", "queue wait", "on the path", "mostly", "node", left=(4, 5))
     for each in explanation.slowest(SLOWEST):
         strongest = max(each.states_ns.items(), key=lambda item: item[1], default=None)
         table.add_row(
@@ -190,12 +191,12 @@ def _slowest(explanation: Explanation) -> RenderableType:
             f"{strongest[0]} {percent(strongest[1], each.duration_ns)}" if strongest and strongest[1] else "-",
             Text(one_line(each.name, MAX_NAME)),
         )
-    return _section(f"Slowest nodes, by total time{f' ({SLOWEST} of {names:,})' if names > SLOWEST else ''}", table)
+    return section(f"Slowest nodes, by total time{f' ({SLOWEST} of {names:,})' if names > SLOWEST else ''}", table)
 
 
 def _curve(curve: Curve) -> RenderableType:
     table = _predictions(curve.recorded_ns, _telling(curve))
-    return _section("Predicted length of the run by number of workers", table, Text(curve.summary))
+    return section("Predicted length of the run by number of workers", table, Text(curve.summary))
 
 
 def _telling(curve: Curve) -> Sequence[Point]:
@@ -211,7 +212,7 @@ def _telling(curve: Curve) -> Sequence[Point]:
 
 
 def _predictions(recorded_ns: int, points: Iterable[Point]) -> Table:
-    table = _table("workers", "run", "change", "limited by")
+    table = table_of("workers", "run", "change", "limited by")
     for point in points:
         table.add_row(
             f"{point.workers:,}",
@@ -228,7 +229,7 @@ def prediction_text(prediction: Prediction) -> Iterator[RenderableType]:
     yield run_line(run)
     words = prediction.settings.in_words
     heading = f"Predicted by replay{f', {one_line(words)}' if words else ''}"
-    yield _section(heading, _predictions(run.duration_ns, prediction.points))
+    yield section(heading, _predictions(run.duration_ns, prediction.points))
     most = prediction.points[-1].workers
     if len(prediction.points) > 1 and scaling.enough_workers < most:
         yield Text(scaling.of_more_than(scaling.enough_workers))
@@ -247,7 +248,7 @@ def difference_text(difference: Difference) -> Iterator[RenderableType]:
     if notes:
         yield Group("", *notes)
     if difference.path_change_ns:
-        table = _table("before", "after", "change", "node")
+        table = table_of("before", "after", "change", "node")
         parts = list(difference.path_change_ns.items())
         on_path = {node.name: node for node in difference.nodes if node.inside is None}
         for name, by_ns in parts[:SLOWEST]:
@@ -261,7 +262,7 @@ def difference_text(difference: Difference) -> Iterator[RenderableType]:
         if len(parts) > SLOWEST:
             rest = sum(by_ns for _, by_ns in parts[SLOWEST:])
             table.add_row("", "", signed(rest), Text(f"({len(parts) - SLOWEST:,} others)", style="dim"))
-        yield _section("The change on the critical path, by node", table)
+        yield section("The change on the critical path, by node", table)
     yield from _changed_nodes(difference)
 
 
@@ -272,7 +273,7 @@ def _changed_nodes(difference: Difference) -> Iterator[RenderableType]:
         yield Group("", "The same nodes ran, and none became slower or faster by 10 % and 1 ms.")
         return
     mattering = {(node.name, node.inside) for node in difference.mattering}
-    table = _table("before", "after", "change", "mostly", "matters", "node", left=(3, 4, 5))
+    table = table_of("before", "after", "change", "mostly", "matters", "node", left=(3, 4, 5))
     for node in nodes[:SLOWEST]:
         name = Text(one_line(node.name, MAX_NAME))
         if node.inside is not None:
@@ -287,14 +288,14 @@ def _changed_nodes(difference: Difference) -> Iterator[RenderableType]:
             name,
         )
     of_all = f" (the first {SLOWEST} of {len(nodes):,})" if len(nodes) > SLOWEST else ""
-    yield _section(f"Nodes that changed{of_all}", table)
+    yield section(f"Nodes that changed{of_all}", table)
 
 
 def _changed(before_ns: int, after_ns: int) -> str:
     return change(before_ns=before_ns, after_ns=after_ns).replace("none", "no change")
 
 
-def _table(*columns: str, left: Sequence[int] | None = None) -> Table:
+def table_of(*columns: str, left: Sequence[int] | None = None) -> Table:
     """Numbers to the right; texts, by default the last column, to the left."""
     texts = (len(columns) - 1,) if left is None else left
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -304,7 +305,8 @@ def _table(*columns: str, left: Sequence[int] | None = None) -> Table:
     return table
 
 
-def _section(heading: str, *bodies: RenderableType) -> RenderableType:
+def section(heading: str, *bodies: RenderableType) -> RenderableType:
+    """A heading with what is under it."""
     return Group("", Text(heading, style="bold"), *bodies)
 
 
