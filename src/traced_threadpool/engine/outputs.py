@@ -6,13 +6,17 @@ Ctrl-C, the rest of the run is cancelled.
 
 from __future__ import annotations
 
-import threading
+import contextlib
 from collections.abc import Sequence
-from concurrent.futures import CancelledError, Future
-from typing import Any
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeoutError  # the builtin one from 3.11 on
+from typing import Any, Final
 
 from traced_threadpool.engine.work import NodeFuture, help_until_done
 from traced_threadpool.model.exceptions import is_a
+
+LOST_SECONDS: Final = 1.0
+"""After how long a wait for the first failure looks again by itself."""
 
 
 def wait_for_outputs(futures: Sequence[Future[Any]], *, fail_fast: bool) -> None:
@@ -40,29 +44,32 @@ def wait_for_outputs(futures: Sequence[Future[Any]], *, fail_fast: bool) -> None
 def _wait_for_all_or_failure(futures: Sequence[Future[Any]]) -> None:
     """Returns when all are done; raises the first failure of their run as soon as there is one."""
     gate: Future[None] = Future()
-    lock = threading.Lock()
-    left = len(futures)
+    ended: set[Future[Any]] = set()
 
     def one_done(future: Future[Any]) -> None:
-        nonlocal left
-        failed = _error_of(future) is not None
-        with lock:
-            left -= 1
-            open_now = (failed or not left) and not gate.done()
-            if open_now:
+        ended.add(future)
+        if _error_of(future) is not None or len(ended) == count:
+            with contextlib.suppress(InvalidStateError):  # it was open
                 gate.set_result(None)
 
+    count = len(set(futures))
     for future in futures:
         future.add_done_callback(one_done)
-    if not futures:
-        return
-    help_until_done(gate)
-    gate.result()
+    while count and not gate.done():
+        with contextlib.suppress(FutureTimeoutError):
+            gate.result(help_until_done(gate, LOST_SECONDS))
+        # Futures drop what their callbacks raise: an exception at a bad moment leaves the gate closed.
+        if all(future.done() for future in futures) or any(map(_has_failed, futures)):
+            break
     for future in futures:
         if isinstance(future, NodeFuture):
             failure = future.work.queue.failure
             if failure is not None and failure.error is not None:
                 raise failure.error
+
+
+def _has_failed(future: Future[Any]) -> bool:
+    return future.done() and _error_of(future) is not None
 
 
 def _error_of(future: Future[Any]) -> BaseException | None:
