@@ -123,7 +123,6 @@ def test_ctrl_c_is_not_for_the_sampler() -> None:
         TOOLS
         + """
 signal.signal(signal.SIGINT, lambda *_: say("caught"))
-os.setpgid(0, 0)
 pid = sampling()
 say(pid)
 sys.stdin.readline()
