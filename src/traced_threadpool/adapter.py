@@ -12,11 +12,16 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from hamilton import lifecycle
 from hamilton import node as hamilton_node
 from hamilton.lifecycle import base
+
+# For whoever asks for the constructor's type hints, too, as frameworks that make objects from settings do.
+from opentelemetry.metrics import MeterProvider  # noqa: TC002
+from opentelemetry.trace import TracerProvider  # noqa: TC002
+from prometheus_client import CollectorRegistry  # noqa: TC002
 
 from traced_threadpool import hamilton_graph, options
 from traced_threadpool.assembly import Assembly, assemble
@@ -24,6 +29,7 @@ from traced_threadpool.delegation import delegate
 from traced_threadpool.engine import durations as durations_file
 from traced_threadpool.engine.backends.base import Backend
 from traced_threadpool.engine.durations import Durations
+from traced_threadpool.engine.executor import PoolExecutor
 from traced_threadpool.engine.outputs import wait_for_outputs
 from traced_threadpool.engine.pool import Pool, PoolSnapshot
 from traced_threadpool.engine.priorities import CRITICAL_PATH, Priority, PriorityName
@@ -35,11 +41,6 @@ from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.options import Attribution, Metrics, Tracing
 from traced_threadpool.placement import RunOn
-
-if TYPE_CHECKING:
-    from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import TracerProvider
-    from prometheus_client import CollectorRegistry
 
 # Looking a member up costs more than the comparison that it is for.
 _EXPAND: Final = hamilton_node.NodeType.EXPAND
@@ -100,6 +101,8 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
     """
 
     result_builder: Any = None
+    _executor_is_hidden: ClassVar[bool] = False
+    """Whether a subclass has an `executor` of its own, as a class attribute or property."""
 
     @options.explains_keywords("FutureAdapter", options.MOVED)
     def __init__(
@@ -152,6 +155,8 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         self._pool = assembly.pool
         self._run_hooks = RunHooks(assembly)
         self.result_builder = builder
+        if self._executor_is_hidden:
+            self.executor = self._pool.executor  # an attribute of the object, as those of Hamilton's adapter are
 
     @classmethod
     def from_assembly(cls: type[_Adapter], assembly: Assembly) -> _Adapter:
@@ -176,6 +181,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
     def __init_subclass__(cls, **arguments: Any) -> None:
         """A validator that stands before this class among the bases hides ours: then both are called."""
         super().__init_subclass__(**arguments)
+        cls._executor_is_hidden = inspect.getattr_static(cls, "executor") is not vars(FutureAdapter)["executor"]
         hiding = cls.validate_graph
         if getattr(hiding, "_listens", False):
             return
@@ -193,14 +199,29 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
     def executor(self) -> Executor:
         """The executor whose threads run the nodes. Work submitted to it directly shares these threads.
 
-        It may be replaced: nodes that start later run on the new one, as many at once as it has workers. Such an
-        executor is the program's own to shut down.
+        It may be replaced: nodes that start later run on the new one, as many at once as it has workers. It is handed
+        one call for each worker, which takes nodes as they become ready, not one for each node. Such an executor is
+        the program's own to shut down.
         """
         return self._pool.executor
 
     @executor.setter
     def executor(self, executor: Executor) -> None:
         self._assembly.use_executor(options.checked_executor(executor))
+
+    @executor.deleter
+    def executor(self) -> None:
+        """A new one of the adapter's own takes its place. `unittest.mock.patch.object` deletes what it has put here."""
+        told = self._assembly.options
+        self._assembly.use_executor(PoolExecutor(self._pool, told.max_workers, told.thread_name_prefix))
+
+    def _follow_hidden_executor(self) -> None:
+        pool = self._pool
+        executor: Any = self.executor
+        if executor is None or executor is pool.executor:
+            return
+        if not (isinstance(executor, PoolExecutor) and executor.is_of(pool)):  # that would be from before a fork
+            self._assembly.use_executor(options.checked_executor(executor))
 
     @property
     def name(self) -> str:
@@ -251,16 +272,20 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         """
         keywords = getattr(execute_lifecycle_for_node, "keywords", None) or {}
         run_id = keywords.get("__run_id")
+        if not isinstance(node, hamilton_node.Node):
+            node = keywords.get("__node_")
+        if self._executor_is_hidden:
+            self._follow_hidden_executor()
         pool, runs = self._pool, self._assembly.runs
         run = runs.started.get(run_id)  # type: ignore[arg-type]  # None is no run's id
         if run is None:
+            if run_id is None and node is not None:  # a subclass has put a function of its own around Hamilton's
+                run_id = runs.innermost_id()
             run = runs.start(run_id) or pool.unbound
         if run.record is None or run.caller_thread_id == threading.get_ident():
             context = contextvars.copy_context()
         else:  # a thread of one of Hamilton's executors, which does not have the caller's context
             context = run.caller_context.copy()
-        if node is None:
-            node = keywords.get("__node_")
         role = None if node is None else node.node_role
         collected = node.collect_dependency if node is not None and role is _COLLECT else None
         work = Work(
@@ -400,7 +425,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             RuntimeError: This adapter does not record.
         """
         if not self._assembly.options.record:
-            raise RuntimeError("this adapter records no runs; make it with FutureAdapter(..., record=True)")
+            raise _NotRecordingError("this adapter records no runs; make it with FutureAdapter(..., record=True)")
         return self._assembly.recorder.runs
 
     @property
@@ -411,6 +436,10 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
     def __repr__(self) -> str:
         state = ", closed" if self._pool.closed else ""
         return f"<{type(self).__name__} {self.name!r}, {self._pool.max_workers} workers{state}>"
+
+
+class _NotRecordingError(RuntimeError, AttributeError):
+    """Of no concern to those who go through all attributes: `inspect.getmembers`, `unittest.mock`, debuggers."""
 
 
 def _is_callable_without_arguments(of: Any, name: str) -> bool:

@@ -36,12 +36,20 @@ def delegate(work: Work, execute: Any, node: hamilton_node.Node, backend: Backen
         node: The node.
         backend: Where its function is called; None: on the adapter's own threads.
         name: The backend's name.
+
+    Raises:
+        TypeError: A subclass handed over a function of its own instead, for a node that runs elsewhere.
     """
     work.backend = name or THREADS
     work.timing = Timing()
     if backend is None or isinstance(backend, Threads):  # a limit alone
         work.function = _Bringing(work, execute)
         return
+    if "__node_" not in getattr(execute, "keywords", ()):
+        raise TypeError(
+            f"node {work.name!r} is to run on the backend {name!r}, which needs the very function that Hamilton hands "
+            "over, not one around it: pass execute_lifecycle_for_node on as it is"
+        )
     call = _Delegated(work, node.callable, backend)
     keywords = {**execute.keywords, "__node_": node.copy_with(callabl=call)}
     around = partial(execute.func, *execute.args, **keywords)

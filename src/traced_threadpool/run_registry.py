@@ -78,6 +78,11 @@ class RunRegistry:
         begun = self._of_thread.get(threading.get_ident())
         return begun[-1] if begun else None
 
+    def innermost_id(self) -> str | None:
+        """Its id."""
+        run = self.innermost()
+        return None if run is None or run.record is None else run.record.id
+
     def _keep(self, thread_id: int, begun: list[Run]) -> None:
         if begun:
             self._of_thread[thread_id] = begun

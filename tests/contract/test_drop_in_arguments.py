@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import inspect
 import pickle
 import threading
 import types
+import typing
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -270,12 +274,88 @@ def is_pickled_by_a_subclass_that_can(made: AdapterClass) -> Any:
     return found.workers, run(found), run(again)
 
 
+def has_its_executor_patched(made: AdapterClass) -> Any:
+    adapter = made(1, "own")
+
+    def name() -> Any:
+        return submit(adapter, lambda: threading.current_thread().name).result(PATIENCE)
+
+    with mock.patch.object(adapter, "executor", ThreadPoolExecutor(1, "patched")):
+        names = [name()]
+    return [*names, name()], run(adapter)
+
+
+def gets_its_executor_back(made: AdapterClass) -> Any:
+    adapter = made(1, "own")
+    own, adapter.executor = adapter.executor, ThreadPoolExecutor(1)
+    submit(adapter, one).result(PATIENCE)
+    adapter.executor = own
+    name = submit(adapter, lambda: threading.current_thread().name).result(PATIENCE)
+    return name, adapter.executor is own, run(adapter)
+
+
+def is_looked_over(made: AdapterClass) -> Any:
+    adapter = made(1)
+    members = {name for name, _ in inspect.getmembers(adapter)}
+    for stand_in in (mock.create_autospec(made), mock.Mock(spec=made), mock.Mock(spec=adapter)):
+        stand_in.do_remote_execute.return_value = 5
+        assert stand_in.do_remote_execute(execute_lifecycle_for_node=one, node=None) == 5
+        assert not hasattr(stand_in, "submit")
+    return members >= {"executor", "result_builder", "build_result", "do_build_result", "do_remote_execute"}
+
+
+def tells_its_types(made: AdapterClass) -> Any:
+    hints = typing.get_type_hints(made.__init__)
+    return {"max_workers", "thread_name_prefix", "result_builder"} <= hints.keys(), [
+        name for name in ("do_remote_execute", "build_result") if not typing.get_type_hints(getattr(made, name))
+    ]
+
+
+def takes_any_object_for_a_node(made: AdapterClass) -> Any:
+    adapter = made(1)
+    futures = [
+        adapter.do_remote_execute(execute_lifecycle_for_node=one, node=node)
+        for node in ("name", object(), types.SimpleNamespace(name="x"), partial(one))
+    ]
+    return [future.result(PATIENCE) for future in futures], run(adapter)
+
+
+def uses_names_of_ours(made: AdapterClass) -> Any:
+    arguments = dict.fromkeys(["name", "function", "work", "pool", "run", "queue", "context", "args", "kwargs"], 1)
+    future = made(1).do_remote_execute(execute_lifecycle_for_node=lambda **given: given, node=None, **arguments)
+    return future.result(PATIENCE) == arguments
+
+
+def lends_its_executor_to_asyncio(made: AdapterClass) -> Any:
+    adapter = made(1, "lent")
+
+    async def main() -> Any:
+        asyncio.get_running_loop().set_default_executor(adapter.executor)
+        return await asyncio.to_thread(lambda: threading.current_thread().name)
+
+    return asyncio.run(main())
+
+
+def gives_futures_with_attributes(made: AdapterClass) -> Any:
+    future = submit(made(1), one)
+    future.tag = "mine"  # type: ignore[attr-defined]
+    return future.tag, weakref.ref(future)() is future, {future: 1}[future]  # type: ignore[attr-defined]
+
+
 ATTRIBUTES = {
     "result_builder assigned": (assigns_a_builder, ITEMS),
     "result_builder taken away": (takes_a_builder_away, RIGHT),
     "executor assigned": (assigns_an_executor, (["new_0", "new_1"], RIGHT)),
     "executor assigned after a run": (assigns_an_executor_after_a_run, ({"total": 3}, "new_0", RIGHT)),
     "executor assigned that runs at once": (assigns_an_executor_that_runs_at_once, (True, RIGHT)),
+    "executor patched": (has_its_executor_patched, (["patched_0", "own_0"], RIGHT)),
+    "executor put back": (gets_its_executor_back, ("own_0", True, RIGHT)),
+    "executor lent to asyncio": (lends_its_executor_to_asyncio, "lent_0"),
+    "getmembers and mocks": (is_looked_over, True),
+    "type hints": (tells_its_types, (True, [])),
+    "any object for a node": (takes_any_object_for_a_node, ([1, 1, 1, 1], RIGHT)),
+    "parameters of any name": (uses_names_of_ours, True),
+    "attributes of a future": (gives_futures_with_attributes, ("mine", True, 1)),
     "assigned executor shut down": (shuts_an_assigned_executor_down, "cannot schedule new futures after shutdown"),
     "assigned executor cancels": (cancels_on_an_assigned_executor, ["cancelled"] * 2),
     "attributes of one's own": (keeps_attributes, ("mine", "private", RIGHT)),
@@ -313,3 +393,30 @@ def test_an_assigned_executor_is_the_programs_own(stage: Stage) -> None:
         adapter.close()
         assert executor.submit(one).result(PATIENCE) == 1
     assert (adapter.snapshot().max_workers, adapter.recorded_runs[-1].max_workers) == (3, 3)
+
+
+def test_its_own_executor_put_back_is_its_own(stage: Stage) -> None:
+    """`close` waits for what is pending and ends its threads, and nothing is taken after it."""
+    adapter, held = stage.adapter(traced_threadpool.FutureAdapter(1, "own")), Held(stage)
+    own, adapter.executor = adapter.executor, ThreadPoolExecutor(1)
+    adapter.executor = own
+    below = submit(adapter, lambda x: x, x=submit(adapter, held))
+    held.release.set()
+    adapter.close()
+    assert below.result(0) == "held"
+    with pytest.raises(RuntimeError, match="closed"):
+        submit(adapter, one)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("own_")]
+
+
+def test_the_executor_of_another_adapter(stage: Stage) -> None:
+    """Is the other's: that works on when this one is closed, or gets another executor."""
+    lender, borrower, third = (stage.adapter(traced_threadpool.FutureAdapter(1, name)) for name in ("a", "b", "c"))
+    borrower.executor = third.executor = lender.executor
+    name = submit(borrower, lambda: threading.current_thread().name).result(PATIENCE)
+    borrower.close()
+    third.executor = ThreadPoolExecutor(1)
+    assert (name, submit(lender, one).result(PATIENCE)) == ("a_0", 1)
+    lender.executor.shutdown()
+    with pytest.raises(RuntimeError, match="closed"):
+        submit(lender, one)

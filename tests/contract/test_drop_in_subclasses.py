@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Generic, TypeVar
+from unittest import mock
 
 import pytest
 from hamilton import base, lifecycle
@@ -15,8 +17,11 @@ from hamilton.lifecycle import base as lifecycle_base
 from hamilton.plugins import h_threadpool
 
 import traced_threadpool
-from tests.contract.shared import ITEMS, RIGHT, AdapterClass, Sorted, run
-from tests.dags import PATIENCE, Stage, submit
+import traced_threadpool.backends
+from tests.contract.shared import ITEMS, RIGHT, AdapterClass, Sorted, one, run, total, two
+from tests.dags import PATIENCE, Stage, driver_of, submit
+
+Value = TypeVar("Value")
 
 
 class Hook:
@@ -205,6 +210,245 @@ def initialized_twice(made: AdapterClass) -> Any:
     return submit(adapter, lambda: threading.current_thread().name).result(PATIENCE), run(adapter)
 
 
+# An executor of its own
+
+
+def thread_of(adapter: Any) -> str:
+    """The start of the name of the thread that runs a node."""
+    name: str = submit(adapter, lambda: threading.current_thread().name).result(PATIENCE)
+    return name.rpartition("_")[0]
+
+
+def executor_of_the_class(made: AdapterClass) -> Any:
+    class Own(made):  # type: ignore[misc]
+        executor = ThreadPoolExecutor(2, "own")
+
+        def __init__(self) -> None:
+            self.result_builder = None
+
+    adapter = Own()
+    return thread_of(adapter), adapter.executor is Own.executor, run(adapter)
+
+
+def executor_of_a_mixin(made: AdapterClass) -> Any:
+    class Mixin:
+        executor = ThreadPoolExecutor(2, "own")
+
+    class Own(Mixin, made):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.result_builder = None
+
+    return thread_of(adapter := Own()), run(adapter)
+
+
+def executor_of_the_class_replaced_by_ours(made: AdapterClass) -> Any:
+    class Own(made):  # type: ignore[misc]
+        executor: Any = None
+
+    adapter = Own(2, "ours")
+    return thread_of(adapter), adapter.executor._max_workers, run(adapter)
+
+
+def executor_set_later(made: AdapterClass) -> Any:
+    class Own(made):  # type: ignore[misc]
+        executor: Any = None
+
+        def __init__(self) -> None:
+            self.result_builder = None
+
+    adapter = Own()
+    adapter.executor = ThreadPoolExecutor(1, "first")
+    first = thread_of(adapter)
+    adapter.executor = ThreadPoolExecutor(1, "second")
+    return first, thread_of(adapter), run(adapter)
+
+
+def executor_property(made: AdapterClass) -> Any:
+    class Own(made):  # type: ignore[misc]
+        result_builder = None
+
+        def __init__(self) -> None:
+            self._made: list[ThreadPoolExecutor] = []
+
+        @property
+        def executor(self) -> ThreadPoolExecutor:
+            if not self._made:
+                self._made.append(ThreadPoolExecutor(2, "own"))
+            return self._made[0]
+
+    return thread_of(adapter := Own()), run(adapter), len(adapter._made)
+
+
+def executor_cached_property(made: AdapterClass) -> Any:
+    class Own(made):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.result_builder = None
+
+        @cached_property
+        def executor(self) -> ThreadPoolExecutor:
+            return ThreadPoolExecutor(2, "own")
+
+    return thread_of(adapter := Own()), run(adapter)
+
+
+def executor_property_with_a_setter(made: AdapterClass) -> Any:
+    class Own(made):  # type: ignore[misc]
+        @property
+        def executor(self) -> Any:
+            return self._kept
+
+        @executor.setter
+        def executor(self, executor: Any) -> None:
+            self._kept = executor
+
+    return thread_of(adapter := Own(2, "ours")), run(adapter)
+
+
+# What it is made of
+
+
+def function_around_the_node(made: AdapterClass) -> Any:
+    class Own(made):  # type: ignore[misc]
+        def do_remote_execute(self, *, execute_lifecycle_for_node: Any, node: Any, **kwargs: Any) -> Any:
+            def doubled(**arguments: Any) -> Any:
+                return 2 * execute_lifecycle_for_node(**arguments)
+
+            return super().do_remote_execute(execute_lifecycle_for_node=doubled, node=node, **kwargs)
+
+    return run(Own(2))
+
+
+def future_of_its_own(made: AdapterClass) -> Any:
+    class Own(made):  # type: ignore[misc]
+        def do_remote_execute(self, **arguments: Any) -> Any:
+            doubled = Future[Any]()
+            future = super().do_remote_execute(**arguments)
+            future.add_done_callback(lambda future: doubled.set_result(2 * future.result()))
+            return doubled
+
+    return run(Own(2))
+
+
+def some_nodes_in_the_callers_thread(made: AdapterClass) -> Any:
+    class Own(made):  # type: ignore[misc]
+        def do_remote_execute(self, *, execute_lifecycle_for_node: Any, node: Any, **kwargs: Any) -> Any:
+            if node.name == "two":
+                return execute_lifecycle_for_node(**{name: future.result() for name, future in kwargs.items()})
+            return super().do_remote_execute(execute_lifecycle_for_node=execute_lifecycle_for_node, node=node, **kwargs)
+
+    return run(Own(2))
+
+
+def results_in_every_way(made: AdapterClass) -> Any:
+    class Whole(made):  # type: ignore[misc]
+        def do_build_result(self, *, outputs: Any) -> Any:
+            return "whole", super().do_build_result(outputs=outputs)
+
+    class Static(made):  # type: ignore[misc]
+        @staticmethod
+        def build_result(**outputs: Any) -> Any:
+            return sorted(outputs)
+
+    class OfTheClass(made):  # type: ignore[misc]
+        @classmethod
+        def build_result(cls, **outputs: Any) -> Any:
+            return cls.__name__, sorted(outputs)
+
+    assigned = made(2)
+    assigned.build_result = lambda **outputs: len(outputs)
+    patched = made(2)
+    patched.do_build_result = lambda outputs: [*outputs]
+    return [run(adapter) for adapter in (Whole(2), Static(2), OfTheClass(2), assigned, patched)]
+
+
+def generic(made: AdapterClass) -> Any:
+    class Own(made, Generic[Value]):  # type: ignore[misc]
+        pass
+
+    return run(Own[int](2))
+
+
+def abstract(made: AdapterClass) -> Any:
+    class Abstract(made, abc.ABC):  # type: ignore[misc]
+        @abc.abstractmethod
+        def label(self) -> str: ...
+
+    class Own(Abstract):
+        def label(self) -> str:
+            return "own"
+
+    with pytest.raises(TypeError, match="abstract"):
+        Abstract(2)
+    return (adapter := Own(2)).label(), run(adapter)
+
+
+def only_one(made: AdapterClass) -> Any:
+    class Own(made):  # type: ignore[misc]
+        _one: Any = None
+
+        def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
+            cls._one = cls._one or super().__new__(cls)
+            return cls._one
+
+    return Own(1) is (adapter := Own(2)), run(adapter)
+
+
+def of_a_metaclass(made: AdapterClass) -> Any:
+    class Meta(type(made)):  # type: ignore[misc]
+        def __call__(cls, *arguments: Any, **keywords: Any) -> Any:
+            adapter = super().__call__(*arguments, **keywords)
+            adapter.label = "made"
+            return adapter
+
+    class Own(made, metaclass=Meta):  # type: ignore[misc]
+        pass
+
+    return (adapter := Own(2)).label, run(adapter)
+
+
+def with_class_keywords(made: AdapterClass) -> Any:
+    class Labelled:
+        label = ""
+
+        def __init_subclass__(cls, label: str = "", **keywords: Any) -> None:
+            super().__init_subclass__(**keywords)
+            cls.label = label
+
+    class First(Labelled, made, label="first"):  # type: ignore[misc]
+        pass
+
+    class Last(made, Labelled, label="last"):  # type: ignore[misc]
+        pass
+
+    return [(adapter.label, run(adapter)) for adapter in (First(2), Last(2))]
+
+
+def with_slots_and_any_attribute(made: AdapterClass) -> Any:
+    class Own(made):  # type: ignore[misc]
+        __slots__ = ("label",)
+
+        def __getattr__(self, name: str) -> str:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            return f"no {name}"
+
+    adapter = Own(2)
+    adapter.label = "own"
+    return adapter.label, adapter.thing, run(adapter)
+
+
+def class_patched(made: AdapterClass) -> Any:
+    names = []
+    before = made.do_remote_execute
+
+    def noting(self: Any, **arguments: Any) -> Any:
+        names.append(arguments["node"].name)
+        return before(self, **arguments)
+
+    with mock.patch.object(made, "do_remote_execute", noting):
+        return run(made(2)), names
+
+
 FIRST_AND_LAST = {"before": {"first": True}, "after": {"first": False}}
 SUBCLASSES: dict[str, tuple[Callable[[AdapterClass], Any], Any]] = {
     **{
@@ -234,6 +478,27 @@ SUBCLASSES: dict[str, tuple[Callable[[AdapterClass], Any], Any]] = {
     "types of its own": (own_types, ([int], float)),
     "a dataclass": (a_dataclass, RIGHT),
     "two bases": (of_two_bases, ("both", RIGHT)),
+    "an executor of the class": (executor_of_the_class, ("own", True, RIGHT)),
+    "an executor of a mixin": (executor_of_a_mixin, ("own", RIGHT)),
+    "an executor of the class, replaced": (executor_of_the_class_replaced_by_ours, ("ours", 2, RIGHT)),
+    "an executor of the class, set later": (executor_set_later, ("first", "second", RIGHT)),
+    "an executor as a property": (executor_property, ("own", RIGHT, 1)),
+    "an executor as a cached property": (executor_cached_property, ("own", RIGHT)),
+    "an executor as a property with a setter": (executor_property_with_a_setter, ("ours", RIGHT)),
+    "a function around each node": (function_around_the_node, {"total": 16, "one": 2}),
+    "futures of its own": (future_of_its_own, {"total": 16, "one": 2}),
+    "some nodes in the caller's thread": (some_nodes_in_the_callers_thread, RIGHT),
+    "results in every way": (
+        results_in_every_way,
+        [("whole", RIGHT), ["one", "total"], ("OfTheClass", ["one", "total"]), 2, ["total", "one"]],
+    ),
+    "generic": (generic, RIGHT),
+    "abstract": (abstract, ("own", RIGHT)),
+    "only one": (only_one, (True, RIGHT)),
+    "a metaclass": (of_a_metaclass, ("made", RIGHT)),
+    "class keywords": (with_class_keywords, [("first", RIGHT), ("last", RIGHT)]),
+    "slots and __getattr__": (with_slots_and_any_attribute, ("own", "no thing", RIGHT)),
+    "the class patched": (class_patched, (RIGHT, ["one", "two", "total"])),
     "initialized twice": (initialized_twice, ("twice_0", RIGHT)),
 }
 
@@ -289,3 +554,32 @@ def test_kinds(of: type[Any]) -> None:
     """`isinstance` says of ours what it says of Hamilton's, for what Hamilton asks it about."""
     ours, hamiltons = traced_threadpool.FutureAdapter(1), h_threadpool.FutureAdapter(1)
     assert isinstance(ours, of) == isinstance(hamiltons, of)
+
+
+def test_a_function_around_each_node_is_observed(stage: Stage) -> None:
+    """Its nodes are of the run, and `raw_execute` gives their values."""
+
+    class Own(traced_threadpool.FutureAdapter):
+        def do_remote_execute(self, *, execute_lifecycle_for_node: Any, node: Any, **kwargs: Any) -> Any:
+            around = partial(lambda function, **arguments: function(**arguments), execute_lifecycle_for_node)
+            return super().do_remote_execute(execute_lifecycle_for_node=around, node=node, **kwargs)
+
+    adapter = stage.adapter(Own(2, record=True))
+    assert driver_of(adapter, one, two, total).raw_execute(["total"]) == {"total": 3}
+    adapter.close()
+    [record] = adapter.recorded_runs
+    assert sorted((node.name, len(node.upstream)) for node in record.nodes) == [("one", 0), ("total", 2), ("two", 1)]
+
+
+def test_a_function_around_a_node_that_is_to_run_elsewhere(stage: Stage) -> None:
+    """Cannot be sent there without it, which the error says."""
+    pytest.importorskip("cloudpickle")
+
+    class Own(traced_threadpool.FutureAdapter):
+        def do_remote_execute(self, *, execute_lifecycle_for_node: Any, **more: Any) -> Any:
+            return super().do_remote_execute(execute_lifecycle_for_node=lambda **given: 1, **more)
+
+    backends = {"cpu": traced_threadpool.backends.Processes(1)}
+    adapter = stage.adapter(Own(1, backends=backends, run_on="cpu"))
+    with pytest.raises(TypeError, match=r"^node 'one' is to run on the backend 'cpu', which needs .* as it is$"):
+        driver_of(adapter, one).execute(["one"])

@@ -27,6 +27,10 @@ class PoolExecutor(ThreadPoolExecutor):
         super().__init__(max_workers, thread_name_prefix)
         self._pool_reference: Callable[[], Any] = weakref.ref(pool)
         self._refuses = False
+        self.in_use = True  # it runs its pool's nodes; otherwise it is one like any other
+
+    def is_of(self, pool: object) -> bool:
+        return self._pool_reference() is pool
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         if self._refuses:
@@ -40,16 +44,12 @@ class PoolExecutor(ThreadPoolExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As in `ThreadPoolExecutor`; nodes are what is pending, and `cancel_futures` cancels those not started."""
         self._refuses = True
-        pool = self._pool_reference()
+        pool = self._pool_reference() if self.in_use else None
         if pool is None:
             self.end(wait=wait, cancel_futures=cancel_futures)
         else:
             shut_down: ShutDown = pool.shut_down
             shut_down(wait=wait, cancel_pending=cancel_futures)
-
-    def leave_pool(self) -> None:
-        """Another executor has taken its place: from now on it is one like any other."""
-        self._pool_reference = lambda: None
 
     def end(self, *, wait: bool, cancel_futures: bool = False) -> None:
         """The threads end, after what they have been given."""

@@ -199,8 +199,14 @@ class Pool:
                 self.max_workers = self._scheduler.max_workers = math.ceil(min(workers, MOST_WORKERS))
                 if self._scheduler.shares is not None:
                     self._scheduler.share(self._clock())
-        if isinstance(replaced, PoolExecutor):
-            replaced.leave_pool()
+        for each in (replaced, executor):
+            if isinstance(each, PoolExecutor) and each.is_of(self):
+                each.in_use = each is executor
+
+    def _own_executor(self) -> PoolExecutor | None:
+        """The executor, unless somebody put another in its place: that is theirs to shut down."""
+        executor = self.executor
+        return executor if isinstance(executor, PoolExecutor) and executor.is_of(self) else None
 
     def _reset_after_fork(self) -> None:
         """Fresh workers and locks in a forked child: the parent's threads do not exist there."""
@@ -904,8 +910,8 @@ class Pool:
 
     def close(self, *, cancel_pending: bool) -> None:
         """No new work; what is pending is done, or cancelled where it has not started; the threads end."""
-        if isinstance(self.executor, PoolExecutor):
-            self.executor.shutdown(wait=True, cancel_futures=cancel_pending)
+        if (own := self._own_executor()) is not None:
+            own.shutdown(wait=True, cancel_futures=cancel_pending)
         else:
             self.shut_down(wait=True, cancel_pending=cancel_pending)
 
@@ -948,9 +954,8 @@ class Pool:
             self.close_run(run)
 
     def _end_threads(self, *, wait: bool, cancel_futures: bool = False) -> None:
-        """Those of its own; an executor that somebody put in their place is theirs to shut down."""
-        if isinstance(self.executor, PoolExecutor):
-            self.executor.end(wait=wait, cancel_futures=cancel_futures)
+        if (own := self._own_executor()) is not None:
+            own.end(wait=wait, cancel_futures=cancel_futures)
 
     def _refuse_to_wait_for_oneself(self) -> None:
         within: Task | None = current_work.get()
