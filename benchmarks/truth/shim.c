@@ -82,7 +82,7 @@ static int64_t read_runqueue(void)
 
 /* One moment of all three clocks. A thread whose turn is over loses the CPU on the return from a system call: that
  * of the CPU clock is read before the other two, which then belong together. An interrupt can still come between these:
- * then more than 50 us pass, and all are read again. */
+ * then more than 50 µs pass, and all are read again. */
 static void look(struct moment *moment)
 {
     for (int tries = 0; tries < 5; tries++) {

@@ -127,7 +127,7 @@ def spans_page() -> str:
     parts.append(
         f"`<state>` is one of {', '.join(f'`{each}`' for each in STATES if each != 'cpu')} ([waits.md](waits.md)).\n"
         "Status is Unset on success and Error on the node that raised and on its run. A node that never ran is a span\n"
-        "of 1 us and no error, linked to what stopped it. The status's description is the exception's message; with\n"
+        "of 1 µs and no error, linked to what stopped it. The status's description is the exception's message; with\n"
         "`Tracing(record_exceptions=False)` there is none. Empty arrays are left out, and so is the tag `module`\n"
         "where `code.function.name` begins with it.\n\n"
         f"The schema URL of the scope is `{names.SCHEMA_URL}`. Where the SDK's limits cut a span\n"

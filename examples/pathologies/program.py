@@ -26,14 +26,13 @@ def run_program(name: str, options: Options) -> int:
     os.environ["HAMILTON_TELEMETRY_ENABLED"] = "false"  # older versions of Hamilton send usage statistics
     logging.getLogger("hamilton").setLevel(logging.CRITICAL)  # it would print what is raised a second time
     try:
-        from rich.console import Console
+        from examples.plain_output import console
 
         from .demonstration import DemonstrationError, TraceFileRefused, demonstrate
     except ImportError as error:
         return fail(name, f"{error}; it takes `pip install 'traced_threadpool[demo]'`", FAILED)
-    piped_width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
     try:
-        demonstrate(name, options, Console(width=piped_width, highlight=False))
+        demonstrate(name, options, console(PIPED_WIDTH))
     except TraceFileRefused as error:
         return fail(name, str(error), WRONG_OPTIONS)
     except DemonstrationError as error:

@@ -5,9 +5,10 @@ Where nobody could tell states apart, those that are not known are shown as such
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from traced_threadpool.analysis.diagnosis.diagnose import Diagnosis, diagnose
 from traced_threadpool.model.formatting import duration
@@ -103,7 +104,9 @@ def _gil_holders(holders: Mapping[str, int]) -> Table:
     return table
 
 
-def _first_finding(diagnosis: Diagnosis) -> str:
+def _first_finding(diagnosis: Diagnosis) -> RenderableType:
     first = diagnosis.findings[0]
-    lines = [f"[bold]First finding: {first.cause}[/bold]", *(f"- {escape(evidence)}" for evidence in first.evidence)]
-    return "\n".join([*lines, escape(first.advice)])
+    bullets = Table.grid()
+    for evidence in first.evidence:
+        bullets.add_row("- ", Text(evidence))
+    return Group(Text(f"First finding: {first.cause}", style="bold"), bullets, Text(first.advice))

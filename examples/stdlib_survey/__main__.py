@@ -26,14 +26,13 @@ def _demonstrate(words: Sequence[str] | None) -> int:
     os.environ["HAMILTON_TELEMETRY_ENABLED"] = "false"  # older versions of Hamilton send usage statistics
     logging.getLogger("hamilton").setLevel(logging.CRITICAL)  # it would print what is raised a second time
     try:
-        from rich.console import Console
+        from examples.plain_output import console
 
         from .demonstration import DemonstrationError, demonstrate
     except ImportError as error:
         return _fail(f"{error}; needed are a complete Python and `pip install 'traced_threadpool[demo]'`")
-    piped_width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
     try:
-        demonstrate(options, Console(width=piped_width))
+        demonstrate(options, console(PIPED_WIDTH))
     except DemonstrationError as error:
         return _fail(str(error))
     return 0

@@ -186,7 +186,12 @@ def _print_whereabouts(options: Options, console: Console, telemetry: TelemetryS
     file = shlex.quote(str(options.trace_file))
     command = shlex.join([sys.executable, "-m", "traced_threadpool"])
     console.print("Try next:", highlight=False)
-    for words in (f"explain {file} --run last", f"what-if {file} --run last", f"report {file} --run last"):
+    for words in (
+        f"explain {file} --run last",
+        f"what-if {file} --run last",
+        f"explain {file} --all",
+        f"report {file} --run last",
+    ):
         console.print(f"  {command} {words}", highlight=False, soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.analysis import diagnosed_runs as made
 from tests.analysis.synthetic_runs import layered_run, slowed, write_trace
 from traced_threadpool.analysis.difference import compare
 from traced_threadpool.analysis.trace_file import read_runs
@@ -51,11 +52,20 @@ def test_what_diff_prints(command: Command, trace: Path, tmp_path: Path, later: 
 
     on_path = {node.name: node for node in found.nodes}
     parts = list(found.path_change_ns.items())
-    made_of = [
-        [*([shown(on_path[name].before.path_ns), shown(on_path[name].after.path_ns)] if name in on_path else []),
-         shown(by_ns, signed=True), path_name(name)]
-        for name, by_ns in parts[:10]
-    ]  # fmt: skip
+
+    def moved(name: str) -> str:
+        node = on_path.get(name)
+        if node is None or bool(node.before.path_ns) == bool(node.after.path_ns):
+            return ""
+        how = node.kind if node.kind != "same" else "as long as before"
+        return f" {'joined' if node.after.path_ns else 'left'} the path, {how}"
+
+    def on(name: str) -> list[str]:
+        node = on_path.get(name)
+        sides = () if node is None else (node.before.path_ns, node.after.path_ns)
+        return [shown(ns) if ns else "-" for ns in sides]
+
+    made_of = [[*on(name), shown(by_ns, signed=True), f"{path_name(name)}{moved(name)}"] for name, by_ns in parts[:10]]
     if len(parts) > 10:
         rest_ns = sum(by_ns for _, by_ns in parts[10:])
         made_of.append([shown(rest_ns, signed=True), f"({len(parts) - 10} others)"])
@@ -104,3 +114,15 @@ def test_diff_of_a_run_with_itself(command: Command, trace: Path) -> None:
     text = command("diff", trace, trace)
     assert "no change" in text
     assert "none became slower or faster" in text
+
+
+def test_a_node_that_only_joined_the_path_is_told_as_that(command: Command, tmp_path: Path) -> None:
+    """`slow` took over the path from `quick`, which got faster; itself it takes what it took."""
+    before = made.run(made.node("slow", 0, 100), made.node("quick", 0, 200), end=200)
+    after = made.run(made.node("slow", 0, 100), made.node("quick", 0, 50), end=100)
+    files = [tmp_path / "before.jsonl", tmp_path / "after.jsonl"]
+    before.save(files[0])
+    after.save(files[1])
+    text = command("diff", *files)
+    assert re.search(r"^ *- +100 ms +\+100 ms +slow joined the path, as long as before$", text, re.MULTILINE)
+    assert re.search(r"^ *200 ms +- +-200 ms +quick left the path, faster$", text, re.MULTILINE)

@@ -20,6 +20,7 @@ pytest.importorskip("opentelemetry.sdk", reason="the example needs the extra [de
 
 from rich.console import Console, RenderableType
 
+from examples.plain_output import console
 from examples.stdlib_survey import complexity, imports, run_summary, trace_lines
 from examples.stdlib_survey.comparison import Comparison, compare, comparison_table
 from examples.stdlib_survey.options import DEFAULT_PORT, Options, parse_options
@@ -31,6 +32,8 @@ from examples.stdlib_survey.report import report_tables
 from examples.stdlib_survey.run_summary import RunSummary, StageSummary, summarize, summary_tables, trace_tree
 from examples.stdlib_survey.survey import build_driver, run_survey
 from examples.stdlib_survey.trace_lines import NodeSpan, RunSpan, read_runs
+from tests.analysis.synthetic_runs import layered_run, write_trace
+from traced_threadpool.report.explanation import explain
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -415,3 +418,29 @@ def test_what_the_machine_refuses_is_one_line(
 
     assert (program.returncode, printed) == (1, "")
     assert re.fullmatch(rf"stdlib_survey: {complaint}\n", errors)
+
+
+def test_the_summary_has_the_page_s_median(tmp_path: Path) -> None:
+    """Of an even number of queue waits, both take the lower one in the middle."""
+    pytest.importorskip("jinja2", reason="needs the extra [report]")
+    from traced_threadpool.report.page import page
+
+    run = layered_run(60, workers=2)
+    [found] = read_runs(write_trace(tmp_path / "trace.jsonl", run).read_text().splitlines())
+    [shown] = re.findall(r"<dt>Queue wait, median</dt><dd>([^<]*)", page(explain(run)))
+    assert re.search(rf"queue wait, median +│ +{re.escape(shown)} │", _shown(*summary_tables(summarize(found))))
+
+
+def test_what_is_piped_has_no_blanks_at_the_ends_of_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Titles of tables are filled up to the table's width; a line that comes in parts is one line."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    to = console(80)
+    to.print(*summary_tables(summarize(RUN)))
+    to.print("begun   ", end="")
+    to.print("ended   ")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "The run as a whole"
+    assert lines[-1] == "begun   ended"
+    assert [line for line in lines if line != line.rstrip()] == []

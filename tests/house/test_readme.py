@@ -46,3 +46,16 @@ def test_grafana_and_jaeger_are_one_command_away() -> None:
     [file] = re.findall(r"^docker compose -f (\S+) up", section, re.MULTILINE)
     assert (ROOT / file).is_file()
     assert "![" in section
+
+
+def test_the_sample_of_explain_is_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first finding of a small run; after a change of words, what is printed goes into the README."""
+    pytest.importorskip("rich", reason="needs the extra [report]")
+    from tests.analysis.diagnosed_runs import EXAMPLES
+    from traced_threadpool.cli.program import main
+
+    EXAMPLES["gil_bound"].save(tmp_path / "run.jsonl")
+    assert main(["explain", str(tmp_path / "run.jsonl")]) == 0
+    first = capsys.readouterr().out.split("\n\n")[1]
+    shown = re.findall(r"^```\n(1\. .*?)\n```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert shown == [first]

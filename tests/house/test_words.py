@@ -47,6 +47,7 @@ RETIRED = [
     Retired(r"\bcosts its spans\b", "spans are dropped"),
     Retired(r"\bis no list of\b", "is not a comma-separated list of"),
     Retired(r"\bask for less\b", "request less data"),
+    Retired(r"\d ?us\b", "µs"),
 ]
 
 NOT_HERE = re.compile(

@@ -13,7 +13,7 @@ registers what makes them anew:
             self._parts = {}
 
 Python tells of its own forks. A fork in C (uWSGI's, without `py-call-osafterfork`) it does not see: `check` compares
-the process id, which costs 0.1 us, and then does the same. The adapter calls it once a run.
+the process id, which costs 0.1 µs, and then does the same. The adapter calls it once a run.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import STORES_IN_ORDER, members
 
 MOMENT_SECONDS: Final = 0.00001
-"""The kernel makes 60 us of it: enough for a holder to get the GIL and do its few lines."""
+"""The kernel makes 60 µs of it: enough for a holder to get the GIL and do its few lines."""
 
 MOMENTS: Final = 100
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from traced_threadpool.analysis.diagnosis.diagnose import Finding
-from traced_threadpool.analysis.difference import Difference
+from traced_threadpool.analysis.difference import Difference, NodeDifference, Total
 from traced_threadpool.model.formatting import change, count, duration, one_line, percent, signed
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.model.states import INFO
@@ -206,7 +206,8 @@ def _telling(curve: Curve) -> Sequence[Point]:
     told |= {number for number in (1, 2, 4, 8, 16, 32, 64) if number <= most}
     # Where a row says that more workers help, there is the row of those that do.
     for number in sorted(told):
-        if number in curve.scaling.makespan_ns and (best := curve.scaling.best_beyond(number)) is not None:
+        best = curve.scaling.best_beyond(number)
+        if best is not None and best[1] < curve.scaling.makespan_ns.get(number, 0):
             told.add(best[0])
     return [point for point in curve.points if point.workers in told]
 
@@ -253,17 +254,29 @@ def difference_text(difference: Difference) -> Iterator[RenderableType]:
         on_path = {node.name: node for node in difference.nodes if node.inside is None}
         for name, by_ns in parts[:SLOWEST]:
             node = on_path.get(name)
-            known = () if node is None else (node.before.path_ns, node.after.path_ns)
-            table.add_row(
-                *([duration(ns) for ns in known] or ["", ""]),
-                signed(by_ns),
-                Text(one_line(path_name(name), MAX_NAME)),
-            )
+            shown = Text(one_line(path_name(name), MAX_NAME))
+            if node is not None:
+                shown.append(_moved(node), style="dim")
+            known = ("", "") if node is None else (_on_path(node.before), _on_path(node.after))
+            table.add_row(*known, signed(by_ns), shown)
         if len(parts) > SLOWEST:
             rest = sum(by_ns for _, by_ns in parts[SLOWEST:])
             table.add_row("", "", signed(rest), Text(f"({len(parts) - SLOWEST:,} others)", style="dim"))
         yield section("The change on the critical path, by node", table)
     yield from _changed_nodes(difference)
+
+
+def _on_path(total: Total) -> str:
+    return duration(total.path_ns) if total.path_ns else "-"
+
+
+def _moved(node: NodeDifference) -> str:
+    """That a node is on one path alone, and whether it became slower or faster at that."""
+    if bool(node.before.path_ns) == bool(node.after.path_ns):
+        return ""
+    moved = " joined the path" if node.after.path_ns else " left the path"
+    how = {"same": "as long as before", "new": "new", "gone": "gone"}.get(node.kind, node.kind)
+    return f"{moved}, {how}"
 
 
 def _changed_nodes(difference: Difference) -> Iterator[RenderableType]:

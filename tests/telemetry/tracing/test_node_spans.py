@@ -299,7 +299,7 @@ def test_times_of_nodes_without_a_run_agree_under_load(traces: Traces, adapter: 
 
 
 def test_times_of_nodes_that_never_ran_agree_with_the_links(traces: Traces, adapter: FutureAdapter) -> None:
-    """Their spans have a length of 1 us, for viewers that drop those of none, and come after what stopped them."""
+    """Their spans have a length of 1 µs, for viewers that drop those of none, and come after what stopped them."""
     with pytest.raises(ValueError, match="a message"):
         make_driver(adapter, fails, after, far).execute(["far"])
     lengths = {name: times(traces.only(name))[1] - times(traces.only(name))[0] for name in ("after", "far")}

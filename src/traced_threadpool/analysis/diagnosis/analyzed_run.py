@@ -47,8 +47,8 @@ class AnalyzedRun:
 
     @cached_property
     def on_path(self) -> Mapping[PathState, float]:
-        """What the critical path's time went to."""
-        return path_states(self.run, self.path)
+        """What the critical path's time went to, in whole nanoseconds, so that it is told alike wherever it is told."""
+        return {state: round(part_ns) for state, part_ns in path_states(self.run, self.path).items()}
 
     @cached_property
     def own_on_path_ns(self) -> float:

@@ -14,7 +14,7 @@ Why not the package ``opentelemetry-exporter-otlp-json-file``? Each of its relea
 exporters, and it comes out later than they do: pip then finds no set of versions that has them all. It also
 writes through a buffered text stream, which a fork duplicates and a full disk tears.
 
-Why not ``encode_spans`` of the network exporters, and protobuf's ``json_format``? They took 200 us a span,
+Why not ``encode_spans`` of the network exporters, and protobuf's ``json_format``? They took 200 µs a span,
 and the functions below take 55, in a thread that holds the GIL against the nodes being traced. A
 test holds the two against each other, field by field.
 """
