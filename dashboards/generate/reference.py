@@ -18,6 +18,7 @@ _LABELS: Final = {
     "run": f"the adapter's `run_name=`, else `{names.DEFAULT_RUN_NAME}`",
     "outcome": f"of nodes: {', '.join(f'`{each}`' for each in OUTCOMES)}; of runs: "
     f"{', '.join(f'`{each}`' for each in RUN_OUTCOMES)}",
+    "backend": "where nodes run: `threads`, or the name of a [backend](backends.md)",
     "state": f"{', '.join(f'`{each}`' for each in STATES)} ([waits.md](waits.md))",
     "method": "how waits are told apart ([waits.md](waits.md))",
     "reason": "what that lacks, empty if nothing",

@@ -132,7 +132,7 @@ def counters_of(spans: Iterable[SpanFacts]) -> Samples:
             observe(names.NODE_DURATION, span.duration_ns, **labels)
             queued = span.attributes[names.NODE_QUEUE]
             assert isinstance(queued, float)
-            observe(names.QUEUE_WAIT, round(queued * 1e9), pool=span.pool)
+            observe(names.QUEUE_WAIT, round(queued * 1e9), pool=span.pool, backend="threads")
             cpu = span.attributes[names.NODE_CPU]
             assert isinstance(cpu, float)
             state = frozenset({"pool": span.pool, "node": span.name, "state": "cpu"}.items())

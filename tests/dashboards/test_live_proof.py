@@ -256,7 +256,7 @@ def test_every_rule_is_healthy(world: World) -> None:
 def test_recorded_for_the_alerts_is_right(world: World) -> None:
     """What the rules record that no panel asks for."""
     at = world.window.at
-    per_instance = ("job", "instance", "pool")
+    per_instance = ("job", "instance", "pool", "backend")
     saturated = quotient(
         total(world.window.value(names.ACTIVE_WORKERS.prometheus), *per_instance),
         total(world.window.value(names.MAX_WORKERS.prometheus), *per_instance),
@@ -403,7 +403,7 @@ def test_an_alert_that_has_its_cure_is_resolved(world: World) -> None:
     world.webhook.wait_for("resolved", alertname="HamiltonNodeStuck", pool="full")
     port = world.shop.port
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as reply:
-        assert b'hamilton_threadpool_active_workers{pool="full"} 0.0' in reply.read()
+        assert b'hamilton_threadpool_active_workers{backend="threads",pool="full"} 0.0' in reply.read()
 
 
 def _that_happened(vector: Vector) -> Vector:

@@ -24,16 +24,36 @@ class Row(NamedTuple):
     unit: str
 
 
+LANE = ("pool", "backend")
+
 CONTRACT = [
-    Row("hamilton_threadpool_queue_depth", "gauge", ("pool",), "hamilton.threadpool.queue.depth", ""),
-    Row("hamilton_threadpool_blocked_nodes", "gauge", ("pool",), "hamilton.threadpool.blocked.nodes", ""),
-    Row("hamilton_threadpool_active_workers", "gauge", ("pool",), "hamilton.threadpool.active.workers", ""),
-    Row("hamilton_threadpool_workers", "gauge", ("pool",), "hamilton.threadpool.workers", ""),
-    Row("hamilton_threadpool_max_workers", "gauge", ("pool",), "hamilton.threadpool.max.workers", ""),
-    Row("hamilton_threadpool_oldest_queued_seconds", "gauge", ("pool",), "hamilton.threadpool.oldest.queued", "s"),
-    Row("hamilton_threadpool_oldest_active_seconds", "gauge", ("pool",), "hamilton.threadpool.oldest.active", "s"),
+    Row("hamilton_threadpool_queue_depth", "gauge", LANE, "hamilton.threadpool.queue.depth", ""),
+    Row("hamilton_threadpool_blocked_nodes", "gauge", LANE, "hamilton.threadpool.blocked.nodes", ""),
+    Row("hamilton_threadpool_active_workers", "gauge", LANE, "hamilton.threadpool.active.workers", ""),
+    Row("hamilton_threadpool_workers", "gauge", LANE, "hamilton.threadpool.workers", ""),
+    Row("hamilton_threadpool_max_workers", "gauge", LANE, "hamilton.threadpool.max.workers", ""),
+    Row(
+        "hamilton_threadpool_oldest_queued_seconds",
+        "gauge",
+        LANE,
+        "hamilton.threadpool.oldest.queued",
+        "s",
+    ),
+    Row(
+        "hamilton_threadpool_oldest_active_seconds",
+        "gauge",
+        LANE,
+        "hamilton.threadpool.oldest.active",
+        "s",
+    ),
     Row("hamilton_stalled_nodes", "gauge", ("pool",), "hamilton.stalled.nodes", ""),
-    Row("hamilton_threadpool_queue_wait_seconds", "histogram", ("pool",), "hamilton.threadpool.queue.wait", "s"),
+    Row(
+        "hamilton_threadpool_queue_wait_seconds",
+        "histogram",
+        LANE,
+        "hamilton.threadpool.queue.wait",
+        "s",
+    ),
     Row("hamilton_node_duration_seconds", "histogram", ("pool", "node", "outcome"), "hamilton.node.duration", "s"),
     Row("hamilton_nodes_total", "counter", ("pool", "node", "outcome"), "hamilton.nodes", ""),
     Row("hamilton_node_time_seconds_total", "counter", ("pool", "node", "state"), "hamilton.node.time", "s"),

@@ -23,6 +23,7 @@ import logging
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures._base import FINISHED
@@ -40,7 +41,7 @@ from traced_threadpool.model import forks
 from traced_threadpool.model.exceptions import is_a, set_traceback, traceback_of
 from traced_threadpool.model.lock_backoff import OwnedLock, acquire_late, release_owned
 from traced_threadpool.model.observers import Observers
-from traced_threadpool.model.records import NodeRecord
+from traced_threadpool.model.records import THREADS, NodeRecord
 
 logger = logging.getLogger("traced_threadpool")
 
@@ -85,6 +86,20 @@ class _Loop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LaneSnapshot:
+    """The nodes of one backend, `threads` among them, as in `PoolSnapshot`."""
+
+    backend: str
+    queue_depth: int
+    blocked_nodes: int
+    active_workers: int
+    workers: int
+    max_workers: int
+    oldest_queued_seconds: float
+    oldest_active_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSnapshot:
     """The pool at one moment. Ages are in seconds, 0 when there is none."""
 
@@ -96,6 +111,7 @@ class PoolSnapshot:
     oldest_queued_seconds: float
     oldest_active_seconds: float
     active_runs: int
+    lanes: Sequence[LaneSnapshot] = ()
     stalled_nodes: int = 0  # told by whoever watches, not by the pool
 
 
@@ -984,7 +1000,8 @@ class Pool:
         with self._lock:
             scheduler = self._scheduler
             oldest_ready = scheduler.oldest_ready()
-            return PoolSnapshot(
+            whole = LaneSnapshot(
+                backend=THREADS,
                 queue_depth=scheduler.queue_depth,
                 blocked_nodes=scheduler.blocked_count,
                 active_workers=scheduler.busy_count,
@@ -994,8 +1011,46 @@ class Pool:
                 oldest_active_seconds=_age(
                     now_ns, min((task.started_ns for task in scheduler.running if task.started_ns), default=0)
                 ),
-                active_runs=sum(run.record is not None for run in self._runs),
             )
+            return PoolSnapshot(
+                queue_depth=whole.queue_depth,
+                blocked_nodes=whole.blocked_nodes,
+                active_workers=whole.active_workers,
+                workers=whole.workers,
+                max_workers=whole.max_workers,
+                oldest_queued_seconds=whole.oldest_queued_seconds,
+                oldest_active_seconds=whole.oldest_active_seconds,
+                active_runs=sum(run.record is not None for run in self._runs),
+                lanes=self._lanes(whole, now_ns) if self._limits else (whole,),
+            )
+
+    def _lanes(self, whole: LaneSnapshot, now_ns: int) -> Sequence[LaneSnapshot]:
+        """The pool by backend. Under the lock."""
+        scheduler = self._scheduler
+        blocked = Counter(task.backend for run in self._runs for task in run.blocked)
+        ready: dict[str, list[int]] = {}
+        for task in [*(task for run in self._runs for task in run.waiting()), *scheduler.held()]:
+            ready.setdefault(task.backend, []).append(task.ready_ns)
+        running: dict[str, list[int]] = {}
+        for task in scheduler.running:
+            running.setdefault(task.backend, []).append(task.started_ns or now_ns)
+        limits = self._limits or {}
+        elsewhere = sum(len(running.get(name, ())) for name in limits)
+        active = {THREADS: max(0, whole.active_workers - elsewhere)}
+        active |= {name: len(running.get(name, ())) for name in limits}
+        return [
+            LaneSnapshot(
+                backend=name,
+                queue_depth=len(ready.get(name, ())),
+                blocked_nodes=blocked[name],
+                active_workers=active[name],
+                workers=whole.workers if name == THREADS else active[name],
+                max_workers=limit,
+                oldest_queued_seconds=_age(now_ns, min(ready.get(name, ()), default=0)),
+                oldest_active_seconds=_age(now_ns, min(running.get(name, ()), default=0)),
+            )
+            for name, limit in {THREADS: self.max_workers, **limits}.items()
+        ]
 
     def look(self) -> PoolLook:
         """The runs in progress and their nodes, for whoever wants to see them."""
@@ -1021,26 +1076,14 @@ class Pool:
             ]
         lanes = [
             LaneLook(
-                backend="threads",
-                limit=snapshot.max_workers,
-                active=snapshot.active_workers,
-                queued=snapshot.queue_depth,
-                oldest_queued_seconds=snapshot.oldest_queued_seconds,
+                backend=lane.backend,
+                limit=lane.max_workers,
+                active=lane.active_workers,
+                queued=lane.queue_depth,
+                oldest_queued_seconds=lane.oldest_queued_seconds,
             )
+            for lane in snapshot.lanes
         ]
-        for name, limit in (self._limits or {}).items():
-            active = [work for look in looks for work in look.running if work.backend == name]
-            ready = [work for look in looks for work in look.ready if work.backend == name]
-            oldest_ns = min((work.ready_ns for work in ready), default=0)
-            lanes.append(
-                LaneLook(
-                    backend=name,
-                    limit=limit,
-                    active=len(active),
-                    queued=len(ready),
-                    oldest_queued_seconds=_age(now_ns, oldest_ns),
-                )
-            )
         return PoolLook(now_ns=now_ns, closed=self.closed, lanes=lanes, runs=looks)
 
     def running(self) -> tuple[int, Sequence[Work]]:

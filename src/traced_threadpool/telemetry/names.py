@@ -330,44 +330,44 @@ class Metric:
 QUEUE_DEPTH: Final = Metric(
     otel="hamilton.threadpool.queue.depth",
     kind="gauge",
-    labels=("pool",),
+    labels=("pool", "backend"),
     description="Number of nodes that have all inputs and wait for a worker.",
 )
 BLOCKED_NODES: Final = Metric(
     otel="hamilton.threadpool.blocked.nodes",
     kind="gauge",
-    labels=("pool",),
+    labels=("pool", "backend"),
     description="Number of nodes that were submitted and wait for inputs.",
 )
 ACTIVE_WORKERS: Final = Metric(
     otel="hamilton.threadpool.active.workers",
     kind="gauge",
-    labels=("pool",),
+    labels=("pool", "backend"),
     description="Number of workers that run a node.",
 )
 WORKERS: Final = Metric(
     otel="hamilton.threadpool.workers",
     kind="gauge",
-    labels=("pool",),
-    description="Number of worker threads that are alive.",
+    labels=("pool", "backend"),
+    description="Number of worker threads that are alive; of a backend, of its nodes that run.",
 )
 MAX_WORKERS: Final = Metric(
     otel="hamilton.threadpool.max.workers",
     kind="gauge",
-    labels=("pool",),
-    description="Largest number of worker threads.",
+    labels=("pool", "backend"),
+    description="Largest number of nodes that run at once.",
 )
 OLDEST_QUEUED: Final = Metric(
     otel="hamilton.threadpool.oldest.queued",
     kind="gauge",
-    labels=("pool",),
+    labels=("pool", "backend"),
     unit="s",
     description="Time that the longest-waiting node in the queue has waited, in seconds; 0 when the queue is empty.",
 )
 OLDEST_ACTIVE: Final = Metric(
     otel="hamilton.threadpool.oldest.active",
     kind="gauge",
-    labels=("pool",),
+    labels=("pool", "backend"),
     unit="s",
     description="Time that the longest-running node has run, in seconds; 0 when none runs.",
 )
@@ -380,7 +380,7 @@ STALLED_NODES: Final = Metric(
 QUEUE_WAIT: Final = Metric(
     otel="hamilton.threadpool.queue.wait",
     kind="histogram",
-    labels=("pool",),
+    labels=("pool", "backend"),
     unit="s",
     description="Time a ready node waited for a worker, in seconds.",
     buckets=DURATION_BUCKETS,

@@ -121,7 +121,7 @@ def test_nodes_that_never_ran_are_in_no_histogram(registry: CollectorRegistry, a
         make_driver(adapter, fails, after, far).execute(["far"])
     adapter.close()
     assert samples(registry, "hamilton_node_duration_seconds_count") == {("fails", "error", "default"): 1.0}
-    assert samples(registry, "hamilton_threadpool_queue_wait_seconds_count") == {("default",): 1.0}
+    assert samples(registry, "hamilton_threadpool_queue_wait_seconds_count") == {("threads", "default"): 1.0}
     times = samples(registry, "hamilton_node_time_seconds_total")
     assert {node for (node, _, _), seconds in times.items() if seconds} == {"fails"}
 

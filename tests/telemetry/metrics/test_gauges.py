@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -27,6 +28,7 @@ from tests.telemetry.telemetry_helpers import (
     until,
 )
 from traced_threadpool import FutureAdapter
+from traced_threadpool.backends import Threads
 
 
 def test_gauges_show_the_pool_at_the_moment_of_the_scrape(registry: CollectorRegistry, adapter: FutureAdapter) -> None:
@@ -60,13 +62,13 @@ def test_gauges_show_the_pool_at_the_moment_of_the_scrape(registry: CollectorReg
     shown = gauges(registry)
     age = Between(waited, time.monotonic() - started)
     assert shown == {
-        "threadpool_queue_depth": {("default",): 1.0},
-        "threadpool_blocked_nodes": {("default",): 2.0},
-        "threadpool_active_workers": {("default",): 2.0},
-        "threadpool_workers": {("default",): 2.0},
-        "threadpool_max_workers": {("default",): 2.0},
-        "threadpool_oldest_queued_seconds": {("default",): age},
-        "threadpool_oldest_active_seconds": {("default",): age},
+        "threadpool_queue_depth": {("threads", "default"): 1.0},
+        "threadpool_blocked_nodes": {("threads", "default"): 2.0},
+        "threadpool_active_workers": {("threads", "default"): 2.0},
+        "threadpool_workers": {("threads", "default"): 2.0},
+        "threadpool_max_workers": {("threads", "default"): 2.0},
+        "threadpool_oldest_queued_seconds": {("threads", "default"): age},
+        "threadpool_oldest_active_seconds": {("threads", "default"): age},
         "stalled_nodes": {("default",): 0.0},
         "runs_active": {("default", "hamilton.run"): 1.0},
     }
@@ -77,13 +79,13 @@ def test_gauges_show_the_pool_at_the_moment_of_the_scrape(registry: CollectorReg
 def test_gauges_of_an_idle_pool_are_zero(registry: CollectorRegistry, adapter: FutureAdapter) -> None:
     """Ages too: before the first node, and when all is done. Only the threads stay."""
     idle = {
-        "threadpool_queue_depth": {("default",): 0.0},
-        "threadpool_blocked_nodes": {("default",): 0.0},
-        "threadpool_active_workers": {("default",): 0.0},
-        "threadpool_workers": {("default",): 0.0},
-        "threadpool_max_workers": {("default",): 2.0},
-        "threadpool_oldest_queued_seconds": {("default",): 0.0},
-        "threadpool_oldest_active_seconds": {("default",): 0.0},
+        "threadpool_queue_depth": {("threads", "default"): 0.0},
+        "threadpool_blocked_nodes": {("threads", "default"): 0.0},
+        "threadpool_active_workers": {("threads", "default"): 0.0},
+        "threadpool_workers": {("threads", "default"): 0.0},
+        "threadpool_max_workers": {("threads", "default"): 2.0},
+        "threadpool_oldest_queued_seconds": {("threads", "default"): 0.0},
+        "threadpool_oldest_active_seconds": {("threads", "default"): 0.0},
         "stalled_nodes": {("default",): 0.0},
         "runs_active": {("default", "hamilton.run"): 0.0},
     }
@@ -91,7 +93,7 @@ def test_gauges_of_an_idle_pool_are_zero(registry: CollectorRegistry, adapter: F
     make_driver(adapter, load, left).execute(["left"])
     until(lambda: adapter.snapshot().active_workers == 0)
     threads = gauges(registry)["threadpool_workers"]
-    assert threads["default",] in (1.0, 2.0)
+    assert threads["threads", "default"] in (1.0, 2.0)
     assert gauges(registry) == {**idle, "threadpool_workers": threads}
 
 
@@ -134,8 +136,8 @@ def test_worker_that_helps_a_nested_run_is_one_worker(registry: CollectorRegistr
         return result["innermost"]
 
     make_driver(one_worker, outer).execute(["outer"])
-    assert shown[0]["threadpool_active_workers"] == {("default",): 1.0}
-    assert shown[0]["threadpool_workers"] == {("default",): 1.0}
+    assert shown[0]["threadpool_active_workers"] == {("threads", "default"): 1.0}
+    assert shown[0]["threadpool_workers"] == {("threads", "default"): 1.0}
     assert shown[0]["runs_active"] == {("default", "hamilton.run"): 2.0}
 
 
@@ -146,3 +148,38 @@ def test_closed_adapter_is_no_longer_shown(registry: CollectorRegistry) -> None:
     adapter.close()
     assert gauges(registry) == {name.removeprefix("hamilton_"): {} for name in GAUGES}
     assert samples(registry, "hamilton_nodes_total") == {("load", "success", "default"): 1.0}
+
+
+def test_gauges_and_queue_waits_by_backend(registry: CollectorRegistry) -> None:
+    """Each has its own limit, and the nodes that are asked to run there."""
+    backends = {"db": Threads(1)}
+    options: dict[str, Any] = {"backends": backends, "run_on": {"held": "db", "queued": "db"}}
+    with make_adapter(registry=registry, tracing=False, max_workers=4, **options) as adapter:
+        gate = Gate()
+
+        def held() -> int:
+            gate()
+            return 1
+
+        def queued() -> int:
+            return 1
+
+        def here() -> int:
+            return 1
+
+        runs = make_driver(adapter, held, queued, here)
+        outputs = start(runs, ["held", "queued", "here"])
+        gate.wait_for()
+        outputs["here"].result(timeout=LIMIT_SECONDS)
+        until(lambda: samples(registry, "hamilton_threadpool_active_workers")["threads", "default"] == 0)
+        found = gauges(registry)
+        gate.open()
+        outputs["queued"].result(timeout=LIMIT_SECONDS)
+    shown = {name: (found[f"threadpool_{name}"]["db", "default"]) for name in ("active_workers", "max_workers")}
+    assert shown == {"active_workers": 1.0, "max_workers": 1.0}
+    assert found["threadpool_queue_depth"] == {("db", "default"): 1.0, ("threads", "default"): 0.0}
+    assert found["threadpool_max_workers"]["threads", "default"] == 4.0
+    assert samples(registry, "hamilton_threadpool_queue_wait_seconds_count") == {
+        ("db", "default"): 2.0,
+        ("threads", "default"): 1.0,
+    }

@@ -46,7 +46,10 @@ def test_adapters_of_two_names_are_told_apart(registry: CollectorRegistry) -> No
     ):
         make_driver(one, load).execute(["load"])
         make_driver(two, load, left).execute(["left"])
-        assert samples(registry, "hamilton_threadpool_max_workers") == {("one",): 1.0, ("two",): 3.0}
+        assert samples(registry, "hamilton_threadpool_max_workers") == {
+            ("threads", "one"): 1.0,
+            ("threads", "two"): 3.0,
+        }
     assert samples(registry, "hamilton_nodes_total") == {
         ("load", "success", "one"): 1.0,
         ("load", "success", "two"): 1.0,
@@ -72,13 +75,13 @@ def test_adapters_of_one_name_add_up(registry: CollectorRegistry) -> None:
         shown = gauges(registry)
         expected = Between(0.2, time.monotonic() - started)
         assert shown == {
-            "threadpool_queue_depth": {("default",): 1.0},
-            "threadpool_blocked_nodes": {("default",): 0.0},
-            "threadpool_active_workers": {("default",): 2.0},
-            "threadpool_workers": {("default",): 2.0},
-            "threadpool_max_workers": {("default",): 4.0},
-            "threadpool_oldest_queued_seconds": {("default",): expected},
-            "threadpool_oldest_active_seconds": {("default",): expected},
+            "threadpool_queue_depth": {("threads", "default"): 1.0},
+            "threadpool_blocked_nodes": {("threads", "default"): 0.0},
+            "threadpool_active_workers": {("threads", "default"): 2.0},
+            "threadpool_workers": {("threads", "default"): 2.0},
+            "threadpool_max_workers": {("threads", "default"): 4.0},
+            "threadpool_oldest_queued_seconds": {("threads", "default"): expected},
+            "threadpool_oldest_active_seconds": {("threads", "default"): expected},
             "stalled_nodes": {("default",): 0.0},
             "runs_active": {("default", "hamilton.run"): 0.0},
         }
@@ -169,7 +172,7 @@ def test_scrapes_while_adapters_come_and_go(registry: CollectorRegistry) -> None
 def test_pool_is_called_by_name_or_prefix(registry: CollectorRegistry, options: dict[str, Any], pool: str) -> None:
     """`name=`, else `thread_name_prefix`, else `default`."""
     with make_adapter(registry=registry, tracing=False, **options):
-        assert set(samples(registry, "hamilton_threadpool_workers")) == {(pool,)}
+        assert set(samples(registry, "hamilton_threadpool_workers")) == {("threads", pool)}
 
 
 def test_quotes_and_backslashes_in_names_are_escaped(registry: CollectorRegistry) -> None:
@@ -197,7 +200,7 @@ def test_name_that_is_no_label_value_is_refused(option: str, bad: Any, error: ty
 def test_prefix_that_is_no_label_value_is_made_one(registry: CollectorRegistry) -> None:
     """The documented argument takes any string, as Hamilton's own adapter does."""
     with make_adapter(registry=registry, tracing=False, thread_name_prefix="two\nlines"):
-        assert set(samples(registry, "hamilton_threadpool_workers")) == {("two_lines",)}
+        assert set(samples(registry, "hamilton_threadpool_workers")) == {("threads", "two_lines")}
 
 
 def test_nodes_beyond_the_cap_are_counted_as_other(registry: CollectorRegistry) -> None:
@@ -291,6 +294,6 @@ def test_no_id_and_no_value_is_a_label(registry: CollectorRegistry) -> None:
     assert found == []
     assert 'node="complain"' in text
     assert set(re.findall(r'(\w+)="', text)) == {
-        *("pool", "node", "outcome", "run", "state", "le"),
+        *("pool", "backend", "node", "outcome", "run", "state", "le"),
         *("method", "reason", "stage"),
     }

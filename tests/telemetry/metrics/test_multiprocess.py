@@ -94,10 +94,10 @@ adapter.close()
     for metric in names.METRICS:
         sample = metric.prometheus + ("_count" if metric.kind == "histogram" else "")
         assert figures.get(sample), metric
-    assert figures["hamilton_threadpool_active_workers"] == {("shop",): 1}
-    assert figures["hamilton_threadpool_max_workers"] == {("shop",): 2}
+    assert figures["hamilton_threadpool_active_workers"] == {("threads", "shop"): 1}
+    assert figures["hamilton_threadpool_max_workers"] == {("threads", "shop"): 2}
     assert figures["hamilton_runs_active"] == {("shop", "hamilton.run"): 1}
-    assert figures["hamilton_threadpool_oldest_active_seconds"]["shop",] > 0
+    assert figures["hamilton_threadpool_oldest_active_seconds"]["threads", "shop"] > 0
     assert figures["hamilton_nodes_total"] == {
         ("load", "success", "shop"): 2,
         ("left", "success", "shop"): 1,
@@ -163,7 +163,7 @@ scrape()
     assert figures["hamilton_node_duration_seconds_count"] == figures["hamilton_nodes_total"]
     runs = {labels: count for labels, count in figures["hamilton_run_duration_seconds_count"].items() if count}
     assert runs == {("success", "shop", "hamilton.run"): 70}
-    assert figures["hamilton_threadpool_queue_wait_seconds_count"] == {("shop",): 140}
+    assert figures["hamilton_threadpool_queue_wait_seconds_count"] == {("threads", "shop"): 140}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -183,7 +183,7 @@ for number in (1, 2):
         def held() -> int:
             mirror = adapter._assembly.pushed[-1]._mirror
             mirror.write()
-            print(f'own_age{{n="{number}"}} {mirror._shown[names.OLDEST_ACTIVE, ("shop",)]!r}', flush=True)
+            print(f'own_age{{n="{number}"}} {mirror._shown[names.OLDEST_ACTIVE, ("shop", "threads")]!r}', flush=True)
             os.kill(os.getpid(), 9)
         adapter = FutureAdapter(max_workers=3, name="shop")
         driver_of(adapter, load).execute(["load"])
@@ -196,9 +196,9 @@ for child in children:
 scrape()
 """,
     )
-    assert figures["killed_threadpool_active_workers"] == {("shop",): 2}
-    assert figures["killed_threadpool_max_workers"] == {("shop",): 6}
-    assert figures["killed_threadpool_oldest_active_seconds"] == {("shop",): max(figures["own_age"].values())}
+    assert figures["killed_threadpool_active_workers"] == {("threads", "shop"): 2}
+    assert figures["killed_threadpool_max_workers"] == {("threads", "shop"): 6}
+    assert figures["killed_threadpool_oldest_active_seconds"] == {("threads", "shop"): max(figures["own_age"].values())}
     assert [name for name in figures if name.startswith("hamilton_threadpool_") and "queue_wait" not in name] == []
     assert figures["hamilton_nodes_total"] == {("load", "success", "shop"): 2}
     assert figures["hamilton_run_last_success_timestamp_seconds"].keys() == {("shop", "hamilton.run")}
@@ -214,8 +214,8 @@ with FutureAdapter(max_workers=3, name="shop") as adapter:
 scrape()
 """,
     )
-    assert figures["hamilton_threadpool_max_workers"] == {("shop",): 0}
-    assert figures["hamilton_threadpool_workers"] == {("shop",): 0}
+    assert figures["hamilton_threadpool_max_workers"] == {("threads", "shop"): 0}
+    assert figures["hamilton_threadpool_workers"] == {("threads", "shop"): 0}
 
 
 def test_writing_ends_with_the_nodes(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ scrape()
 """,
     )
     assert figures["hamilton_nodes_total"] == {("load", "success", "shop"): 2}
-    assert figures["hamilton_threadpool_active_workers"] == {("shop",): 0}
+    assert figures["hamilton_threadpool_active_workers"] == {("threads", "shop"): 0}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a directory in use cannot be removed there")

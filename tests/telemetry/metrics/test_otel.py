@@ -139,7 +139,7 @@ def test_figures_are_those_of_prometheus(meters: Meters) -> None:
             points = meters.points()
             assert points["hamilton.nodes"]["shop", "left", "success"].value == 20
             assert points["hamilton.nodes"]["shop", "after", "upstream_error"].value == 1
-            assert points["hamilton.threadpool.active.workers"]["shop",].value == 1
+            assert points["hamilton.threadpool.active.workers"]["shop", "threads"].value == 1
             assert_same(registry, points)
         finally:
             gate.open()

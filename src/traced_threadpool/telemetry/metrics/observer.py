@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from traced_threadpool.model import forks
 from traced_threadpool.model.lock_backoff import acquire_late
 from traced_threadpool.model.observers import ErrorLog, Observer
-from traced_threadpool.model.records import RUN_OUTCOMES, NodeRecord, RunRecord
+from traced_threadpool.model.records import RUN_OUTCOMES, THREADS, NodeRecord, RunRecord
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.background import Background, call
 
@@ -47,7 +47,7 @@ class MetricsObserver(Observer):
         self._forget()
         forks.register(self._forget)
         with self._pool.lock:  # there at 0, so that the first run that fails is a rise of the counter
-            self._pool.histogram(names.QUEUE_WAIT)
+            self._pool.histogram(names.QUEUE_WAIT, (THREADS,))
             for outcome in RUN_OUTCOMES:
                 self._pool.histogram(names.RUN_DURATION, (run_name, outcome))
 
@@ -99,15 +99,19 @@ class MetricsObserver(Observer):
                 return  # it has no duration and was never taken from the queue
             duration_ns, queue_ns = node.ended_ns - node.started_ns, node.started_ns - node.ready_ns
             known.duration.observe(duration_ns, span_context)
-            if self._queue_wait is None:
-                self._queue_wait = pool.histogram(names.QUEUE_WAIT)
-            self._queue_wait.observe(queue_ns, span_context)
+            backend = node.backend
+            if backend is not THREADS:
+                pool.histogram(names.QUEUE_WAIT, (backend,)).observe(queue_ns, span_context)
+            else:
+                if self._queue_wait is None:
+                    self._queue_wait = pool.histogram(names.QUEUE_WAIT, (THREADS,))
+                self._queue_wait.observe(queue_ns, span_context)
             known.add_states(node.cpu_ns, node.counted_ns)
         finally:
             lock.release()
         if self._store.on_observation is not None:
             self._hand_on(names.NODE_DURATION, known.labels, duration_ns, span_context)
-            self._hand_on(names.QUEUE_WAIT, (), queue_ns, span_context)
+            self._hand_on(names.QUEUE_WAIT, (backend,), queue_ns, span_context)
 
     def _observe(self, metric: names.Metric, labels: Labels, value_ns: int, span_context: Any) -> None:
         """One observation of a histogram; `labels` without the first, the pool."""

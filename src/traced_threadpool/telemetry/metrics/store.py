@@ -21,7 +21,7 @@ from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.metrics.pool_metrics import Labels, PoolMetrics
 
 if TYPE_CHECKING:
-    from traced_threadpool.engine.pool import PoolSnapshot
+    from traced_threadpool.engine.pool import LaneSnapshot, PoolSnapshot
 
 Buckets = dict[str, tuple[float, ...]]
 """Histogram bounds in seconds by metric name."""
@@ -36,17 +36,20 @@ DEFAULT_BUCKETS: Final[Buckets] = {
     metric.prometheus: metric.buckets for metric in names.METRICS if metric.kind == "histogram"
 }
 
-GAUGES: Final[dict[names.Metric, Callable[[PoolSnapshot], float]]] = {
-    names.QUEUE_DEPTH: lambda pool: pool.queue_depth,
-    names.BLOCKED_NODES: lambda pool: pool.blocked_nodes,
-    names.ACTIVE_WORKERS: lambda pool: pool.active_workers,
-    names.WORKERS: lambda pool: pool.workers,
-    names.MAX_WORKERS: lambda pool: pool.max_workers,
-    names.OLDEST_QUEUED: lambda pool: pool.oldest_queued_seconds,
-    names.OLDEST_ACTIVE: lambda pool: pool.oldest_active_seconds,
+LANE_GAUGES: Final[dict[names.Metric, Callable[[LaneSnapshot], float]]] = {
+    names.QUEUE_DEPTH: lambda lane: lane.queue_depth,
+    names.BLOCKED_NODES: lambda lane: lane.blocked_nodes,
+    names.ACTIVE_WORKERS: lambda lane: lane.active_workers,
+    names.WORKERS: lambda lane: lane.workers,
+    names.MAX_WORKERS: lambda lane: lane.max_workers,
+    names.OLDEST_QUEUED: lambda lane: lane.oldest_queued_seconds,
+    names.OLDEST_ACTIVE: lambda lane: lane.oldest_active_seconds,
+}
+POOL_GAUGES: Final[dict[names.Metric, Callable[[PoolSnapshot], float]]] = {
     names.STALLED_NODES: lambda pool: pool.stalled_nodes,
     names.RUNS_ACTIVE: lambda pool: pool.active_runs,
 }
+GAUGES: Final = frozenset({*LANE_GAUGES, *POOL_GAUGES})
 """What is seen of a pool by looking at it: true at that moment, and of a process that lives."""
 
 AGES: Final = (names.OLDEST_QUEUED, names.OLDEST_ACTIVE)
@@ -143,7 +146,7 @@ class MetricsStore:
     def read(self, wanted: Collection[names.Metric] = names.METRICS) -> dict[names.Metric, Points]:
         """The points of the metrics that are wanted, in the inventory's order."""
         points: dict[names.Metric, Points] = {metric: [] for metric in names.METRICS}
-        if not GAUGES.keys().isdisjoint(wanted):
+        if not GAUGES.isdisjoint(wanted):
             sources = [source for each in self._sources if (source := each()) is not None and not source.closed]
             _add_gauges([(source, source.snapshot()) for source in sources], points)
         for name, pool in self._pools.items():
@@ -162,13 +165,18 @@ class MetricsStore:
 
 
 def _add_gauges(snapshots: Sequence[tuple[Source, PoolSnapshot]], points: dict[names.Metric, Points]) -> None:
-    for gauge, read in GAUGES.items():
-        values: dict[Labels, list[float]] = {}
-        for source, snapshot in snapshots:
+    values: dict[names.Metric, dict[Labels, list[float]]] = {}
+    for source, snapshot in snapshots:
+        for gauge, of_pool in POOL_GAUGES.items():
             labels = (source.pool_name, source.run_name)[: len(gauge.labels)]
-            values.setdefault(labels, []).append(read(snapshot))
+            values.setdefault(gauge, {}).setdefault(labels, []).append(of_pool(snapshot))
+        for lane in snapshot.lanes:
+            for gauge, of_lane in LANE_GAUGES.items():
+                labels = source.pool_name, lane.backend
+                values.setdefault(gauge, {}).setdefault(labels, []).append(of_lane(lane))
+    for gauge, by_labels in values.items():
         combine = max if gauge in AGES else sum
-        points[gauge] += [(labels, combine(several)) for labels, several in values.items()]
+        points[gauge] += [(labels, combine(several)) for labels, several in by_labels.items()]
 
 
 def _add_nodes(pool_name: str, pool: PoolMetrics, points: dict[names.Metric, Points]) -> None:
