@@ -121,6 +121,16 @@ BACKEND_ATTRIBUTES = {
 
 QUEUE_ATTRIBUTES = {"hamilton.queue.node", "hamilton.queue.behind", "hamilton.gap.node"}
 
+LOCK_ATTRIBUTES = {
+    "hamilton.node.lock.capacity",
+    "hamilton.node.lock.first",
+    "hamilton.node.lock.last",
+    "hamilton.node.lock.line",
+    "hamilton.node.lock.name",
+    "hamilton.node.lock.waits",
+}
+"""Of nodes that wait for a lock for long enough to be seen."""
+
 NODE_ATTRIBUTES = {
     *BACKEND_ATTRIBUTES,
     "hamilton.node.name",
@@ -130,6 +140,7 @@ NODE_ATTRIBUTES = {
     "hamilton.node.dependency.duration",
     "hamilton.node.queue.duration",
     "hamilton.node.queue.others.duration",
+    *LOCK_ATTRIBUTES,
     "hamilton.node.cpu.duration",
     "hamilton.node.wait.",
     "hamilton.node.wait.samples",
@@ -148,6 +159,7 @@ NODE_ATTRIBUTES = {
 
 NOT_IN_EVERY_RUN = {
     *BACKEND_ATTRIBUTES,
+    *LOCK_ATTRIBUTES,
     "hamilton.node.queue.others.duration",  # with several runs in a pool
     "hamilton.queue.node",  # a wait for a worker on the path
     "hamilton.queue.behind",

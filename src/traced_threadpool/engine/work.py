@@ -170,7 +170,7 @@ class Work(Task):
         self.ready_ns = self.started_ns = self.ended_ns = self.cpu_ns = self.aside_ns = self.samples = (
             self.queue_others_ns
         ) = 0
-        self.thread = self.span = self.span_context = self.state_ns = self.counted_ns = self.timing = None
+        self.thread = self.span = self.span_context = self.state_ns = self.counted_ns = self.timing = self.lock = None
         self.backend = THREADS
 
 

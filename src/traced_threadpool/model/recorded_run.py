@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from traced_threadpool.model.lazy import lazy
+from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.records import Outcome, RunOutcome
 from traced_threadpool.model.states import State
 
@@ -55,6 +56,8 @@ class NodeExecution:
     """Id of that nested run; None for the record's own."""
     queue_others_ns: int = 0
     """The part of the queue wait in which other runs had the workers."""
+    lock: LockWait | None = None
+    """What it waited for in the state `lock`, where that is known."""
 
     @property
     def duration_ns(self) -> int:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
+from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.states import CPU, OTHER, REMOTE_QUEUE, TRANSFER, in_order
 from traced_threadpool.model.timing import Timing
 
@@ -108,6 +109,8 @@ class KeptNode(TimedNode, Protocol):
     def samples(self) -> int: ...
     @property
     def queue_others_ns(self) -> int: ...
+    @property
+    def lock(self) -> LockWait | None: ...
     @property
     def span_context(self) -> Any: ...
 
@@ -244,6 +247,7 @@ class NodeRecord:
     the worker while it waited. `counted_ns` is what counters add: right in the sum over many executions.
 
     `queue_others_ns` is the part of its queue wait that is because of other runs, which had the workers meanwhile.
+    `lock` is what it waited for, where it waited for one.
     `backend` names where the function runs; `timing` is what a backend other than this process's threads reports of it.
     """
 
@@ -257,6 +261,7 @@ class NodeRecord:
         "ended_ns",
         "error",
         "inputs",
+        "lock",
         "name",
         "outcome",
         "parameters",
@@ -305,6 +310,7 @@ class NodeRecord:
         self.thread: threading.Thread | None = None
         self.reading: Any = None
         self.queue_others_ns = 0
+        self.lock: LockWait | None = None
         self.aside_ns = 0  # spent on other nodes, which ran within this one
         self.state_ns: tuple[int, ...] | None = None
         self.counted_ns: tuple[int, ...] | None = None

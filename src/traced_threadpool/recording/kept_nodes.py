@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.recorded_run import NodeExecution
 from traced_threadpool.model.records import NodeRecord, Outcome, PathFacts, RunRecord
 from traced_threadpool.model.states import STATES, State
@@ -70,6 +71,7 @@ class Entry(NamedTuple):
     state_ns: tuple[int, ...] | None
     samples: int
     queue_others_ns: int
+    lock: LockWait | None
     error_type: str | None
     error_message: str | None
     failed_upstream: str | None
@@ -114,6 +116,7 @@ def execution(entry: Entry, keys: Mapping[int, str]) -> NodeExecution:
         states=states_of(entry),
         samples=entry.samples,
         queue_others_ns=max(0, min(entry.queue_others_ns, entry.started_ns - entry.ready_ns)),
+        lock=entry.lock,
         error_type=entry.error_type if entry.outcome == "error" else None,
         error_message=entry.error_message if entry.outcome == "error" else None,
         failed_upstream=entry.failed_upstream if entry.outcome == "upstream_error" else None,

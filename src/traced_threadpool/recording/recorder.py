@@ -249,6 +249,7 @@ class Recording:
                 node.state_ns,
                 node.samples,
                 node.queue_others_ns,
+                node.lock,
                 None if error is None else error_type_of(error),
                 message_of(error) if error is not None and self._messages else None,
                 None if cause is None else cause.name,

@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from traced_threadpool.model.lock_wait import LockWait
+
 SCOPE: Final = "traced_threadpool"
 """The instrumentation scope of all spans."""
 
@@ -68,6 +70,12 @@ NODE_SENT: Final = "hamilton.node.sent.size"
 NODE_RECEIVED: Final = "hamilton.node.received.size"
 NODE_ATTEMPTS: Final = "hamilton.node.attempts"
 NODE_CLOCK_CORRECTION: Final = "hamilton.node.clock.correction"
+NODE_LOCK_NAME: Final = "hamilton.node.lock.name"
+NODE_LOCK_LINE: Final = "hamilton.node.lock.line"
+NODE_LOCK_CAPACITY: Final = "hamilton.node.lock.capacity"
+NODE_LOCK_WAITS: Final = "hamilton.node.lock.waits"
+NODE_LOCK_FIRST: Final = "hamilton.node.lock.first"
+NODE_LOCK_LAST: Final = "hamilton.node.lock.last"
 NODE_SAMPLES: Final = "hamilton.node.wait.samples"
 NODE_TAG_PREFIX: Final = "hamilton.node.tag."
 TASK_ID: Final = "hamilton.task.id"
@@ -124,6 +132,21 @@ def gil_holder_of(text: str) -> tuple[str, float] | None:
         return (name, float(seconds)) if name and text.endswith(" s") else None
     except ValueError:
         return None
+
+
+def lock_attributes(lock: LockWait) -> dict[str, str | int | float]:
+    """What is said of the lock that a node waited for."""
+    told: dict[str, str | int | float] = {
+        NODE_LOCK_NAME: lock.name,
+        NODE_LOCK_WAITS: lock.waits,
+        NODE_LOCK_FIRST: lock.first_ns / 1e9,
+        NODE_LOCK_LAST: lock.last_ns / 1e9,
+    }
+    if lock.line:
+        told[NODE_LOCK_LINE] = lock.line
+    if lock.capacity is not None:
+        told[NODE_LOCK_CAPACITY] = lock.capacity
+    return told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +275,23 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     ),
     Attribute(key=NODE_CPU, of="node", type="double, s", description="CPU time of the worker thread in the node"),
     Attribute(key=node_wait("<state>"), of="node", type="double, s", description="Time in a state, where it is not 0"),
+    Attribute(
+        key=NODE_LOCK_NAME, of="node", type="string", description="The lock it waited for, the same for all who did"
+    ),
+    Attribute(
+        key=NODE_LOCK_LINE, of="node", type="string", description="The line of code that waited for it: `app.py:41`"
+    ),
+    Attribute(
+        key=NODE_LOCK_CAPACITY, of="node", type="int", description="How many may have it at once, where that is known"
+    ),
+    Attribute(key=NODE_LOCK_WAITS, of="node", type="int", description="How often it was found to wait for it"),
+    Attribute(
+        key=NODE_LOCK_FIRST,
+        of="node",
+        type="double, s",
+        description="When the first of these began, after the start",
+    ),
+    Attribute(key=NODE_LOCK_LAST, of="node", type="double, s", description="When the last of them ended, likewise"),
     Attribute(key=NODE_SAMPLES, of="node", type="int", description="Number of samples on which that division rests"),
     Attribute(key=NODE_BACKEND, of="node", type="string", description="Where it ran, if not on the adapter's threads"),
     Attribute(key=NODE_WORKER_PID, of="node", type="int", description="The worker process that ran it"),

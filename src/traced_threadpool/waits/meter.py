@@ -21,6 +21,7 @@ from traced_threadpool.model.records import NodeRecord, RunRecord, WaitFacts, ta
 from traced_threadpool.model.states import SAMPLED, sampled, unsampled
 from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.classify import RUNNING
+from traced_threadpool.waits.lock_names import waits_since
 from traced_threadpool.waits.split import OTHER, Division, History
 from traced_threadpool.waits.supervisor import Supervisor
 from traced_threadpool.waits.worker_rows import WorkerRow
@@ -33,6 +34,7 @@ STALE_NS: Final = 20_000
 start: the delay has grown by no more. The reading is a system call of some microseconds."""
 
 _GIL: Final = SAMPLED.index("gil")
+_LOCK: Final = SAMPLED.index("lock")
 _UNSEEN: Final = (0,) * len(SAMPLED)
 
 MAX_HISTORIES: Final = 10_000
@@ -233,6 +235,10 @@ class WaitsMeter(CpuMeter, Observer):
                 unknown_ns = min(off_ns, max(0, found_ns - cpu_ns))
                 aside_ns += unknown_ns
                 off_ns -= unknown_ns
+        if seen_ns[_LOCK] and row is not None:
+            waits = waits_since(row.words, row.at, node.started_ns)
+            if waits:
+                node.lock = self._supervisor.lock_names.of(row.at, waits, node.name, node.started_ns)
         history = self._histories.get(node.name) or self._new_history(node.name)
         division = self._settle(history, off_ns, seen_ns, samples)
         node.samples = samples

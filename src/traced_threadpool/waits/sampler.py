@@ -20,7 +20,7 @@ import os
 import sys
 
 from traced_threadpool.waits import shared_memory as shm
-from traced_threadpool.waits.classify import GIL, RUNNING, Classifier
+from traced_threadpool.waits.classify import GIL, LOCK, RUNNING, Classifier
 
 LEAST_NS = 2_000_000
 MOST_NS = 1_000_000_000
@@ -91,6 +91,7 @@ class Sampler:
         self._known: dict[int, _Worker] = {}  # the same and those, by row
         self._readings: dict[bytes, int] = {}
         self._fresh_until_ns = 0
+        self._round = 0
         self._holders: dict[int, dict[str, int]] = {}
         self.classifier: Classifier
 
@@ -113,6 +114,7 @@ class Sampler:
             self._find_workers()
         waiting = None
         found = False
+        self._round += 1
         for worker in self._workers:
             if not words[worker.depth_at]:
                 continue
@@ -130,6 +132,8 @@ class Sampler:
                 kind = self._readings.get(text)
                 if kind is None:
                     kind = self._classify(text)
+                if kind == LOCK:
+                    self._note_lock(worker, text, now_ns, stands_for_ns)
                 if kind == GIL:
                     waiting = [worker] if waiting is None else [*waiting, worker]
             words[worker.seen_at + kind] += stands_for_ns
@@ -152,6 +156,24 @@ class Sampler:
             return os.readlink(f"{self._proc}/fd/{number}")  # noqa: PTH115  # pathlib is slow to import
         except OSError:
             return ""
+
+    def _note_lock(self, worker: _Worker, text: bytes, now_ns: int, stands_for_ns: int) -> None:
+        """It waits for a lock; in the same call as at the sample before, it still does."""
+        words, half_ns = self._words, stands_for_ns // 2
+        count_at = worker.row + shm.LOCK_WAITS
+        count = words[count_at]
+        if worker.lock_round != self._round - 1 or worker.lock_text != text:
+            place = worker.row + shm.LOCK_RING + 3 * (count % shm.LOCKS_KEPT)
+            try:
+                words[place] = int(text.split(b" ", 2)[1], 16)
+            except (IndexError, ValueError):
+                words[place] = 0
+            words[place + 1] = now_ns - half_ns
+            count += 1
+        place = worker.row + shm.LOCK_RING + 3 * ((count - 1) % shm.LOCKS_KEPT)
+        words[place + 2] = now_ns + half_ns
+        words[count_at] = count
+        worker.lock_round, worker.lock_text = self._round, text
 
     def _classify(self, text: bytes) -> int:
         kind = self.classifier.classify(text)
@@ -239,7 +261,17 @@ class Sampler:
 class _Worker:
     """A worker, as the sampler knows it: where its words are, and the file that is read."""
 
-    __slots__ = ("depth_at", "descriptor", "generation", "gone", "row", "samples_at", "seen_at")
+    __slots__ = (
+        "depth_at",
+        "descriptor",
+        "generation",
+        "gone",
+        "lock_round",
+        "lock_text",
+        "row",
+        "samples_at",
+        "seen_at",
+    )
 
     def __init__(self, row: int, generation: int) -> None:
         self.row = row
@@ -247,6 +279,7 @@ class _Worker:
         self.depth_at, self.samples_at, self.seen_at = row + shm.DEPTH, row + shm.SAMPLES, row + shm.SEEN_NS
         self.descriptor = -1
         self.gone = False
+        self.lock_round, self.lock_text = -1, b""
 
     def close(self) -> None:
         if self.descriptor >= 0:

@@ -2,7 +2,8 @@
 
 Row 0 is the sampler's own. A worker's row has in its first half what the worker says of itself, in its second what
 the sampler has seen of it: how often it found it waiting, and for each kind the nanoseconds that samples stand for.
-These only grow, so that the difference of two readings tells of the time between them.
+These only grow, so that the difference of two readings tells of the time between them. Last come its latest waits for
+locks, with their moments.
 """
 
 from __future__ import annotations
@@ -35,8 +36,11 @@ NODE = 3  # run number and name number, see `packed`
 THREAD_STATE = 4  # its address in the interpreter
 SAMPLES = 8  # that found it waiting: one that runs has nothing new to read at a node's end
 SEEN_NS = 9  # the first of as many sums as there are kinds of samples, in their order
+LOCK_WAITS = SEEN_NS + len(KINDS)  # how often it was found to begin to wait for a lock
+LOCK_RING = LOCK_WAITS + 1  # the last of these waits: address, from, until; each at its number modulo `LOCKS_KEPT`
+LOCKS_KEPT = 8
 
-ROW = 8 * -(-(SEEN_NS + len(KINDS)) // 8)  # words, in whole cache lines
+ROW = 8 * -(-(LOCK_RING + 3 * LOCKS_KEPT) // 8)  # words, in whole cache lines
 MAX_WORKERS = 1024
 SIZE = ROW * 8 * (1 + MAX_WORKERS)
 

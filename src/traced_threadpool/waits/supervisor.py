@@ -27,6 +27,7 @@ from traced_threadpool.model.lock_backoff import ObserverLock, release_owned
 from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.calibrate import Lock, NoCalibration, calibrate
 from traced_threadpool.waits.gil_probe import PROBE_SECONDS, GilProbe
+from traced_threadpool.waits.lock_names import LockNames
 from traced_threadpool.waits.reasons import Method, Notices, has_gil, why_unsupported
 from traced_threadpool.waits.runqueue import RunQueueDelay
 from traced_threadpool.waits.sampler_client import CannotSample, SamplerClient, start_sampler
@@ -87,6 +88,7 @@ class Supervisor:
         self.sleeps = False
         self._stopping = False
         self._numbers = NodeNumbers()
+        self.lock_names = LockNames()
         self._run_numbers = itertools.count(1)
         self._gil: Lock | None = None
         self._gil_tries = 0
@@ -270,6 +272,8 @@ class Supervisor:
                 if self._is_active():
                     active_seconds += idle_since - before
                 client = self._sampler
+                if client is not None and self._memory is not None:
+                    self.lock_names.look(self._memory.words)
                 if client is None:
                     if active_seconds >= WARM_UP_SECONDS and self._is_active():
                         self._start_sampler()

@@ -148,12 +148,19 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
         meaning="nodes wait for a lock that another thread holds",
         evidence={
             "waited": "waiting for a lock" + _MOST,
+            "meet": "{nodes} meet at {lock}, which one node at a time may have: held for {share} of their own time",
+            "meet_more": "{nodes} meet at {lock}, which {capacity} nodes at a time may have: held for {share} of their "
+            "own time",
             "on_path": _ON_PATH,
             "replay": "{source}: if nobody waited for a lock, {instead}",
         },
         advice={
             "": "Find the lock that {nodes} wait for. Give each thread its own client or connection, or hold the lock "
             "briefly, and never while waiting for something else.",
+            "found": "See what {lines} waits for. Give each thread its own client or connection, or hold the lock "
+            "briefly, and never while waiting for something else.",
+            "more": "Let more than {capacity} at a time through at {lines}, if what is behind it bears that; or hold "
+            "it briefly, and never while waiting for something else.",
         },
     ),
     "sleeping_node": CauseInWords(

@@ -194,9 +194,18 @@ class AnalyzedRun:
         known = self._without.get((state, part))
         if known is None:
             less_ns = {key: part * parts[state] for key, parts in self.states.items() if state in parts}
+            if state == "lock":
+                known = self._without[state, part] = self.replayed(locks=False, less_wait_ns=self.unshared(less_ns))
+                return known
             what = "less_contention_ns" if state in ("gil", "runqueue") else "less_wait_ns"
             known = self._without[state, part] = self.replayed(**{what: less_ns})
         return known
+
+    def unshared(self, locks_ns: Mapping[str, float]) -> Mapping[str, float]:
+        """Of waits for locks by key, those of which nobody knows who shares the lock: a replay has these as waits."""
+        nodes = self.plan.nodes
+        known = {nodes[index].key for index in self.plan.locking}
+        return {key: part_ns for key, part_ns in locks_ns.items() if key not in known}
 
     def of_run(self, part_ns: float) -> str:
         """A length of time, and which part of the run that is."""

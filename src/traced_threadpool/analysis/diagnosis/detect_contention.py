@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from traced_threadpool.analysis.diagnosis.advice import BOTH_LOCKS, CAUSES_IN_WORDS, NEITHER_LOCK, quoted
@@ -14,6 +15,7 @@ from traced_threadpool.analysis.diagnosis.ranking import (
     FULL,
     GOVERNS,
     MATTERS,
+    MOST_SHOWN,
     and_more_workers,
     by_gain,
     most_of,
@@ -91,8 +93,30 @@ def processor_starved(analyzed: AnalyzedRun) -> RankedFinding | None:
 
 
 def lock_contention(analyzed: AnalyzedRun, *, matters: float = MATTERS) -> RankedFinding | None:
-    """Nobody waits for a lock."""
-    return waiting(analyzed, "lock_contention", "lock", matters=matters)
+    """Nobody waits for a lock. Which one, and who meets there, is said where it is known."""
+    found = waiting(analyzed, "lock_contention", "lock", matters=matters)
+    if found is None or not (locks := sorted(analyzed.plan.locks, key=lambda lock: -lock.waited_ns)):
+        return found
+    words, nodes = CAUSES_IN_WORDS["lock_contention"], analyzed.plan.nodes
+    meet = []
+    for lock in locks[:MOST_SHOWN]:
+        names = list(dict.fromkeys(nodes[index].name for index in lock.members))
+        part = share(lock.share) if lock.is_sure else f"{share(lock.least)} to {share(lock.most)}"
+        meet.append(
+            words.says(
+                "meet" if lock.capacity == 1 else "meet_more",
+                nodes=quoted(names),
+                lock=f"{lock.name} ({lock.line})" if lock.line else lock.name,
+                capacity=f"{lock.capacity:,}",
+                share=part,
+            )
+        )
+    advice, lines = found.finding.advice, [lock.line for lock in locks if lock.line]
+    if lines:
+        capacity = locks[0].capacity
+        advice = words.advises("found" if capacity == 1 else "more", lines=quoted(lines), capacity=f"{capacity:,}")
+    evidence = (found.finding.evidence[0], *meet, *found.finding.evidence[1:])
+    return replace(found, finding=replace(found.finding, evidence=evidence, advice=advice))
 
 
 def gil_and_lock(analyzed: AnalyzedRun) -> RankedFinding | None:
@@ -105,7 +129,7 @@ def gil_and_lock(analyzed: AnalyzedRun) -> RankedFinding | None:
     if min(waited_ns.values()) < MATTERS * analyzed.busy_ns or sum(waited_ns.values()) < CONTRIBUTES * analyzed.busy_ns:
         return None
     locks_ns = {node.key: analyzed.states[node.key].get("lock", 0) for node in analyzed.nodes}
-    other = analyzed.replayed(gil=False, less_wait_ns=locks_ns)
+    other = analyzed.replayed(gil=False, locks=False, less_wait_ns=analyzed.unshared(locks_ns))
     each = [found.finding for found in (gil_bound(analyzed, matters=0), lock_contention(analyzed, matters=0)) if found]
     if analyzed.gain_ns(other) < GOVERNS * analyzed.duration_ns or len(each) < 2:
         return None

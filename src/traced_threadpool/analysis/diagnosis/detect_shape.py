@@ -13,6 +13,7 @@ from traced_threadpool.analysis.diagnosis.path_states import BETWEEN_NODES
 from traced_threadpool.analysis.diagnosis.ranking import GOVERNS, MATTERS, and_more_workers, by_gain, most_of
 from traced_threadpool.model.formatting import count, duration, shortened
 from traced_threadpool.model.recorded_run import NodeExecution
+from traced_threadpool.model.siblings import stem
 
 STRAGGLES: Final = 2.0
 """A straggler takes this many times the median of its siblings."""
@@ -76,19 +77,11 @@ def families(nodes: Iterable[NodeExecution]) -> list[list[NodeExecution]]:
             downstream.setdefault(key, []).append(node.key)
     groups: dict[object, list[NodeExecution]] = {}
     for node in nodes:
-        groups.setdefault(_stem(node.name), []).append(node)
+        groups.setdefault(stem(node.name), []).append(node)
         if node.upstream and node.key in downstream:
             between = frozenset(node.upstream), frozenset(downstream[node.key])
             groups.setdefault(between, []).append(node)
     return [group for group in groups.values() if len(group) >= FAMILY]
-
-
-def _stem(name: str) -> str:
-    """
-    >>> _stem("prices_hansen"), _stem("page_maps_12"), _stem("shard7"), _stem("join")
-    ('prices', 'page_maps', 'shard', 'join')
-    """
-    return name.rpartition("_")[0] or name.rstrip("0123456789") or name
 
 
 def critical_chain(analyzed: AnalyzedRun) -> RankedFinding | None:

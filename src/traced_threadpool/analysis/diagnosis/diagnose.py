@@ -45,6 +45,8 @@ Those of 4 follow. What looks biggest in the tables and is no finding has a rema
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -72,6 +74,7 @@ from traced_threadpool.analysis.diagnosis import (
 from traced_threadpool.analysis.diagnosis.advice import OVERLAP
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.analysis.diagnosis.causes import CAUSES, Cause, Diagnosis, Finding, RankedFinding
+from traced_threadpool.analysis.diagnosis.path_states import BETWEEN_NODES
 from traced_threadpool.analysis.diagnosis.ranking import CONTRIBUTES
 from traced_threadpool.analysis.diagnosis.remarks import remarks
 from traced_threadpool.model.recorded_run import RecordedRun
@@ -88,6 +91,9 @@ SETTINGS: Final[frozenset[Cause]] = frozenset({"pool_too_small"})
 
 NEAR: Final = 2 / 3
 """A setting comes before a change of code that gains more, if it gains at least this part of it."""
+
+MEETS: Final = 0.5
+"""A lock that nodes wait for most of all comes before what they do under it, if it gains at least this part of that."""
 
 BEFORE: Final = 0.5
 """Other runs in the pool come first unless something else gains more than twice as much."""
@@ -161,7 +167,10 @@ def _by_gain(analyzed: AnalyzedRun) -> list[RankedFinding]:
     explained = max((ranked.weight for ranked in found if ranked.finding.cause in _EXPLAIN_A_CHAIN), default=0.0)
     if chain is not None and explained < chain.weight / 2:
         found.append(chain)
-    ordered = [*_ordered(found), *_ordered(beside)]
+    early: dict[Cause, float] = dict.fromkeys(SETTINGS, NEAR)
+    if _meets_at_a_lock(analyzed):
+        early["lock_contention"] = MEETS
+    ordered = [*_ordered(found, early), *_ordered(beside, early)]
     if behind_others is None:
         return ordered
     first = [ranked for ranked in ordered if ranked.weight * BEFORE > behind_others.weight]
@@ -176,15 +185,22 @@ def _by_share(analyzed: AnalyzedRun) -> list[RankedFinding]:
     return sorted((ranked for ranked in asked if ranked is not None), key=lambda ranked: -ranked.weight)
 
 
-def _ordered(found: list[RankedFinding]) -> list[RankedFinding]:
+def _meets_at_a_lock(analyzed: AnalyzedRun) -> bool:
+    """Whether the path's nodes wait for a lock for longer than for anything else they do."""
+    lock_ns = analyzed.on_path.get("lock", 0)
+    return lock_ns > 0 and lock_ns == max(ns for state, ns in analyzed.on_path.items() if state not in BETWEEN_NODES)
+
+
+def _ordered(found: list[RankedFinding], early: Mapping[Cause, float]) -> list[RankedFinding]:
     """The most gain first; of those that are alike in that, the one that comes first in the tree.
 
-    A setting whose gain is near that goes before: it is the least to do.
+    An early one whose gain is near that goes before: a setting, since it is the least to do; a lock that nodes wait for
+    most of all, since what they do under it, one after the other, is long for that reason.
     """
     left, ordered = list(found), []
     while left:
         most = max(ranked.weight for ranked in left)
-        near = [ranked for ranked in left if ranked.finding.cause in SETTINGS and ranked.weight >= NEAR * most]
+        near = [ranked for ranked in left if ranked.weight >= early.get(ranked.finding.cause, math.inf) * most]
         following = (near or [ranked for ranked in left if ranked.weight > most - ALIKE])[0]
         ordered.append(following)
         left.remove(following)

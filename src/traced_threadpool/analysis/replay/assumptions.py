@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from traced_threadpool.analysis.replay.locks import FoundLock
 from traced_threadpool.analysis.replay.others import Others
 from traced_threadpool.analysis.replay.settings import ReplaySettings
-from traced_threadpool.model.formatting import count
+from traced_threadpool.model.formatting import count, share
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 
 TELLING_LOCK_SHARE: Final = 0.05
@@ -26,13 +27,14 @@ class Assumptions:
         helped: int,
         unknown: Sequence[str],
         others: Others,
+        locks: Sequence[FoundLock],
     ) -> None:
         self._attribution = run.attribution
         self._unknown = unknown
         self._computes = any(node.states.get("cpu") for node in nodes)
-        lock_ns = sum([node.states.get("lock", 0) for node in nodes])
+        lock_ns = sum([node.states.get("lock", 0) for node in nodes]) - sum([lock.waited_ns for lock in locks])
         self._waits_for_locks = lock_ns > TELLING_LOCK_SHARE * sum([node.duration_ns for node in nodes])
-        self._always = (*_always(run, nodes, workers, helped), *_of_others(run, others))
+        self._always = (*_always(run, nodes, workers, helped), *_of_others(run, others), *map(_of_lock, locks))
 
     def of(self, settings: ReplaySettings) -> tuple[str, ...]:
         """Those that matter to these settings."""
@@ -70,6 +72,17 @@ def _always(run: RecordedRun, nodes: Sequence[NodeExecution], workers: int, help
     if unknown:
         said.append(f"no states recorded of {count(unknown, 'node')}: taken as waiting, which overlaps freely")
     return said
+
+
+def _of_lock(lock: FoundLock) -> str:
+    at = f" ({lock.line})" if lock.line else ""
+    capacity = "one at a time" if lock.capacity == 1 else f"{lock.capacity:,} at a time"
+    judged = "" if lock.is_known else ", judged by how many ran beside those that waited"
+    if lock.is_sure:
+        part = f"{share(lock.share)} of their own time"
+    else:
+        part = f"{share(lock.least)} to {share(lock.most)} of their own time"
+    return f"{count(len(lock.members), 'node')} share {lock.name}{at}, {capacity}{judged}, for {part}"
 
 
 def _of_others(run: RecordedRun, others: Others) -> list[str]:

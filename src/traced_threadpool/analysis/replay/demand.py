@@ -1,7 +1,8 @@
 """A record into what its executions asked of the machine: waiting, computing with the GIL, and without it.
 
 Of a node's recorded time, `gil` and `runqueue` are contention: they come of who else ran, and are no demand. `cpu` is
-computing; everything else is waiting, which overlaps freely. So is `lock`: nobody knows who held the lock.
+computing; everything else is waiting, which overlaps freely. So is `lock`, but for those nodes whose lock is known
+(see `locks`): for these it is contention too.
 
 Whether computing held the GIL is not recorded. It is concluded from what happened to nodes that ran at
 the same time. Had a node held the lock through all its cpu time, it would have waited for the lock, for each second of
@@ -19,7 +20,7 @@ be expected had everybody taken turns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import add, mul, neg, sub, truediv
@@ -62,7 +63,7 @@ class _Time:
 
     __slots__ = ("cpu_ns", "duration_ns", "gil_ns", "name", "node", "number", "unseen_ns", "wait_ns")
 
-    def __init__(self, node: NodeExecution) -> None:
+    def __init__(self, node: NodeExecution, *, lock_is_known: bool = False) -> None:
         self.node = node
         self.name = node.name
         self.duration_ns = left_ns = node.duration_ns  # states that add up to more are cut
@@ -72,6 +73,8 @@ class _Time:
         self.gil_ns: float = max(0, min(left_ns, recorded_ns("gil", 0)))
         left_ns -= self.gil_ns
         self.wait_ns: float = left_ns - max(0, min(left_ns, recorded_ns("runqueue", 0)))
+        if lock_is_known:
+            self.wait_ns -= max(0, min(self.wait_ns, recorded_ns("lock", 0)))
         self.number = 0
         """That of its name."""
         self.unseen_ns: float = 0
@@ -81,9 +84,9 @@ class _Time:
             self.unseen_ns = self.gil_ns = other_ns
 
 
-def demands(nodes: Sequence[NodeExecution]) -> Demands:
-    """What these executions of one run asked for."""
-    times = [_Time(node) for node in nodes]
+def demands(nodes: Sequence[NodeExecution], known_locks: Collection[int] = ()) -> Demands:
+    """What these executions asked for. `known_locks` are the indices of those whose waits for locks are contention."""
+    times = [_Time(node, lock_is_known=index in known_locks) for index, node in enumerate(nodes)]
     # By their start, so that what happens at about the same time lies close together in memory.
     computing = sorted(
         (time for time in times if time.cpu_ns and not time.node.backend), key=lambda time: time.node.started_ns

@@ -68,7 +68,7 @@ class Estimate(Plan):
 
     asked = 0
     scheduled = 0
-    shares = False
+    is_whole = False
 
     def _play_record(self) -> None:
         self._by_workers: dict[int | None, Replayed] = {}

@@ -4,6 +4,8 @@ Three things can be asked for. *Waiting* (sockets, files, sleep) goes on by itse
 *with the GIL* is for one thread at a time: n who want it get an n-th each. Computing *without* it takes
 a CPU: if more threads want one than there are, they share them evenly; whoever has the lock is one of them.
 
+A *lock* is for as many at a time as its capacity; who comes first gets it first, and does with it what its demand says.
+
 A demand is served in slices, each a part of its waiting, then of its computing, since a record tells how much of
 each there was and not in which order. Many slices let threads fall into step, so that one computes while the other
 waits; with a single slice, threads that start together get in each other's way.
@@ -21,13 +23,19 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from traced_threadpool.analysis.replay.locks import Locking
 
 _WAIT: Final = 0
 _HELD: Final = 1
 _FREE: Final = 2
+_ACQUIRE: Final = 3
+_RELEASE: Final = 4
 
 
 class Demand(NamedTuple):
@@ -46,15 +54,32 @@ class Demand(NamedTuple):
         return Demand(self.wait_ns, 0, self.held_ns + self.free_ns)
 
 
+def _add_steps(steps: list[tuple[int, float]], demand: Demand, share: float) -> None:
+    if share > 0:
+        kinds = ((_WAIT, demand.wait_ns), (_HELD, demand.held_ns), (_FREE, demand.free_ns))
+        steps += [(kind, amount_ns * share) for kind, amount_ns in kinds if amount_ns]
+
+
 class _Job:
     """A demand being served: the event when it has been, what comes one after the other, and how far it is."""
 
-    __slots__ = ("event", "place", "steps")
+    __slots__ = ("event", "lock", "place", "steps")
 
-    def __init__(self, event: Any, steps: list[tuple[int, float]]) -> None:
+    def __init__(self, event: Any, steps: list[tuple[int, float]], lock: _Lock | None = None) -> None:
         self.event = event
         self.steps = steps
         self.place = 0
+        self.lock = lock
+
+
+class _Lock:
+    """How many more can have it, and who waits."""
+
+    __slots__ = ("free", "waiting")
+
+    def __init__(self, capacity: int) -> None:
+        self.free = capacity
+        self.waiting: deque[_Job] = deque()
 
 
 class _Station:
@@ -74,9 +99,17 @@ class Machine:
     """See the module's text. `cpus=None`: as many as anybody could want.
 
     `planned` are events known from the beginning, with their times; of what happens at one moment, they come first.
+    `locks` are their capacities.
     """
 
-    def __init__(self, *, cpus: int | None, slices: int, planned: Iterable[tuple[float, Any]] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        cpus: int | None,
+        slices: int,
+        planned: Iterable[tuple[float, Any]] = (),
+        locks: Sequence[int] = (),
+    ) -> None:
         self.now_ns: float = 0
         self._cpus = math.inf if cpus is None else cpus
         self._slices = slices
@@ -85,6 +118,7 @@ class Machine:
         self._timers: list[tuple[float, int, Any]] = []
         self._lock = _Station()
         self._free = _Station()
+        self._locks = [_Lock(capacity) for capacity in locks]
         self._count = 0
 
     def at(self, time_ns: float, event: Any) -> None:
@@ -115,6 +149,18 @@ class Machine:
             self.at(started_ns, job)
         else:
             self._go_on(job)
+
+    def serve_locking(self, demand: Demand, locking: Locking, event: Any, after_ns: float = 0) -> None:
+        """The same of a demand of which a part is served under a lock."""
+        steps: list[tuple[int, float]] = []
+        outside, turns = 1 - locking.share, max(1, locking.turns)
+        for _ in range(turns):
+            _add_steps(steps, demand, outside * locking.before / turns)
+            steps.append((_ACQUIRE, 0))
+            _add_steps(steps, demand, locking.share / turns)
+            steps.append((_RELEASE, 0))
+            _add_steps(steps, demand, outside * (1 - locking.before) / turns)
+        self.at(self.now_ns + after_ns, _Job(event, steps, self._locks[locking.lock]))
 
     def next(self) -> Any:
         """Lets time go on to the next event, and returns it; None when nothing is left to happen."""
@@ -160,10 +206,24 @@ class Machine:
 
     def _go_on(self, job: _Job) -> bool:
         """Sends the job where its next step is served; True when there is none."""
-        if job.place == len(job.steps):
-            return True
-        kind, amount_ns = job.steps[job.place]
-        job.place += 1
+        while True:
+            if job.place == len(job.steps):
+                return True
+            kind, amount_ns = job.steps[job.place]
+            job.place += 1
+            if kind < _ACQUIRE:
+                break
+            lock = job.lock
+            assert lock is not None
+            if kind == _ACQUIRE:
+                if not lock.free:
+                    lock.waiting.append(job)
+                    return False
+                lock.free -= 1
+            elif lock.waiting:
+                self.at(self.now_ns, lock.waiting.popleft())
+            else:
+                lock.free += 1
         self._count = count = self._count + 1
         if kind == _WAIT:
             heapq.heappush(self._timers, (self.now_ns + amount_ns, count, job))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from statistics import fmean
 
 from traced_threadpool.analysis.replay.assumptions import Assumptions
 from traced_threadpool.analysis.replay.demand import demands
+from traced_threadpool.analysis.replay.locks import Locking, find_locks
 from traced_threadpool.analysis.replay.machine import Demand
 from traced_threadpool.analysis.replay.others import Others, others_of
 from traced_threadpool.analysis.replay.replayed import Replayed, ReplayedNode
@@ -16,14 +18,15 @@ from traced_threadpool.analysis.replay.settings import ReplaySettings, settings_
 from traced_threadpool.analysis.replay.virtual_pool import VirtualPool, most_at_once
 from traced_threadpool.engine.priorities import CRITICAL_PATH, CUSTOM, HOPS, RunPlan, critical_path, ranks_of
 from traced_threadpool.engine.scheduler import AS_ADDED
+from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 
 
 class Plan:
     """What of a record stays the same in all its replays."""
 
-    shares = True
-    """Whether nodes of other runs in the pool are replayed too."""
+    is_whole = True
+    """Whether nodes are played one by one: those of other runs in the pool too, and their waits for locks."""
 
     def __init__(self, run: RecordedRun) -> None:
         if run.left_out:
@@ -40,14 +43,22 @@ class Plan:
         self.run = run
         self.own_count = len(own)
         self.workers = run.max_workers or max(1, most_at_once([(node.started_ns, node.ended_ns) for node in own]))
-        others = others_of(run, own, self.workers) if self.shares else Others()
+        others = others_of(run, own, self.workers) if self.is_whole else Others()
         self.nodes = (*own, *others.nodes)
         """Its own first, then those of other runs that were in the pool."""
         self.is_shared = bool(others.nodes)
         self.pool = self._pool_of(others)
-        self.demands = demands(self.nodes)
+        self.locks = find_locks(self.nodes) if self.is_whole else []
+        self.locking = {index: each for lock in self.locks for index, each in lock.members.items()}
+        self.demands = demands(self.nodes, self.locking)
         self.assumptions = Assumptions(
-            run, own, workers=self.workers, helped=self.helped, unknown=self.demands.unknown, others=others
+            run,
+            own,
+            workers=self.workers,
+            helped=self.helped,
+            unknown=self.demands.unknown,
+            others=others,
+            locks=self.locks,
         )
         self.quiet = self.pool.hand_overs.at_most_usual()
         self.tail_ns = max(0, run.ended_ns - max(node.ended_ns for node in own))
@@ -63,7 +74,12 @@ class Plan:
     def _play_record(self) -> None:
         """What the virtual machine makes of the record, for what it makes of other settings to be compared with."""
         self.contention_ns, self.machine_ns = self._contention(
-            self.demands.each, (), self.workers, self.run.cpus, self.ranks(self.unchanged)
+            self.demands.each,
+            (),
+            self.workers,
+            self.run.cpus,
+            self.ranks(self.unchanged),
+            locking=self.locking,
         )
         # What it does not account for of each node's duration.
         self.missed_ns = [
@@ -79,6 +95,28 @@ class Plan:
     def replay(self, settings: ReplaySettings) -> Replayed:
         """The run to expect."""
         return self._replay(settings)
+
+    def range_of(self, settings: ReplaySettings) -> tuple[int, int] | None:
+        """Between which lengths it lies, if it is not known well enough how long nodes held a lock."""
+        if not settings.locks or all(lock.is_sure for lock in self.locks):
+            return None
+        lengths_ns = sorted([plan.replay(settings).makespan_ns for plan in (self, *self._variants)])
+        return lengths_ns[0], lengths_ns[-1]
+
+    @lazy
+    def _variants(self) -> Sequence[Plan]:
+        """This one, with the least and with the most that can have been under the locks."""
+        found = []
+        for shares in ([lock.least for lock in self.locks], [lock.most for lock in self.locks]):
+            variant = copy.copy(self)
+            variant.locking = {
+                index: each
+                for lock, share in zip(self.locks, shares, strict=True)
+                for index, each in lock.with_share(share).items()
+            }
+            variant._play_record()
+            found.append(variant)
+        return found
 
     def _replay(self, settings: ReplaySettings) -> Replayed:
         workers = settings.workers or self.workers
@@ -97,7 +135,13 @@ class Plan:
             wanted = [demand.without_lock() for demand in wanted]
         ranks = self.ranks(settings)
         contention_ns, machine_ns = self._contention(
-            wanted, settings.without, workers, settings.cpus, ranks, alone=settings.alone
+            wanted,
+            settings.without,
+            workers,
+            settings.cpus,
+            ranks,
+            alone=settings.alone,
+            locking=self.locking if settings.locks else None,
         )
         # What the virtual machine misses of the recorded contention goes with all of it. Where it sees none in the
         # record, that came from outside of the run, and stays.
@@ -207,15 +251,24 @@ class Plan:
         ranks: Mapping[str, float] | None,
         *,
         alone: bool = False,
+        locking: Mapping[int, Locking] | None = None,
     ) -> tuple[list[float], float]:
         """For each node, how long others keep it from computing on the virtual machine; and when the run ends.
 
         Where nothing is computed there is nothing to play, and the end is 0.
         """
-        if not any(demand.held_ns or demand.free_ns for demand in wanted):
+        if not self.locks and not any(demand.held_ns or demand.free_ns for demand in wanted):
             return [0.0] * len(wanted), 0.0
         times = self.pool.play(
-            wanted, self.quiet, workers=workers, cpus=cpus, without=without, ranks=ranks, alone=alone
+            wanted,
+            self.quiet,
+            workers=workers,
+            cpus=cpus,
+            without=without,
+            ranks=ranks,
+            alone=alone,
+            locking=locking,
+            locks=[lock.capacity for lock in self.locks],
         )
         waits_ns = [
             0.0 if when is None else max(0.0, when.ended_ns - when.started_ns - sum(demand))

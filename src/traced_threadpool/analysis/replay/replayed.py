@@ -37,6 +37,8 @@ class Replayed:
     cpu_share: float
     assumptions: tuple[str, ...] = ()
     at_once: int = 0
+    range_ns: tuple[int, int] | None = None
+    """Between which lengths it lies, where what is recorded of a lock does not tell enough for one."""
 
     @property
     def makespan_seconds(self) -> float:

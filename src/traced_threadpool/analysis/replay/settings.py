@@ -29,6 +29,7 @@ class ReplaySettings:
     less_contention_ns: Mapping[str, float] = field(default_factory=dict)
     faster_executions: Mapping[str, float] = field(default_factory=dict)
     alone: bool = False
+    locks: bool = True
 
     def factor(self, node: NodeExecution) -> float:
         """What a node's time is multiplied by."""

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Final, NamedTuple
 
+from traced_threadpool.analysis.replay.locks import Locking
 from traced_threadpool.analysis.replay.machine import Demand, Machine
 from traced_threadpool.engine.scheduler import NEW, READY, RunQueue, Scheduler, Task
 from traced_threadpool.model.recorded_run import NodeExecution
@@ -141,9 +142,12 @@ class VirtualPool:
         without: Collection[str] = (),
         ranks: Mapping[str, float] | None = None,
         alone: bool = False,
+        locking: Mapping[int, Locking] | None = None,
+        locks: Sequence[int] = (),
     ) -> list[Times | None]:
         """When each node starts and ends; None for those without. `ranks` are the scheduler's, by keys of nodes.
 
+        `locking` is by the index of those nodes that use one of the locks, whose capacities `locks` are.
         With nodes of other runs it ends with the run's own last one; `alone` leaves the others out.
 
         Raises:
@@ -160,7 +164,7 @@ class VirtualPool:
         own_left = sum(not run for index, run in enumerate(run_of) if index not in taken_out) if len(queues) > 1 else -1
         upstream = _around(self.upstream, taken_out)
         planned, submitted_after = self._submissions(taken_out) if taken_out else self._all_submissions
-        machine = Machine(cpus=cpus, slices=SLICES, planned=planned)
+        machine = Machine(cpus=cpus, slices=SLICES, planned=planned, locks=locks)
         found: list[Times | None] = [None] * len(nodes)
         next_event, serve, take, end = machine.next, machine.serve, scheduler.take, scheduler.end
         waking = 0  # workers on their way, as a pool counts them
@@ -199,7 +203,10 @@ class VirtualPool:
                 assert type(task) is _Virtual
                 to_start_ns = 0 if after_ns is None else after_ns[task.index]
                 task.started_ns = now_ns + to_start_ns  # type: ignore[assignment]  # likewise
-                serve(demands[task.index], task, to_start_ns)
+                if locking and (uses := locking.get(task.index)) is not None:
+                    machine.serve_locking(demands[task.index], uses, task, to_start_ns)
+                else:
+                    serve(demands[task.index], task, to_start_ns)
             for each in made_ready:
                 if scheduler.busy_count + waking >= workers or waking >= scheduler.ready_count:
                     break

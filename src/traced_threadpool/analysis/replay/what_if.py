@@ -124,6 +124,7 @@ def replay(
     less_contention_ns: Mapping[str, float] | None = None,
     faster_executions: Mapping[str, float] | None = None,
     alone: bool = False,
+    locks: bool = True,
     plan: Plan | None = None,
 ) -> Replayed:
     """The run to expect with other settings; what is not given stays as recorded.
@@ -141,6 +142,7 @@ def replay(
             than nodes. What nodes do to each other stays.
         faster_executions: By key of an execution, how many times faster that one becomes, in place of `faster`.
         alone: Without nodes of other runs in the pool, where the record has any.
+        locks: False: nobody waits for a lock of which it is known who shares it.
         plan: What was worked out of this run before, for whoever replays it several times.
 
     Raises:
@@ -152,8 +154,12 @@ def replay(
         less_contention_ns=less_contention_ns or {},
         faster_executions=faster_executions or {},
         alone=alone,
+        locks=locks,
     )
-    return (plan or Plan(run)).replay(settings)
+    plan = plan or Plan(run)
+    found = plan.replay(settings)
+    between_ns = plan.range_of(settings)
+    return found if between_ns is None else replace(found, range_ns=between_ns)
 
 
 def scale(

@@ -14,6 +14,7 @@ from typing import Final
 from traced_threadpool.analysis.trace_forms.grouping import Gathered, Group
 from traced_threadpool.analysis.trace_forms.limits import any_cut, name_of, one_of, whole_names
 from traced_threadpool.analysis.trace_forms.span import Attributes, Span, number_of, text_of, texts, whole
+from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.recorded_run import NodeExecution
 from traced_threadpool.model.records import OUTCOMES, worker_of
 from traced_threadpool.model.states import STATES, State
@@ -97,12 +98,24 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
         task_id=text_of(attributes, names.TASK_ID),
         states=_states(attributes, ended_ns - started_ns, span.resolution_ns, repairs),
         samples=max(0, whole(attributes.get(names.NODE_SAMPLES)) or 0),
+        lock=_lock(attributes) if names.NODE_LOCK_NAME in attributes else None,
         queue_others_ns=min(nanoseconds(attributes.get(names.NODE_QUEUE_OTHERS, 0)) or 0, started_ns - ready_ns),
         error_type=text_of(attributes, names.ERROR_TYPE),
         error_message=span.error_message,
         failed_upstream=text_of(attributes, names.NODE_FAILED_UPSTREAM),
         parent=None if group.parent is None or group is root else group.parent[32:],
         run_id=None if group is root else group.run_id,
+    )
+
+
+def _lock(attributes: Attributes) -> LockWait:
+    return LockWait(
+        name=text_of(attributes, names.NODE_LOCK_NAME) or "",
+        line=text_of(attributes, names.NODE_LOCK_LINE) or "",
+        capacity=max(0, whole(attributes.get(names.NODE_LOCK_CAPACITY)) or 0) or None,
+        waits=max(1, whole(attributes.get(names.NODE_LOCK_WAITS)) or 1),
+        first_ns=nanoseconds(attributes.get(names.NODE_LOCK_FIRST, 0)) or 0,
+        last_ns=nanoseconds(attributes.get(names.NODE_LOCK_LAST, 0)) or 0,
     )
 
 

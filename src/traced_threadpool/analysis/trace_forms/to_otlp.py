@@ -126,6 +126,8 @@ class _Spans:
             names.NODE_FAILED_UPSTREAM: node.failed_upstream,
             names.ERROR_TYPE: node.error_type,
         }
+        if node.lock is not None:
+            values.update(names.lock_attributes(node.lock))
         for state, state_ns in node.states.items():
             values[names.NODE_CPU if state == "cpu" else names.node_wait(state)] = state_ns / 1e9
         span = self._span(self._ids[node.key], run_span, node.name, node.started_ns, node.ended_ns, values)

@@ -190,6 +190,8 @@ def of_end(node: NodeRecord, again: Attributes | None = None) -> Attributes:
         _add_waits(attributes, node.state_ns, _NODE_WAITS)
         if node.state_ns is not node.counted_ns:  # there was something to divide
             attributes[names.NODE_SAMPLES] = node.samples
+    if node.lock is not None:
+        attributes.update(names.lock_attributes(node.lock))
     if node.timing is not None or node.backend is not THREADS:
         attributes.update(of_backend(node))
     if node.error is not None:

@@ -104,7 +104,7 @@ def _record_late(
     )
     node.ready_ns, node.started_ns, node.ended_ns = kept.ready_ns, kept.started_ns, kept.ended_ns
     node.cpu_ns, node.state_ns, node.samples = kept.cpu_ns, kept.state_ns, kept.samples
-    node.outcome, node.queue_others_ns = kept.outcome, kept.queue_others_ns
+    node.outcome, node.queue_others_ns, node.lock = kept.outcome, kept.queue_others_ns, kept.lock
     known = spans.known_at_start(node)
     if kept.upstream:
         known[names.NODE_UPSTREAM] = tuple(dict.fromkeys(each.name for each in kept.upstream))

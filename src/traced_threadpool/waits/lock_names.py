@@ -1,0 +1,182 @@
+"""Threads that wait for a lock into which lock it is, and on which line they wait.
+
+The kernel tells at which address a thread waits. Until Python 3.13 all who wait for one `Lock` or `RLock` do so at one
+address; who waits for a `Semaphore` or takes from a `Queue` has an address of its own. So now and then, and only while
+a worker has been waiting for a lock for long, the frames of all threads are looked at: the innermost one outside of
+`threading` and `queue` is the line that waits, and the one below it knows the object. Names and lines are kept, no
+values but one: how many permits a semaphore has, or a queue items, while nobody uses them.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import PurePath
+from types import FrameType
+from typing import Any, Final
+
+from traced_threadpool.model.lock_wait import LockWait
+from traced_threadpool.model.siblings import stem
+from traced_threadpool.waits import shared_memory as shm
+from traced_threadpool.waits.reasons import has_gil
+
+LONG_NS: Final = 15_000_000
+"""A wait of this length is worth a look at the threads."""
+
+FRESH_NS: Final = 100_000_000
+"""A wait that the sampler has seen so lately goes on."""
+
+MOST_NAMES: Final = 1_000
+LONGEST: Final = 200
+
+_WAITING_CODE: Final = frozenset((threading.__file__, queue.__file__))
+_COUNTED: Final = (threading.Semaphore, queue.Queue)
+
+
+class SeenLock:
+    """A lock that somebody waited for. `capacity` is what is known so far."""
+
+    def __init__(self, number: int, kind: str, line: str, thing: Any = None) -> None:
+        self.name = f"{kind} {number}"
+        self.line = line
+        self.is_lock = kind in ("Lock", "Semaphore", "BoundedSemaphore", "SimpleQueue") or kind.endswith("Queue")
+        self._known = 1 if kind == "Lock" else 0
+        self._thing: Any = None
+        if isinstance(thing, _COUNTED):
+            self._thing = weakref.ref(thing)
+
+    @property
+    def thing(self) -> Any:
+        """What it is, while that is there and not a plain lock."""
+        return None if self._thing is None else self._thing()
+
+    @property
+    def capacity(self) -> int | None:
+        """The most permits that were ever seen free; of one that says how many it has, that."""
+        thing = self.thing
+        if thing is not None:
+            free = thing.qsize() if isinstance(thing, queue.Queue) else getattr(thing, "_value", 0)
+            initial = getattr(thing, "_initial_value", 0)
+            self._known = max([self._known, *(each for each in (free, initial) if isinstance(each, int))])
+        return self._known or None
+
+
+class LockNames:
+    """Which lock each worker waits for. `look` is called by one thread, the rest by all workers."""
+
+    def __init__(self) -> None:
+        self._by_wait: dict[tuple[int, int], SeenLock] = {}  # by row, and when the wait began
+        self._by_address: dict[int, SeenLock] = {}
+        self._by_stem: dict[str, SeenLock] = {}  # of the nodes that waited
+        self._by_object: dict[int, SeenLock] = {}
+        self._count = 0
+
+    def look(self, words: memoryview[int]) -> None:
+        """Finds out for whom the workers wait who have been waiting for long and of whom that is not known."""
+        now_ns = time.monotonic_ns()
+        unknown = [(at, since_ns, address) for at, since_ns, address in _ongoing(words, now_ns)]
+        unknown = [(at, since, address) for at, since, address in unknown if not self._is_known(at, since, address)]
+        for seen in list(self._by_object.values()):
+            _ = seen.capacity  # there may be more free now
+        if not unknown or not has_gil():
+            return
+        idents = {thread.native_id: thread.ident for thread in threading.enumerate()}
+        frames = sys._current_frames()
+        for at, since_ns, address in unknown:
+            ident = idents.get(words[at + shm.THREAD])
+            frame = None if ident is None else frames.get(ident)
+            if frame is not None:
+                self._keep(at, since_ns, address, frame)
+        del frames
+
+    def of(self, at: int, waits: list[tuple[int, int, int]], node_name: str, started_ns: int) -> LockWait | None:
+        """What a node waited for, given the waits of its worker while it ran: address, from, until."""
+        lengths: dict[SeenLock, int] = {}
+        for address, since_ns, until_ns in waits:
+            lock = self._lock_of(at, since_ns, address, node_name)
+            lengths[lock] = lengths.get(lock, 0) + max(1, until_ns - max(since_ns, started_ns))
+        if not lengths:
+            return None
+        lock = max(lengths, key=lengths.__getitem__)
+        if not lock.is_lock:
+            return None
+        self._bound(self._by_stem)[stem(node_name)] = lock
+        own = [wait for wait in waits if self._lock_of(at, wait[1], wait[0], node_name) is lock]
+        return LockWait(
+            name=lock.name,
+            line=lock.line,
+            capacity=lock.capacity,
+            waits=len(own),
+            first_ns=max(0, own[0][1] - started_ns),
+            last_ns=max(0, own[-1][2] - started_ns),
+        )
+
+    def _lock_of(self, at: int, since_ns: int, address: int, node_name: str) -> SeenLock:
+        found = self._by_wait.get((at, since_ns)) or self._by_address.get(address)
+        if found is None:
+            found = self._by_stem.get(stem(node_name))
+        if found is None:  # nobody looked at it
+            self._count += 1
+            found = self._bound(self._by_address)[address] = SeenLock(self._count, "Lock", "")
+        return found
+
+    def _is_known(self, at: int, since_ns: int, address: int) -> bool:
+        if (at, since_ns) in self._by_wait:
+            return True
+        found = self._by_address.get(address)
+        return found is not None and bool(found.line)
+
+    def _keep(self, at: int, since_ns: int, address: int, frame: FrameType) -> None:
+        waiting, code = None, frame
+        while code.f_code.co_filename in _WAITING_CODE and code.f_back is not None:
+            waiting, code = code, code.f_back
+        line = f"{PurePath(code.f_code.co_filename).name}:{code.f_lineno}"[:LONGEST]
+        if waiting is None:  # a plain lock, whose object no frame has
+            known = self._by_address.get(address)
+            if known is None:
+                self._count += 1
+                known = self._bound(self._by_address)[address] = SeenLock(self._count, "Lock", line)
+            known.line = line
+            return
+        thing = waiting.f_locals.get("self")
+        lock = self._by_object.get(id(thing))
+        if lock is None or (lock._thing is not None and lock.thing is not thing):
+            self._count += 1
+            lock = self._bound(self._by_object)[id(thing)] = SeenLock(self._count, type(thing).__name__, line, thing)
+        self._bound(self._by_wait)[at, since_ns] = lock
+
+    @staticmethod
+    def _bound(known: dict[Any, SeenLock]) -> dict[Any, SeenLock]:
+        """The same, with place for one more: what was known for longest is forgotten."""
+        if len(known) >= MOST_NAMES:
+            for key in list(known)[: MOST_NAMES // 2]:
+                known.pop(key, None)
+        return known
+
+
+def waits_since(words: memoryview[int], at: int, started_ns: int) -> list[tuple[int, int, int]]:
+    """The latest waits for locks of a worker since a moment, in their order: address, from, until."""
+    count = words[at + shm.LOCK_WAITS]
+    kept = words[at + shm.LOCK_RING : at + shm.LOCK_RING + 3 * shm.LOCKS_KEPT].tolist()
+    found = []
+    for number in range(max(0, count - shm.LOCKS_KEPT), count):
+        place = 3 * (number % shm.LOCKS_KEPT)
+        address, since_ns, until_ns = kept[place : place + 3]
+        if until_ns > started_ns:
+            found.append((address, since_ns, until_ns))
+    return found
+
+
+def _ongoing(words: memoryview[int], now_ns: int) -> Iterator[tuple[int, int, int]]:
+    """Rows of workers that have been waiting for a lock for long, since when, and where."""
+    for at in range(shm.ROW, shm.ROW * (1 + words[shm.ROWS]), shm.ROW):
+        count = words[at + shm.LOCK_WAITS]
+        if count and words[at + shm.DEPTH]:
+            place = at + shm.LOCK_RING + 3 * ((count - 1) % shm.LOCKS_KEPT)
+            address, since_ns, until_ns = words[place : place + 3].tolist()
+            if now_ns - until_ns < FRESH_NS and until_ns - since_ns >= LONG_NS:
+                yield at, since_ns, address
