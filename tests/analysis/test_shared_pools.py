@@ -13,6 +13,7 @@ from tests.analysis.diagnosed_runs import EXAMPLES, MS, beside_each_other, node,
 from tests.analysis.played_runs import dags, workers_counts
 from traced_threadpool.analysis.diagnosis.diagnose import diagnose
 from traced_threadpool.analysis.replay.machine import Demand
+from traced_threadpool.analysis.replay.pool_what_if import scale_pool
 from traced_threadpool.analysis.replay.virtual_pool import HandOvers, VirtualPool
 from traced_threadpool.analysis.replay.what_if import replay, scale
 from traced_threadpool.model.recorded_run import NodeExecution, PoolRuns, RecordedRun
@@ -171,3 +172,57 @@ def test_a_pool_that_is_too_small_for_all_is_told_once() -> None:
     assert "pool_too_small" not in [each.cause for each in found.findings]
     assert found.findings[0].gain_seconds is not None
     assert "nightly" in " ".join(found.findings[0].evidence)
+
+
+@pytest.mark.parametrize("recorded", [1, 2, 4])
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+def test_a_pool_is_replayed_with_all_its_runs(recorded: int, workers: int) -> None:
+    """The percentiles are those of the runs as they are on so many workers."""
+    plan = [[(Demand(wait_ns=100 * MS), ())] * 2 for _ in range(4)]
+    truth = shared(plan, workers)
+    latencies_ns = sorted(each.duration_ns for each in truth)
+    load = scale_pool(shared(plan, recorded), [workers]).loads[workers]
+    assert load.p50_ns == pytest.approx(latencies_ns[1], abs=5 * MS)
+    assert load.p95_ns == load.p99_ns == pytest.approx(latencies_ns[3], abs=5 * MS)
+    lasting_ns = max(each.ended_ns for each in truth)
+    assert load.runs_per_second == pytest.approx(4 / (lasting_ns / 1e9), rel=0.05)
+
+
+def test_a_client_that_waits_brings_less_work_to_a_slower_pool() -> None:
+    """Two clients with three runs each of one node, one after the other: on one worker each run waits for one other."""
+    runs = [
+        run(
+            node(
+                f"n{client}{number}", 100 * number + client, 100 * number + 99 + client, submitted=100 * number + client
+            ),
+            started_ns=(100 * number + client) * MS,
+            end=100 * number + 99 + client,
+            id=f"{client}{number}",
+            caller=str(client + 1),
+            max_workers=2,
+        )
+        for client in range(2)
+        for number in range(3)
+        for start in (100 * number + client,)
+    ]
+    closed = scale_pool(runs, [1, 2])
+    assert closed.loads[2].p50_ns == 99 * MS
+    assert closed.loads[1].p99_ns == pytest.approx(200 * MS, abs=5 * MS)
+    assert any("4 runs that a caller began right after its last one" in said for said in closed.assumptions)
+    strangers = scale_pool([replace(each, caller="") for each in runs], [1])
+    assert strangers.loads[1].p99_ns > 300 * MS
+
+
+def test_the_table_of_a_pool_says_which_number_was_recorded() -> None:
+    found = scale_pool(shared([[(Demand(wait_ns=100 * MS), ())]] * 2, 2), [1])
+    assert [line.split()[0] for line in str(found).splitlines()[:3]] == ["workers", "1", "2"]
+    assert "2 (recorded)" in str(found)
+    assert found._repr_html_().count("<tr>") == 3
+
+
+def test_runs_of_several_pools_are_refused() -> None:
+    one = run(node("a", 0, 1), end=1)
+    with pytest.raises(ValueError, match=r"several pools \('etl', 'other'\)"):
+        scale_pool([one, replace(one, id="2", pool="other")])
+    with pytest.raises(ValueError, match="none of 0 runs has nodes"):
+        scale_pool([])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from traced_threadpool.analysis.diagnosis.diagnose import diagnose
     from traced_threadpool.analysis.difference import Difference, compare
     from traced_threadpool.analysis.many_runs import ManyRuns, summarize
+    from traced_threadpool.analysis.replay.pool_what_if import PoolScaling, scale_pool
     from traced_threadpool.analysis.replay.replayed import Replayed
     from traced_threadpool.analysis.replay.what_if import Scaling, scale
     from traced_threadpool.analysis.replay.what_if import replay as what_if
@@ -31,6 +32,7 @@ __all__ = [
     "Finding",
     "ManyRuns",
     "NodeExecution",
+    "PoolScaling",
     "RecordedRun",
     "Replayed",
     "Scaling",
@@ -43,6 +45,7 @@ __all__ = [
     "read_runs",
     "save_runs",
     "scale",
+    "scale_pool",
     "summarize",
     "what_if",
 ]
@@ -52,6 +55,7 @@ _HOMES: Final = {
     "analysis.diagnosis.diagnose": ("diagnose",),
     "analysis.difference": ("Difference", "compare"),
     "analysis.many_runs": ("ManyRuns", "summarize"),
+    "analysis.replay.pool_what_if": ("PoolScaling", "scale_pool"),
     "analysis.replay.replayed": ("Replayed",),
     "analysis.replay.what_if": ("Scaling", "scale"),
     "analysis.run_sets": ("SetDifference", "compare_sets"),

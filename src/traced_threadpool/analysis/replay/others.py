@@ -93,6 +93,20 @@ def _known(run: RecordedRun) -> Others:
     return Others(nodes=tuple(nodes), run_of=tuple(run_of), after=tuple(after))
 
 
+def callers_next(runs: Sequence[RecordedRun]) -> dict[int, int]:
+    """Of runs in the order of their start, by its place, the one right after which its caller began it."""
+    found: dict[int, int] = {}
+    last_of: dict[str, int] = {}
+    for number, run in enumerate(runs):
+        if not run.caller:
+            continue
+        before = last_of.get(run.caller)
+        if before is not None and _follows(run, runs[before]):
+            found[number] = before
+        last_of[run.caller] = number
+    return found
+
+
 def _follows(run: RecordedRun, before: RecordedRun) -> bool:
     return 0 <= run.started_ns - before.ended_ns <= max(AT_ONCE_NS, AT_ONCE * before.duration_ns)
 
