@@ -19,7 +19,7 @@ from tests.analysis.played_runs import MS, played
 from tests.analysis.test_statements import runs
 from traced_threadpool.analysis.replay.machine import Demand
 from traced_threadpool.analysis.replay.what_if import HELPS
-from traced_threadpool.model.formatting import duration
+from traced_threadpool.model.formatting import change, duration
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.report.as_json import explanation_json, prediction_json
 from traced_threadpool.report.explanation import explain
@@ -182,13 +182,27 @@ def check_summary(sentence: str, printed: Printed) -> None:
         assert printed.workers[int(found[1].replace(",", ""))][0] == found[3], sentence
 
 
+def check_running(printed: Printed, mean: str, peak: str) -> None:
+    """How many nodes ran at once, on average and at most."""
+    for _, *lines in printed.findings:
+        for line in lines:
+            if (
+                found := re.search(r"(?:^|, )([\d.]+) (?:nodes ran at once )?(?:at once )?on average", line)
+            ) is not None:
+                assert found[1] == mean, line
+            if (found := re.search(r"at most ([\d,]+) (?:nodes )?ran at once", line)) is not None:
+                assert int(found[1].replace(",", "")) <= int(peak.replace(",", "")), line
+
+
 @settings(deadline=None, max_examples=50)
 @given(runs)
 def test_what_explain_prints_agrees_with_itself(run: RecordedRun) -> None:
     """As text, and as a page."""
     explanation = explain(run)
     check(in_text(plain(explanation_text(explanation), 10_000)))
-    check(in_page(page(explanation)))
+    printed = in_page(page(explanation))
+    check(printed)
+    check_running(printed, f"{explanation.mean_running:.1f}", f"{explanation.peak_running:,}")
 
 
 @settings(deadline=None, max_examples=40)
@@ -209,6 +223,28 @@ def test_the_json_has_what_the_text_says(run: RecordedRun) -> None:
         if state in told["critical_states"] and state != "other":
             assert duration(told["critical_states"][state] * 1e9) == on_path
     assert sum(told["critical_states"].values()) == pytest.approx(told["run"]["duration"], abs=1e-6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(runs, st.sets(st.integers(1, 12), max_size=4), st.integers(1, 8), st.booleans(), st.data())
+def test_what_if_agrees_with_itself(
+    run: RecordedRun, asked: set[int], cpus: int, gil: bool, data: st.DataObject
+) -> None:
+    """With any other settings: sentences, limits and the change of each row."""
+    names = sorted({node.name for node in run.nodes if node.parent is None})
+    faster = dict.fromkeys(data.draw(st.lists(st.sampled_from(names), max_size=2)), 2.0)
+    prediction = predict(run, Settings(workers=tuple(asked), faster=faster, cpus=cpus, gil=gil))
+    rows = [cells(line) for line in plain(prediction_text(prediction), 10_000).split("─\n", 1)[1].splitlines()]
+    workers = {int(row[0]): row[1:] for row in rows if row[0].isdecimal()}
+    check_limits_of_some(workers)
+    for number, (took, by, _) in workers.items():
+        makespan_ns = prediction.scaling.makespan_ns[number]
+        assert (took, by) == (duration(makespan_ns), change(before_ns=run.duration_ns, after_ns=makespan_ns))
+    for row in rows:
+        if not row[0].isdecimal():
+            check_summary(row[0], Printed([], {}, workers, "", duration(run.duration_ns)))
+            if (limited := re.match(r"Limited by (.*?): ", row[0])) is not None:
+                assert limited[1] in {limit for *_, limit in workers.values()}
 
 
 @settings(deadline=None, max_examples=40)

@@ -54,7 +54,38 @@ def contended(draw: st.DrawFn) -> RecordedRun:
     )
 
 
-runs = st.one_of(layered(), contended())
+@st.composite
+def nesting(draw: st.DrawFn) -> RecordedRun:
+    """One of its nodes executes a run of its own, within its time."""
+    run, inner = draw(layered()), draw(layered())
+    outer = draw(st.sampled_from([node for node in run.nodes if node.duration_ns]))
+    scale = outer.duration_ns / inner.duration_ns
+
+    def within(ns: int) -> int:
+        return min(outer.ended_ns, outer.started_ns + int((ns - inner.started_ns) * scale))
+
+    nested = []
+    for node in inner.nodes:
+        times = {each: within(getattr(node, each)) for each in ("submitted_ns", "ready_ns", "started_ns", "ended_ns")}
+        length_ns = times["ended_ns"] - times["started_ns"]
+        states = {state: ns * length_ns // node.duration_ns for state, ns in node.states.items()}
+        nested.append(
+            replace(
+                node,
+                key=f"in {node.key}",
+                name=f"in_{node.name}",
+                upstream=tuple(f"in {key}" for key in node.upstream),
+                worker=f"other {node.worker}",
+                states=states,
+                parent=outer.key,
+                run_id="inner",
+                **times,
+            )
+        )
+    return replace(run, nodes=(*run.nodes, *nested), expected_nodes=None)
+
+
+runs = st.one_of(layered(), contended(), nesting())
 
 
 def workers_of(text: str) -> int:

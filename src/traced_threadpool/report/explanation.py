@@ -61,6 +61,8 @@ class Explanation:
     path: CriticalPath
     critical_ns: Mapping[str, int]
     path_states_ns: Mapping[PathState, float]
+    nesting_ns: Mapping[str, Mapping[State, int]]
+    """By key of a node that executed a run: its states."""
     curve: Curve | None
     remarks: tuple[str, ...] = ()
     """What looks biggest and is no finding, and why."""
@@ -73,8 +75,16 @@ class Explanation:
 
     @cached_property
     def states_ns(self) -> dict[State, int]:
-        """Time by state over all nodes, in the order of `STATES`; empty where no node has states."""
-        return _summed(self.ran)
+        """Time by state over all nodes, in the order of `STATES`; empty where no node has states.
+
+        A node that executed a run of its own is divided as the path through that run is: it is not counted twice.
+        """
+        return _summed(self.nesting_ns.get(node.key, node.states) for node in self.run.outermost)
+
+    @property
+    def nodes_ns(self) -> int:
+        """All nodes' time, of which `states_ns` are shares."""
+        return sum(node.duration_ns for node in self.run.outermost)
 
     @property
     def state_rows(self) -> tuple[StateRow, ...]:
@@ -98,7 +108,7 @@ class Explanation:
         """Time and share of all nodes, time and share of the critical path."""
         of_nodes, of_path = ("-", "-"), ("-", "-")
         if row.nodes_ns is not None:
-            of_nodes = duration(row.nodes_ns), percent(row.nodes_ns, sum(node.duration_ns for node in self.ran))
+            of_nodes = duration(row.nodes_ns), percent(row.nodes_ns, self.nodes_ns)
         if row.path_ns:
             of_path = duration(row.path_ns), percent(row.path_ns, self.run.duration_ns)
         return (*of_nodes, *of_path)
@@ -138,7 +148,7 @@ class Explanation:
             duration_ns=sum(node.duration_ns for node in nodes),
             longest_ns=max(node.duration_ns for node in nodes),
             queue_ns=sum(node.queue_ns for node in nodes),
-            states_ns=_summed(nodes),
+            states_ns=_summed(node.states for node in nodes),
             critical_ns=self.critical_ns.get(name, 0),
         )
 
@@ -148,12 +158,12 @@ class Explanation:
 
     @cached_property
     def mean_running(self) -> float:
-        """How many nodes ran at once on average; a node that executed a run of its own counts like any other."""
-        return sum(node.duration_ns for node in self.ran) / self.run.duration_ns if self.run.duration_ns > 0 else 0.0
+        """How many nodes ran at once on average; those of a run that a node executed are part of that node."""
+        return self.nodes_ns / self.run.duration_ns if self.run.duration_ns > 0 else 0.0
 
     @cached_property
     def peak_running(self) -> int:
-        return most_at_once([(node.started_ns, node.ended_ns) for node in self.ran])
+        return most_at_once([(node.started_ns, node.ended_ns) for node in self.run.outermost])
 
     @cached_property
     def peak_queue(self) -> int:
@@ -174,6 +184,7 @@ def explain(run: RecordedRun, *, with_curve: bool = True) -> Explanation:
         path=analyzed.path,
         critical_ns=analyzed.path.ns_by_name,
         path_states_ns=analyzed.on_path,
+        nesting_ns=_nesting(analyzed),
         # How long a run that failed takes without the failure, its record cannot tell.
         curve=curve(analyzed) if with_curve and run.outcome != "error" else None,
         remarks=diagnosis.remarks,
@@ -181,9 +192,22 @@ def explain(run: RecordedRun, *, with_curve: bool = True) -> Explanation:
     )
 
 
-def _summed(nodes: Iterable[NodeExecution]) -> dict[State, int]:
+def _nesting(analyzed: AnalyzedRun) -> dict[str, dict[State, int]]:
+    """The states of the nodes that executed runs; those that nobody knows, as `other`."""
+    found: dict[str, dict[State, int]] = {}
+    for node in analyzed.nodes:
+        if node.key in analyzed.run.by_parent:
+            parts: dict[State, int] = {}
+            for state, ns in analyzed.states[node.key].items():
+                known: State = state if state in INFO else "other"  # type: ignore[assignment]
+                parts[known] = parts.get(known, 0) + round(ns)
+            found[node.key] = parts
+    return found
+
+
+def _summed(divisions: Iterable[Mapping[State, int]]) -> dict[State, int]:
     sums: dict[State, int] = {}
-    for node in nodes:
-        for state, ns in node.states.items():
+    for states in divisions:
+        for state, ns in states.items():
             sums[state] = sums.get(state, 0) + ns
     return {state: sums[state] for state in STATES if state in sums}

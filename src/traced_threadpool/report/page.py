@@ -136,7 +136,7 @@ def _tiles(explanation: Explanation) -> Iterator[tuple[str, str, str]]:
 
 
 def _legend(explanation: Explanation) -> dict[str, Any]:
-    total = sum(node.duration_ns for node in explanation.ran)
+    total = explanation.nodes_ns
     return {
         "states": [
             (state, percent(ns, total), INFO[state].meaning) for state, ns in explanation.states_ns.items() if ns > 0
@@ -194,7 +194,7 @@ def _states(explanation: Explanation) -> dict[str, Any]:
         reason = f" ({run.attribution_reason})" if run.attribution_reason else ""
         hint = f"This record has no states{reason}, so the bars show durations only."
     if explanation.has_nested_runs:
-        hint += " A node that executed a run of its own includes the time of that run."
+        hint += " The nodes of a run that a node executed are part of that node."
     holders = sorted(run.gil_holders.items(), key=lambda item: -item[1])[:HOLDERS]
     return {
         "hint": hint,

@@ -154,7 +154,7 @@ def _step(step: Step, explanation: Explanation) -> Text:
 
 def _states(explanation: Explanation) -> Iterator[RenderableType]:
     run, rows = explanation.run, explanation.state_rows
-    total = sum(node.duration_ns for node in explanation.ran)
+    total = explanation.nodes_ns
     if not rows:
         reason = f" ({one_line(run.attribution_reason)})" if run.attribution_reason else ""
         yield Group("", Text(f"The record does not tell where the nodes' time went{reason}.", style="dim"))
