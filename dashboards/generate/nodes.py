@@ -114,6 +114,28 @@ def nodes() -> str:
                 ),
             ),
             (
+                "Queued: which node waits for a worker, and behind whom",
+                (
+                    time_series(
+                        "Nodes that wait for a worker",
+                        "How many executions of each node wait on average, their inputs there. All of them high: the "
+                        "pool is too small or shared with other runs. One alone: it is made ready in bursts.",
+                        q.NODE_QUEUED,
+                        stacked=True,
+                        links=links,
+                    ),
+                    bars(
+                        "Queued behind whom",
+                        "Seconds that the critical path waited for a worker, by the node that had the worker, over the "
+                        "time shown. The longest bar is the node to make shorter or to move to a backend of its own; "
+                        "bars of one length mean more workers. In a trace, spans queued ... link to that node.",
+                        q.QUEUED_BEHIND,
+                        limits=rising(5, 60),
+                        links=links,
+                    ),
+                ),
+            ),
+            (
                 "Slowest and most variable",
                 (
                     rows(

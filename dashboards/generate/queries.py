@@ -302,6 +302,20 @@ CRITICAL_SECONDS = Query(
     unit="short",
 )
 
+QUEUED_BEHIND = Query(
+    name="node_queued_behind",
+    expr=f"topk(15, sum by (node) (increase({names.QUEUED_BEHIND.prometheus}{{{_RUN}}}[$__range])) > 0)",
+    legend="{{node}}",
+    unit="s",
+    instant=True,
+)
+NODE_QUEUED = Query(
+    name="node_queued",
+    expr=f"topk(15, sum by (node) (rate({names.NODE_QUEUE_TIME.prometheus}{{{_NODE}}}{_RATE})))",
+    legend="{{node}}",
+    unit="short",
+)
+
 # Nodes: slowest and most variable, over the time range that is shown
 
 _range_bucket: Final = f"{_node_bucket}{{{_NODE}}}[$__range]"

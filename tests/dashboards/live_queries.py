@@ -192,6 +192,8 @@ TRUTHS: dict[str, Truth] = {
     "node_states": _positive(_increase(names.NODE_TIME.prometheus, "node", "state", seconds=RANGE_SECONDS)),
     "node_critical_share": _critical_share,
     "node_critical_seconds": rate_of(names.CRITICAL_PATH_TIME.prometheus, "node"),
+    "node_queued_behind": _positive(_increase(names.QUEUED_BEHIND.prometheus, "node", seconds=RANGE_SECONDS)),
+    "node_queued": rate_of(names.NODE_QUEUE_TIME.prometheus, "node"),
     "node_slowest_mean": divided(_NODE_SECONDS, _positive(_EXECUTIONS)),
     "node_slowest_p95": quantile_of(0.95, names.NODE_DURATION, "node", seconds=RANGE_SECONDS),
     "node_slowest_total": _positive(_NODE_SECONDS),

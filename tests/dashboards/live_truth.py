@@ -133,6 +133,8 @@ def counters_of(spans: Iterable[SpanFacts]) -> Samples:
             queued = span.attributes[names.NODE_QUEUE]
             assert isinstance(queued, float)
             observe(names.QUEUE_WAIT, round(queued * 1e9), pool=span.pool, backend="threads")
+            node = frozenset({"pool": span.pool, "node": span.name}.items())
+            sums_ns[names.NODE_QUEUE_TIME.prometheus][node] += round(queued * 1e9)
             cpu = span.attributes[names.NODE_CPU]
             assert isinstance(cpu, float)
             state = frozenset({"pool": span.pool, "node": span.name, "state": "cpu"}.items())

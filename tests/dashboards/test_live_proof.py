@@ -83,8 +83,8 @@ def test_spans_and_metrics_agree(world: World, job: str) -> None:
             if matches(one, **where) and dict(one)["pool"] != "untraced"
         }
         assert shown == pytest.approx(_that_happened(from_spans), rel=1e-12, abs=1e-9), name
-    # Eleven families are sums and counts; the critical path is told by its sum, which is that of the runs.
-    assert len(told) == 3 * 3 + 2
+    # Twelve families are sums and counts; the critical path is told by its sum, which is that of the runs.
+    assert len(told) == 3 * 3 + 3
     governed = total(world.pages[job][names.CRITICAL_PATH_TIME.prometheus], "pool", "run")
     lasted = total(world.pages[job][f"{names.RUN_DURATION.prometheus}_sum"], "pool", "run")
     assert governed == pytest.approx({one: lasted[one] for one in governed}, rel=1e-9)
@@ -154,6 +154,7 @@ OF_ALL_POOLS = {"telemetry_errors", "telemetry_spans_lost", "gil_wait", "attribu
 """Queries for metrics of a process, which none of the variables narrows."""
 NARROWED_OTHERWISE = {
     "node_critical_share": {"node": ".+"},  # shares are of all there is
+    "node_queued_behind": {"node": ".+"},  # the nodes waited for, by whichever
     "node_critical_seconds": {"node": f"{CHOSEN['node']}|_.*"},  # waits between nodes always belong to it
 }
 

@@ -162,7 +162,10 @@ def test_the_path_at_the_end_of_a_run_is_that_of_its_record(stage: Stage, record
     ]
     names, durations = zip(*steps, strict=True)
     assert [name for name in names if name != "_queue"][-3:] == ["join", "outer", "last"]
-    assert recording.path == PathFacts(names=names, durations=durations, seconds=critical_seconds(run))
+    behind = recording.path.queued_behind
+    assert recording.path == PathFacts(
+        names=names, durations=durations, seconds=critical_seconds(run), queued_behind=behind
+    )
     assert run.id == run_id
     assert recorder.runs == []
 

@@ -66,11 +66,13 @@ class PathFacts:
     `names` are its nodes from first to last, and `_queue` where one waited for a worker for `MIN_QUEUE_NS` or longer;
     of a very long path the longest ones. `durations` are theirs, in seconds. `seconds` is how much of the path each
     node's name takes, and the waits between nodes under names that start with an underscore: the whole run.
+    `queued_behind` is how long the path waited for workers, by the name of the node that had the worker.
     """
 
     names: tuple[str, ...] = ()
     durations: tuple[float, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    queued_behind: Mapping[str, float] = field(default_factory=dict)
 
 
 class TimedNode(Protocol):

@@ -50,11 +50,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Final, Literal, Protocol, TypeVar
 
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
-from traced_threadpool.model.records import MIN_QUEUE_NS, PathFacts, TimedNode
+from traced_threadpool.model.records import MIN_QUEUE_NS, Holder, PathFacts, TimedNode
 
 QUEUE: Final = "_queue"
 DEPENDENCY: Final = "_dependency"
@@ -202,8 +203,13 @@ def ns_by_name(stretches: Iterable[Stretch[Node]]) -> dict[str, int]:
     return sums
 
 
-def path_facts(stretches: Sequence[Stretch[Node]], *, limit: int = MAX_NAMES) -> PathFacts:
-    """The path for attributes and counters: of more than `limit` steps, names and durations of the longest ones."""
+def path_facts(
+    stretches: Sequence[Stretch[Node]], holders: Mapping[int, Holder] = MappingProxyType({}), *, limit: int = MAX_NAMES
+) -> PathFacts:
+    """The path for attributes and counters: of more than `limit` steps, names and durations of the longest ones.
+
+    `holders` had the workers for which nodes of the path waited, by the identity of these nodes.
+    """
     steps = [
         (ended_ns - started_ns, -index, node.name if kind == "node" else QUEUE)
         for index, (kind, node, started_ns, ended_ns) in enumerate(stretches)
@@ -212,10 +218,16 @@ def path_facts(stretches: Sequence[Stretch[Node]], *, limit: int = MAX_NAMES) ->
     if len(steps) > limit:
         steps = sorted(heapq.nlargest(limit, steps), key=lambda each: -each[1])
     steps.reverse()
+    behind: dict[str, float] = {}
+    for kind, node, started_ns, ended_ns in stretches if holders else ():
+        holder = holders.get(id(node)) if kind == "queue" else None
+        if holder is not None:
+            behind[holder.name] = behind.get(holder.name, 0.0) + (ended_ns - started_ns) / 1e9
     return PathFacts(
         names=tuple(name for _, _, name in steps),
         durations=tuple(duration_ns / 1e9 for duration_ns, _, _ in steps),
         seconds={name: total_ns / 1e9 for name, total_ns in ns_by_name(reversed(stretches)).items()},
+        queued_behind=behind,
     )
 
 

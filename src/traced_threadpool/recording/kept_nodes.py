@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.recorded_run import NodeExecution
-from traced_threadpool.model.records import NodeRecord, Outcome, PathFacts, RunRecord
+from traced_threadpool.model.records import Holder, NodeRecord, Outcome, PathFacts, RunRecord
 from traced_threadpool.model.states import STATES, State
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Part:
         self.name, self.started_ns, self.priority, self.caller = run.name, run.started_ns, run.priority, run.caller
         self.node_count = 0
         self.path = PathFacts()
+        self.holders: Mapping[int, Holder] = {}
         self.stretches: Sequence[Stretch[Entry]] | None = None
         """The critical path from its end, once it was found and until it has been told."""
         self.parent: Entry | None = None

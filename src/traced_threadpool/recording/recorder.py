@@ -34,7 +34,7 @@ from traced_threadpool.model.records import (
 )
 from traced_threadpool.recording.critical_path import Stretch, path_facts, waited_for, walk_back
 from traced_threadpool.recording.kept_nodes import Entry, Part, Past, error_type_of, execution, running_node
-from traced_threadpool.recording.told_waits import path_waits
+from traced_threadpool.recording.told_waits import holders_of, path_waits
 
 DEFAULT_RUNS: Final = 10
 """How many runs `record=True` keeps."""
@@ -314,7 +314,7 @@ class Recording:
             nodes=entries,
             path=[entry for kind, entry, _, _ in stretches if kind == "node" and entry is not None],
             whole=len(entries) >= part.node_count,
-            waits=path_waits(stretches, entries, self._entries, unix_offset_ns=unix_offset_ns),
+            waits=path_waits(stretches, entries, part.holders, unix_offset_ns=unix_offset_ns),
             facts=part.path,
         )
 
@@ -326,7 +326,8 @@ class Recording:
         """Finds the critical path of a run, for its metrics and its trace."""
         entries = self._of(part)
         stretches = self._walk(entries, part, started_ns, ended_ns) if len(entries) >= part.node_count else []
-        part.path = path_facts(stretches)
+        part.holders = holders_of(stretches, self._entries)
+        part.path = path_facts(stretches, part.holders)
         part.stretches = stretches
 
     def _walk(self, entries: Sequence[Entry], part: Part, started_ns: int, ended_ns: int) -> list[Stretch[Entry]]:

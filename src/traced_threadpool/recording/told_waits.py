@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Final, Protocol, TypeVar
 
@@ -54,21 +54,33 @@ class _Kept(KeptNode, Protocol):
 _KeptNode = TypeVar("_KeptNode", bound=_Kept)
 
 
+def holders_of(path: Sequence[Stretch[_KeptNode]], nodes: Iterable[_KeptNode]) -> dict[int, Holder]:
+    """What had the worker while a node of the path waited for it, of these nodes or of another run, by its identity."""
+    found: dict[int, Holder] = {}
+    on_workers: Mapping[str, Sequence[_KeptNode]] | None = None
+    for kind, node, since_ns, until_ns in path:
+        if kind == "queue" and node is not None and until_ns - since_ns >= MISLEADS_FROM_NS:
+            if on_workers is None:
+                on_workers = by_worker(list(nodes))
+            holder, before = worker_holder(node, on_workers), node.before
+            if before is not None and (holder is None or before.ended_ns > holder.ended_ns):
+                found[id(node)] = before
+            elif holder is not None:
+                found[id(node)] = holder
+    return found
+
+
 def path_waits(
     path: Sequence[Stretch[_KeptNode]],
     nodes: Sequence[_KeptNode],
-    others: Iterable[_KeptNode],
+    holders: Mapping[int, Holder],
     *,
     unix_offset_ns: int,
 ) -> list[PathWait]:
-    """The waits that are told, from the end, as `path` is. Workers may have run nodes of `others`, too."""
-    on_workers = by_worker(list(others)) if path else {}
+    """The waits that are told, from the end, as `path` is."""
 
     def behind(node: _KeptNode) -> Holder | None:
-        found, before = worker_holder(node, on_workers), node.before
-        if before is not None and (found is None or before.ended_ns > found.ended_ns):
-            return before
-        return found
+        return holders.get(id(node))
 
     return [
         PathWait(

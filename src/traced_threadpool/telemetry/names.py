@@ -446,6 +446,13 @@ NODE_TIME: Final = Metric(
     unit="s",
     description="Time that nodes spent in each state, in seconds.",
 )
+NODE_QUEUE_TIME: Final = Metric(
+    otel="hamilton.node.queue",
+    kind="counter",
+    labels=("pool", "node"),
+    unit="s",
+    description="Time that executions of a node waited for a worker with all inputs there, in seconds.",
+)
 NODE_STALLS: Final = Metric(
     otel="hamilton.node.stalls",
     kind="counter",
@@ -472,6 +479,13 @@ CRITICAL_PATH_TIME: Final = Metric(
     labels=("pool", "run", "node"),
     unit="s",
     description="Time that each node was on the critical path, in seconds; waits between nodes start with `_`.",
+)
+QUEUED_BEHIND: Final = Metric(
+    otel="hamilton.run.queued.behind",
+    kind="counter",
+    labels=("pool", "run", "node"),
+    unit="s",
+    description="Time that the critical path waited for a worker that had this node, in seconds.",
 )
 RUN_LAST_SUCCESS: Final = Metric(
     otel="hamilton.run.last.success.timestamp",
@@ -519,11 +533,13 @@ METRICS: Final[tuple[Metric, ...]] = (
     NODE_DURATION,
     NODES,
     NODE_TIME,
+    NODE_QUEUE_TIME,
     NODE_STALLS,
     RUN_DURATION,
     RUNS_ACTIVE,
     RUN_LAST_SUCCESS,
     CRITICAL_PATH_TIME,
+    QUEUED_BEHIND,
     GIL_PROBE_WAIT,
     ATTRIBUTION,
     SPANS_LOST,

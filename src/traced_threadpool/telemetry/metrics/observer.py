@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from traced_threadpool.model import forks
 from traced_threadpool.model.lock_backoff import acquire_late
 from traced_threadpool.model.observers import ErrorLog, Observer
-from traced_threadpool.model.records import RUN_OUTCOMES, THREADS, NodeRecord, RunRecord
+from traced_threadpool.model.records import RUN_OUTCOMES, THREADS, NodeRecord, PathFacts, RunRecord
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.background import Background, call
 
@@ -72,12 +72,19 @@ class MetricsObserver(Observer):
     def count_run(self, run: RunRecord, span_context: Any) -> None:
         outcome = run.outcome or "success"
         self._observe(names.RUN_DURATION, (self._run_name, outcome), run.duration_ns, span_context)
-        path = run.critical_path().seconds if run.critical_path is not None else {}
+        path = PathFacts() if run.critical_path is None else run.critical_path()
         pool = self._pool
         with pool.lock:
-            for name, seconds in path.items():  # waits start with an underscore and need no label among the nodes
-                label = name if name.startswith("_") else pool.node_label(name, self._max_node_labels)
+            for name, seconds in path.seconds.items():
+                if name.startswith("_"):  # a wait, which needs no label among the nodes
+                    label = name
+                else:
+                    label = pool.node_label(name, self._max_node_labels)
+                    pool.count(names.QUEUED_BEHIND, (self._run_name, label), 0.0)
                 pool.count(names.CRITICAL_PATH_TIME, (self._run_name, label), seconds)
+            for name, seconds in path.queued_behind.items():
+                label = pool.node_label(name, self._max_node_labels)
+                pool.count(names.QUEUED_BEHIND, (self._run_name, label), seconds)
             if outcome == "success":
                 pool.values[names.RUN_LAST_SUCCESS, (self._run_name,)] = time.time()
 
@@ -106,6 +113,7 @@ class MetricsObserver(Observer):
                 if self._queue_wait is None:
                     self._queue_wait = pool.histogram(names.QUEUE_WAIT, (THREADS,))
                 self._queue_wait.observe(queue_ns, span_context)
+            known.queue_ns += queue_ns
             known.add_states(node.cpu_ns, node.counted_ns)
         finally:
             lock.release()

@@ -26,11 +26,12 @@ Labels = tuple[str, ...]
 class NodeMetrics:
     """One node with one outcome: its labels. `state_ns` is in the order of `STATES`, without what is `other`."""
 
-    __slots__ = ("count", "duration", "labels", "state_ns")
+    __slots__ = ("count", "duration", "labels", "queue_ns", "state_ns")
 
     def __init__(self, labels: tuple[str, str], bounds_ns: Sequence[int]) -> None:
         self.labels = labels
         self.count = 0
+        self.queue_ns = 0
         self.duration = Histogram(bounds_ns)
         self.state_ns = [0] * len(STATES)
 
@@ -52,6 +53,7 @@ class NodeMetrics:
     def copy(self) -> NodeMetrics:
         copied = NodeMetrics(self.labels, self.duration.bounds_ns)
         copied.count = self.count
+        copied.queue_ns = self.queue_ns
         copied.duration = self.duration.copy()
         copied.state_ns = list(self.state_ns)
         return copied

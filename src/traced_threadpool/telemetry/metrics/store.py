@@ -54,7 +54,7 @@ GAUGES: Final = frozenset({*LANE_GAUGES, *POOL_GAUGES})
 
 AGES: Final = (names.OLDEST_QUEUED, names.OLDEST_ACTIVE)
 
-_OF_NODES: Final = {names.NODES, names.NODE_DURATION, names.NODE_TIME}
+_OF_NODES: Final = {names.NODES, names.NODE_DURATION, names.NODE_TIME, names.NODE_QUEUE_TIME}
 
 
 class Source(Protocol):
@@ -185,6 +185,7 @@ def _add_nodes(pool_name: str, pool: PoolMetrics, points: dict[names.Metric, Poi
     """
     counts: dict[str, dict[str, int]] = {}
     times_ns: dict[str, list[int]] = {}
+    queued_ns: dict[str, int] = {}
     for each in pool.copy_nodes():
         node, outcome = each.labels
         counts.setdefault(node, dict.fromkeys(OUTCOMES, 0))[outcome] = each.count
@@ -192,6 +193,7 @@ def _add_nodes(pool_name: str, pool: PoolMetrics, points: dict[names.Metric, Poi
         if any(each.duration.counts):
             points[names.NODE_DURATION].append(((pool_name, node, outcome), each.duration))
             sums_ns[:] = map(add, sums_ns, each.whole_state_ns())
+        queued_ns[node] = queued_ns.get(node, 0) + each.queue_ns
     points[names.NODES] += [
         ((pool_name, node, outcome), count)
         for node, by_outcome in counts.items()
@@ -202,6 +204,7 @@ def _add_nodes(pool_name: str, pool: PoolMetrics, points: dict[names.Metric, Poi
         for node, sums_ns in times_ns.items()
         for state, one_ns in zip(STATES, sums_ns, strict=True)
     ]
+    points[names.NODE_QUEUE_TIME] += [((pool_name, node), one_ns / 1e9) for node, one_ns in queued_ns.items()]
 
 
 class BoundsConflict(ValueError):
