@@ -18,6 +18,7 @@ import pytest
 
 from dashboards.generate.check_grafana import problem
 from examples.as_a_service.options import parse_options
+from traced_threadpool.telemetry import names
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (it is in the dev group)")
 
@@ -33,6 +34,8 @@ def load(path: Path) -> Any:
 COMPOSE = load(DASHBOARDS / "compose.yaml")
 SERVICES: dict[str, Any] = COMPOSE["services"]
 COLLECTOR = load(PARTS / "collector.yaml")
+JAEGER = load(PARTS / "jaeger.yaml")
+JAEGER_UI: dict[str, Any] = json.loads((PARTS / "jaeger-ui.json").read_text(encoding="utf-8"))
 TEMPO = load(PARTS / "tempo.yaml")
 PROMETHEUS = load(PARTS / "prometheus.yaml")
 ALERTMANAGER = load(PARTS / "alertmanager.yaml")
@@ -53,7 +56,13 @@ LISTENS: dict[str, set[int]] = {
         ),
         COLLECTOR["service"]["telemetry"]["metrics"]["readers"][0]["pull"]["exporter"]["prometheus"]["port"],
     },
-    "jaeger": {4317, 4318, 16686},
+    "jaeger": {
+        int(endpoint["endpoint"].rpartition(":")[2])
+        for endpoint in (
+            *JAEGER["receivers"]["otlp"]["protocols"].values(),
+            JAEGER["extensions"]["jaeger_query"]["http"],
+        )
+    },
     "tempo": {
         TEMPO["server"]["http_listen_port"],
         int(TEMPO["distributor"]["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].rpartition(":")[2]),
@@ -202,12 +211,14 @@ def test_containers_can_be_reached_by_others() -> None:
         pipeline.listen,
         *(each["endpoint"].rpartition(":")[0] for each in COLLECTOR["receivers"]["otlp"]["protocols"].values()),
         COLLECTOR["service"]["telemetry"]["metrics"]["readers"][0]["pull"]["exporter"]["prometheus"]["host"],
+        *(each["endpoint"].rpartition(":")[0] for each in JAEGER["receivers"]["otlp"]["protocols"].values()),
+        JAEGER["extensions"]["jaeger_query"]["http"]["endpoint"].rpartition(":")[0],
         *(
             each["endpoint"].rpartition(":")[0]
             for each in TEMPO["distributor"]["receivers"]["otlp"]["protocols"].values()
         ),
     ]
-    assert addresses == ["0.0.0.0"] * 5
+    assert addresses == ["0.0.0.0"] * 8
 
 
 def test_what_people_open_is_published() -> None:
@@ -253,6 +264,68 @@ def test_the_collectors_pipelines_are_of_parts_that_it_defines() -> None:
     for kind in ("receivers", "processors", "exporters"):
         used = {name for pipeline in COLLECTOR["service"]["pipelines"].values() for name in pipeline[kind]}
         assert used == set(COLLECTOR[kind])
+
+
+def test_jaegers_parts_are_defined_and_used() -> None:
+    """As a collector's, and its page and exporter use the store that there is."""
+    for kind in ("receivers", "processors", "exporters"):
+        used = {name for pipeline in JAEGER["service"]["pipelines"].values() for name in pipeline[kind]}
+        assert used == set(JAEGER[kind])
+    assert set(JAEGER["service"]["extensions"]) == set(JAEGER["extensions"])
+    stores = set(JAEGER["extensions"]["jaeger_storage"]["backends"])
+    assert {
+        JAEGER["extensions"]["jaeger_query"]["storage"]["traces"],
+        JAEGER["exporters"]["jaeger_storage_exporter"]["trace_storage"],
+    } == stores
+
+
+def test_jaegers_page_is_configured_by_the_file_that_is_mounted() -> None:
+    path = JAEGER["extensions"]["jaeger_query"]["ui"]["config_file"]
+    assert on_this_machine("jaeger", path) == PARTS / "jaeger-ui.json"
+
+
+@pytest.mark.parametrize("prefix", JAEGER_UI["topTagPrefixes"])
+def test_jaeger_puts_attributes_first_that_there_are(prefix: str) -> None:
+    assert [each.key for each in names.ATTRIBUTES if each.key.startswith(prefix)]
+
+
+@pytest.mark.parametrize("pattern", JAEGER_UI["linkPatterns"], ids=lambda pattern: pattern.get("key", "trace"))
+def test_jaegers_links_lead_somewhere(pattern: dict[str, str]) -> None:
+    """From an attribute to a variable of a dashboard that is there, or from a trace to its JSON on Jaeger's port."""
+    url = urlsplit(pattern["url"])
+    if pattern["type"] == "traces":
+        assert (url.port in LISTENS["jaeger"], url.path + url.fragment) == (True, "/api/traces/{traceID}")
+        return
+    assert pattern["key"] in {each.key for each in names.ATTRIBUTES}
+    assert url.port in LISTENS["grafana"]
+    [found] = [content for content in dashboards().values() if url.path == f"/d/{content['uid']}"]
+    variable, _, rest = url.query.partition("=")
+    assert variable.removeprefix("var-") in {each["name"] for each in found["templating"]["list"]}
+    assert rest + "#" + url.fragment == "#{" + pattern["key"] + "}"
+
+
+@pytest.mark.parametrize("uid", ["jaeger", "tempo"])
+def test_grafanas_trace_view_leads_to_the_metrics_of_a_node(uid: str) -> None:
+    """By attributes that spans have, to labels and metrics that there are, of the datasource that is there."""
+    [settings] = [each["jsonData"] for each in DATASOURCES if each["uid"] == uid]
+    attributes = {each.key for each in names.ATTRIBUTES}
+    to_metrics = settings["tracesToMetrics"]
+    assert to_metrics["datasourceUid"] in {each["uid"] for each in DATASOURCES if each["type"] == "prometheus"}
+    assert {tag["key"] for tag in to_metrics["tags"]} | {settings["spanBar"]["tag"]} <= attributes
+    labels = {tag["value"] for tag in to_metrics["tags"]}
+    for query in to_metrics["queries"]:
+        # `$$` as provisioning wants it, and what Grafana puts there.
+        assert "{$$__tags}" in query["query"]
+        found = metrics_in(query["query"].replace("$$__tags", 'node="a", pool="b"'))
+        assert found
+        assert labels <= set.intersection(*(set(metric.labels) for metric in found))
+    filters = settings.get("search", {}).get("filters", [])
+    assert {each["tag"] for each in filters} - {"service.name"} <= attributes
+
+
+def metrics_in(query: str) -> list[names.Metric]:
+    suffix = "(?:_bucket|_sum|_count)?"
+    return [metric for metric in names.METRICS if re.search(rf"\b{metric.prometheus}{suffix}\b", query)]
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on PATH (Debian: apt-get install prometheus)")
