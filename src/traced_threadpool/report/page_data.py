@@ -68,7 +68,7 @@ def page_data(explanation: Explanation) -> dict[str, Any]:
             "queue": [since_start(node.started_ns) - since_start(node.ready_ns) for node in nodes],
             "dependency": [since_start(node.ready_ns) - since_start(node.submitted_ns) for node in nodes],
             "outcome": [OUTCOMES.index(node.outcome) for node in nodes],
-            "error": [node.error_type and cut(node.error_type) for node in nodes],
+            "error": [_error(node) for node in nodes],
             "cause": [node.failed_upstream and cut(node.failed_upstream) for node in nodes],
             "states": [_split(node) for node in nodes],
             "samples": [node.samples for node in nodes],
@@ -149,6 +149,11 @@ def shown_nodes(explanation: Explanation) -> Sequence[NodeExecution]:
 
 def _split(node: NodeExecution) -> list[int] | None:
     return [round(node.states.get(state, 0) / 1_000) for state in STATES] if node.states else None
+
+
+def _error(node: NodeExecution) -> str | None:
+    said = ": ".join(filter(None, (node.error_type, node.error_message)))
+    return cut(said) if said else None
 
 
 def _slack(ns: int | None) -> int | None:

@@ -53,7 +53,7 @@ def _straggler(
             "times" if median_ns else "takes",
             node=name,
             own=duration(own_ns),
-            without="" if own_ns == longest.duration_ns else WITHOUT_CONTENTION,
+            without="" if duration(own_ns) == duration(longest.duration_ns) else WITHOUT_CONTENTION,
             siblings=f"{siblings:,}",
             median=duration(median_ns),
             times=f"{own_ns / median_ns:.1f}" if median_ns else "",
