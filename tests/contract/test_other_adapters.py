@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hamilton import driver, lifecycle
 from hamilton.lifecycle.default import FunctionInputOutputTypeChecker, GracefulErrorAdapter
+from hamilton.plugins.h_threadpool import FutureAdapter as HamiltonsAdapter
 
-from tests.contract.shared import (
-    MakeAdapter,
-)
-from tests.dags import (
-    driver_of,
-)
+from tests.contract.shared import MakeAdapter
+from tests.dags import Stage, driver_of, dynamic_driver_of
+from traced_threadpool import FutureAdapter
 
 
 class Recorder(lifecycle.NodeExecutionHook):
@@ -177,3 +177,55 @@ def test_caching(make_adapter: MakeAdapter, tmp_path: Path) -> None:
     assert calls == ["doubled", "report"]
     assert runs.execute(["report"], inputs={"number": 3}) == {"report": "it is 6"}
     assert calls == ["doubled", "report"] * 2
+
+
+class Everything(lifecycle.GraphExecutionHook, lifecycle.NodeExecutionHook, lifecycle.NodeExecutionMethod):
+    """Notes all that it is told, but for ids, tags and graphs, and doubles each node's value."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def _note(self, hook: str, more: dict[str, Any]) -> None:
+        told = {name: more[name] for name in sorted(more) if isinstance(more[name], (str, int, dict, list))}
+        plain = {name: value for name, value in told.items() if not name.endswith(("_id", "_tags"))}
+        self.told.append((hook, sorted(more), plain))
+
+    def run_before_graph_execution(self, **more: Any) -> None:
+        self._note("before graph", {**more, "execution_path": sorted(more["execution_path"])})
+
+    def run_after_graph_execution(self, *, results: Any, **more: Any) -> None:
+        self._note("after graph", {**more, "results": results if more["success"] else None})
+
+    def run_before_node_execution(self, **more: Any) -> None:
+        self._note("before node", more)
+
+    def run_after_node_execution(self, **more: Any) -> None:
+        self._note("after node", more)
+
+    def run_to_execute_node(self, *, node_callable: Any, node_kwargs: dict[str, Any], **more: Any) -> Any:
+        self._note("execute node", more)
+        return 2 * node_callable(**node_kwargs)
+
+
+@pytest.mark.parametrize("make", [driver_of, dynamic_driver_of], ids=["static", "dynamic"])
+@pytest.mark.parametrize("fails", [False, True], ids=["success", "failure"])
+def test_what_another_adapter_is_told(stage: Stage, make: Callable[..., Any], *, fails: bool) -> None:
+    """Each hook, with the same arguments and values, and in the same order on one worker, as by Hamilton's adapter."""
+
+    def told_with(adapter: Any) -> Any:
+        def first(number: int) -> int:
+            return number
+
+        def second(first: int, number: int) -> int:
+            if fails:
+                raise ValueError("bad")
+            return first + number
+
+        other = Everything()
+        with contextlib.suppress(ValueError):
+            make(adapter, first, second, others=[other]).execute(["second"], inputs={"number": 5})
+        return other.told
+
+    ours, hamiltons = (told_with(stage.adapter(made(1))) for made in (FutureAdapter, HamiltonsAdapter))
+    assert ours == hamiltons
+    assert len(ours) == 8
