@@ -22,7 +22,7 @@ from hamilton.plugins.h_threadpool import FutureAdapter as HamiltonsAdapter
 from hamilton.registry import register_adapter
 
 from tests.contract.shared import AdapterClass, MakeAdapter, one, posix_only, two, within_patience
-from tests.dags import PATIENCE, Held, Stage, driver_of, in_thread, wait_for
+from tests.dags import PATIENCE, Held, Stage, driver_of, in_thread, submit, wait_for
 from traced_threadpool import FutureAdapter
 
 
@@ -123,9 +123,9 @@ def test_raw_execute(adapter_class: AdapterClass, make_adapter: MakeAdapter) -> 
     def three(given: Any) -> Any:
         return given
 
-    foreign = Future[int]()
-    foreign.set_result(3)
-    runs = driver_of(make_adapter(1), one, two, three)
+    adapter = make_adapter(1)
+    foreign = submit(adapter, lambda: 3)
+    runs = driver_of(adapter, one, two, three)
     returned = runs.raw_execute(["two", "given", "three"], inputs={"given": foreign})
     assert returned.pop("given") is foreign
     assert list(given(adapter_class, returned).items()) == [("two", 2), ("three", 3)]
@@ -394,3 +394,23 @@ def test_a_saver_is_waited_for_wherever_its_metadata_is(stage: Stage, *, fails: 
     else:
         metadata, extra = call.result(PATIENCE)
         assert (metadata["saved"].result(0), extra) == ({"saved": {}}, {"one": 1})
+
+
+def test_a_saver_that_has_failed_wherever_its_metadata_would_be(stage: Stage) -> None:
+    """Before Hamilton has left the graph: raised as well."""
+
+    class Waits(FutureAdapter):
+        def do_remote_execute(self, **arguments: Any) -> Any:
+            future = super().do_remote_execute(**arguments)
+            future.exception(PATIENCE)
+            return future
+
+    def table() -> dict[str, int]:
+        raise FileNotFoundError("no source")
+
+    source = indent(dedent(inspect.getsource(driver.Driver.materialize)), "    ").replace("outputs", "returned")
+    space = {**vars(driver), "Given": driver.Driver}
+    exec(f"class Driver(Given):\n{source}", space)
+    runs = space["Driver"]({}, ad_hoc_utils.create_temporary_module(table), adapter=stage.adapter(Waits(1)))
+    with pytest.raises(FileNotFoundError):
+        runs.materialize(to.says(id="saved", dependencies=["table"]))
