@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from traced_threadpool.engine.pool import Pool, PoolSnapshot
 from traced_threadpool.engine.priorities import FIFO, Planner
 from traced_threadpool.engine.work import NO_PICKLE, Work
 from traced_threadpool.live import server
+from traced_threadpool.live.node_now import Elsewhere, NodesNow
 from traced_threadpool.live.progress import ProgressOfRuns
 from traced_threadpool.live.records import LivePool
 from traced_threadpool.live.stalls import StallWatch
@@ -100,8 +101,8 @@ class Assembly:
         if observed:
             watching.append(self.recorder)  # the last hears first of a run's end: the others want its path
         self.live_view: LiveView | None = None
-        threads = ThreadsNow(gil_address=lambda: waits.gil_address)
-        stalls = self._stalls(threads)
+        nodes = NodesNow(ThreadsNow(gil_address=lambda: waits.gil_address), self._elsewhere)
+        stalls = self._stalls(nodes)
         if options.progress and options.live:
             watching.append(ProgressOfRuns(self._live_now))
         self._observers = Observers([*watching, stalls], self.errors)
@@ -125,7 +126,7 @@ class Assembly:
                 look=self.pool.look,
                 usual=self.durations.usual,
                 plan=lambda run: None if run.plan is None else run.plan(),
-                threads=threads,
+                nodes=nodes,
                 stalled=stalls.is_stalled,
             )
             server.show(self.live_view)
@@ -216,17 +217,29 @@ class Assembly:
 
         def running() -> Sequence[Work]:
             assembly = reference()
-            return () if assembly is None else assembly.pool.running()[1]
+            return () if assembly is None else list(assembly.pool.running()[1])
 
         return running
 
-    def _stalls(self, threads: ThreadsNow) -> StallWatch:
+    @property
+    def _elsewhere(self) -> Callable[[Work], Elsewhere | None]:
+        """Where a backend runs a node, if it says so."""
+        backends = self.options.backends
+
+        def elsewhere(work: Work) -> Elsewhere | None:
+            find = getattr(backends.get(work.backend or ""), "worker_of", None)
+            found: Elsewhere | None = None if find is None else find(work)
+            return found
+
+        return elsewhere
+
+    def _stalls(self, nodes: NodesNow) -> StallWatch:
         reference = weakref.ref(self)
         durations = self.durations
 
-        def running() -> tuple[int, Sequence[Work]]:
+        def running() -> tuple[int, Mapping[Work, threading.Thread]]:
             assembly = reference()
-            return (0, ()) if assembly is None else assembly.pool.running()
+            return (0, {}) if assembly is None else assembly.pool.running()
 
         def told(node: Work, stack: Sequence[str]) -> None:
             assembly = reference()
@@ -238,7 +251,7 @@ class Assembly:
             usual=self.durations.usual,
             knows=lambda: len(durations) > 0,
             stall_after=self.options.stall_after,
-            threads=threads,
+            nodes=nodes,
             told=told,
             errors=self.errors,
         )

@@ -74,13 +74,14 @@ def _repairing(method: _Method) -> _Method:
 class _Loop:
     """One worker loop, or one helper: counted from the moment it is planned, with what it has in hand."""
 
-    __slots__ = ("call", "planner", "scheduler", "submitted", "to_begin", "work")
+    __slots__ = ("call", "planner", "scheduler", "submitted", "thread", "to_begin", "work")
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.planner = threading.get_ident()
         self.scheduler = scheduler
         self.submitted = False
         self.call: Future[None] | None = None
+        self.thread: threading.Thread | None = None
         self.to_begin = [self]  # empty from when it has begun
         self.work: Work | None = None
 
@@ -138,9 +139,10 @@ class RunLook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLook:
-    """All runs of a pool and its lanes. `now_ns` is of the pool's clock."""
+    """All runs of a pool and its lanes. `now_ns` is of the pool's clock; `threads` are those of what runs."""
 
     now_ns: int
+    threads: Mapping[Work, threading.Thread]
     closed: bool
     lanes: Sequence[LaneLook]
     runs: Sequence[RunLook]
@@ -419,7 +421,8 @@ class Pool:
             loop.to_begin.clear()
             if loop not in loops:
                 return  # it is known that it could not be started, which it was all the same
-            self._threads.add(threading.current_thread())
+            loop.thread = threading.current_thread()
+            self._threads.add(loop.thread)
             self._starting.discard(loop)
             work = self._take(loop)
         finally:
@@ -836,6 +839,7 @@ class Pool:
     def _help(self, slot: Work, future: Future[Any], deadline: float | None) -> None:
         event = threading.Event()
         helper = _Loop(self._scheduler)
+        helper.thread = threading.current_thread()
         wake = _Wake(event)
         future.add_done_callback(wake)
         try:
@@ -1057,6 +1061,7 @@ class Pool:
         snapshot = self.snapshot()
         with self._lock:
             now_ns = self._clock()
+            threads = self._threads_at_work()
             runs = sorted(
                 (run for run in self._runs if run.record is not None),
                 key=lambda run: run.record.started_ns if run.record is not None else 0,
@@ -1084,12 +1089,20 @@ class Pool:
             )
             for lane in snapshot.lanes
         ]
-        return PoolLook(now_ns=now_ns, closed=self.closed, lanes=lanes, runs=looks)
+        return PoolLook(now_ns=now_ns, threads=threads, closed=self.closed, lanes=lanes, runs=looks)
 
-    def running(self) -> tuple[int, Sequence[Work]]:
-        """The moment, and the nodes that run."""
+    def running(self) -> tuple[int, Mapping[Work, threading.Thread]]:
+        """The moment, and the nodes that run, each with its thread."""
         with self._lock:
-            return self._clock(), [task for task in self._scheduler.running if isinstance(task, Work)]
+            return self._clock(), self._threads_at_work()
+
+    def _threads_at_work(self) -> dict[Work, threading.Thread]:
+        """Under the lock. Known without a word from the nodes: they need not be observed."""
+        return {
+            loop.work: loop.thread
+            for loop in (*self._loops, *self._helpers)
+            if loop.work is not None and loop.work.state is RUNNING and loop.thread is not None
+        }
 
 
 class _Wake:

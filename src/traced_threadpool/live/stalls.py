@@ -1,11 +1,11 @@
 """Running nodes into those that are stalled: told once each, while they still run.
 
 The rule: a node is stalled once it has run for `stall_after` seconds; without that, for five times its learned 95th
-percentile and at least 30 s. A node that has never been seen before, and has no `stall_after`, is never stalled: nobody
-knows how long it takes.
+percentile and at least 30 s. Of fewer than 20 executions the percentile counts as three times the median at least. A
+node that has never been seen before, and has no `stall_after`, is never stalled: nobody knows how long it takes.
 
 >>> from traced_threadpool.model.usual_duration import UsualDuration
->>> usual = UsualDuration(p50_seconds=1.0, p95_seconds=20.0, count=9)
+>>> usual = UsualDuration(p50_seconds=1.0, p95_seconds=20.0, count=30)
 >>> limit_seconds(None, usual), limit_seconds(5.0, usual), limit_seconds(None, None)
 (100.0, 5.0, None)
 """
@@ -13,14 +13,16 @@ knows how long it takes.
 from __future__ import annotations
 
 import logging
-import sys
 import threading
+import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 from traced_threadpool.engine.work import Work
-from traced_threadpool.live.thread_now import ThreadNow, ThreadsNow, stack_of
+from traced_threadpool.live.node_now import NodeNow, NodesNow
 from traced_threadpool.model import forks
 from traced_threadpool.model.observers import ErrorLog, Observer
 from traced_threadpool.model.records import RunRecord
@@ -33,19 +35,26 @@ TIMES_P95: Final = 5
 LEAST_SECONDS: Final = 30.0
 MOST_INTERVAL_SECONDS: Final = 1.0
 LEAST_INTERVAL_SECONDS: Final = 0.02
+MANY: Final = 20
+FEW_SPREAD: Final = 3.0
+GIL_HELD_SECONDS: Final = 0.03
+REMEMBERED: Final = 8
 
 
 def limit_seconds(stall_after: float | None, usual: UsualDuration | None) -> float | None:
     """After how long a node counts as stalled; None for never."""
     if stall_after is not None:
         return stall_after
-    return None if usual is None else max(LEAST_SECONDS, TIMES_P95 * usual.p95_seconds)
+    if usual is None:
+        return None
+    p95 = usual.p95_seconds if usual.count >= MANY else max(usual.p95_seconds, FEW_SPREAD * usual.p50_seconds)
+    return max(LEAST_SECONDS, TIMES_P95 * p95)
 
 
 class RunningNodes(Protocol):
-    """Gives the nodes that run now, and the moment, of the clock that their starts are told by."""
+    """Gives the moment, of the clock that nodes' starts are told by, and the nodes that run, each with its thread."""
 
-    def __call__(self) -> tuple[int, Sequence[Work]]: ...
+    def __call__(self) -> tuple[int, Mapping[Work, threading.Thread]]: ...
 
 
 class StallWatch(Observer):
@@ -56,7 +65,7 @@ class StallWatch(Observer):
         usual: How long a node of that name usually takes.
         knows: Whether that is known of any: else no node has a limit, unless there is a `stall_after`.
         stall_after: Seconds, or None for the rule above.
-        threads: Looks at threads of this process.
+        nodes: Looks at running nodes.
         told: Is told of each stalled node, with its stack.
         errors: Where failures are counted.
     """
@@ -70,7 +79,7 @@ class StallWatch(Observer):
         usual: Callable[[str], UsualDuration | None],
         knows: Callable[[], bool],
         stall_after: float | None,
-        threads: ThreadsNow,
+        nodes: NodesNow,
         told: Callable[[Work, Sequence[str]], None],
         errors: ErrorLog,
     ) -> None:
@@ -78,13 +87,13 @@ class StallWatch(Observer):
         self._usual = usual
         self._knows = knows
         self._stall_after = stall_after
-        self._threads = threads
+        self._nodes = nodes
         self._told = told
         self._errors = errors
         self.interval_seconds = (
             MOST_INTERVAL_SECONDS
             if stall_after is None
-            else min(MOST_INTERVAL_SECONDS, max(LEAST_INTERVAL_SECONDS, stall_after / 4))
+            else min(MOST_INTERVAL_SECONDS, max(LEAST_INTERVAL_SECONDS, stall_after / 8))
         )
         self._forget()
         forks.register(self._forget)
@@ -115,50 +124,64 @@ class StallWatch(Observer):
     def has_runs(self) -> bool:
         return bool(self._runs)
 
-    def look(self) -> None:
-        """One look at all running nodes."""
+    def look(self, gil_held_seconds: float = 0.0) -> None:
+        """Tells of the nodes that have stalled since.
+
+        Args:
+            gil_held_seconds: For how long the caller had to wait for the GIL lately, at most.
+        """
         try:
             for work in [each for each in self._stalled if each.ended_ns]:
                 self._stalled.pop(work, None)
             now_ns, running = self._running()
-            for work in running:
-                if work.started_ns and work not in self._stalled:
-                    self._look_at(work, (now_ns - work.started_ns) / 1e9)
+            late = [
+                (work, (now_ns - work.started_ns) / 1e9)
+                for work in running
+                if work.started_ns and not work.ended_ns and work not in self._stalled
+            ]
+            late = [(work, seconds) for work, seconds in late if self._is_late(work, seconds)]
+            if not late:
+                return
+            held = gil_held_seconds if gil_held_seconds > GIL_HELD_SECONDS else 0.0
+            doing = self._nodes.look(running, stacks=True, gil_held_seconds=held)
+            for work, seconds in late:
+                if not work.ended_ns:  # else it ended while we looked: the stack may be another node's
+                    self._tell(work, seconds, doing[work])
         except Exception as error:
             self._errors.record(self.component, error)
 
-    def _look_at(self, work: Work, elapsed_seconds: float) -> None:
-        usual = self._usual(work.name)
-        limit = limit_seconds(self._stall_after, usual)
-        if limit is None or elapsed_seconds < limit:
-            return
-        thread = work.thread
-        stack: tuple[str, ...] = ()
-        doing = ThreadNow()
-        if thread is not None and thread.ident is not None:
-            ident = thread.ident
-            frame = sys._current_frames().get(ident)
-            if frame is not None:
-                stack = stack_of(frame)
-            del frame
-            if thread.native_id is not None:
-                doing = self._threads.look(thread.native_id, stack=lambda: sys._current_frames().get(ident))
-        if work.ended_ns or work.thread is not thread:
-            return  # it ended while we looked: the stack may be another node's
+    def _is_late(self, work: Work, elapsed_seconds: float) -> bool:
+        limit = limit_seconds(self._stall_after, self._usual(work.name))
+        return limit is not None and elapsed_seconds >= limit
+
+    def _tell(self, work: Work, elapsed_seconds: float, doing: NodeNow) -> None:
         self._stalled[work] = None
-        waits = "" if doing.state is None else f", {doing.state}" + ("" if doing.on is None else f" {doing.on}")
+        usual = self._usual(work.name)
+        waits = "" if doing.state is None else f", {doing.state}"
+        waits += "" if doing.on is None else f" {doing.on}"
+        where = f" on {doing.worker}" if doing.worker else ""
         usually = (
             "" if usual is None else f" (usually {usual.p50_seconds:.3g} s, 95th percentile {usual.p95_seconds:.3g} s)"
         )
+        stack = doing.stack or ()
         logger.warning(
-            "node %r is stalled: it has run for %.1f s%s%s\n%s",
+            "node %r is stalled: it has run for %.1f s%s%s%s%s",
             work.name,
             elapsed_seconds,
+            where,
             usually,
             waits,
-            "\n".join(f"  {line}" for line in stack),
+            "".join(f"\n  {line}" for line in stack),
         )
         self._told(work, stack)
+
+
+def _run_queue_seconds(proc: Path = Path("/proc/thread-self/schedstat")) -> float:
+    """How long this thread has waited for a CPU in its life; 0 where the kernel does not tell."""
+    try:
+        return int(proc.read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 class _Watcher:
@@ -189,6 +212,7 @@ class _Watcher:
                 self._thread = None
 
     def _work(self) -> None:
+        late: deque[float] = deque(maxlen=REMEMBERED)
         while True:
             interval = MOST_INTERVAL_SECONDS
             with self._lock:
@@ -204,11 +228,14 @@ class _Watcher:
                     self._thread = None
                     return
                 watched = list(self._watched.values())
-            self._woken.wait(interval)
+            before = time.monotonic() - _run_queue_seconds()
+            woken = self._woken.wait(interval)
+            # What came on top of the wait, other than for a CPU, was for the GIL.
+            late.append(0.0 if woken else time.monotonic() - _run_queue_seconds() - before - interval)
             for reference in watched:
                 watch = reference()
                 if watch is not None:
-                    watch.look()
+                    watch.look(max(late))
                 del watch
 
 

@@ -13,7 +13,6 @@ import platform
 import socket
 import struct
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,16 +59,20 @@ class ThreadNow:
 
 
 class ThreadsNow:
-    """Looks at threads of this process.
+    """Looks at threads of a process, this one unless told otherwise.
 
     Args:
         proc: Where the kernel's `proc` is mounted.
+        pid: Another process, of which less can be told.
         gil_address: Gives the address of the GIL, None while it is unknown.
     """
 
-    def __init__(self, *, proc: Path = Path("/proc"), gil_address: Callable[[], int | None] = lambda: None) -> None:
-        self._tasks = proc / "self" / "task"
-        self._fds = proc / "self" / "fd"
+    def __init__(
+        self, *, proc: Path = Path("/proc"), pid: str = "self", gil_address: Callable[[], int | None] = lambda: None
+    ) -> None:
+        self._tasks = proc / pid / "task"
+        self._fds = proc / pid / "fd"
+        self._is_own = pid == "self"
         self._gil_address = gil_address
         self._seen: dict[int, tuple[float, float, float]] = {}  # by thread: when, and its CPU and run-queue seconds
         self._table: Table | None = None
@@ -139,7 +142,7 @@ class ThreadsNow:
         if not network:
             link = self._link(number)
             return shown(link) if link.startswith("/") else None
-        return peer_of(number) if self._link(number).startswith("socket:") else None
+        return peer_of(number) if self._is_own and self._link(number).startswith("socket:") else None
 
 
 def peer_of(descriptor: int) -> str | None:
@@ -177,17 +180,24 @@ def calling_line(frame: FrameType) -> str | None:
     return shown(f"{Path(at.f_code.co_filename).name}:{at.f_lineno}")
 
 
-def stack_of(frame: FrameType) -> tuple[str, ...]:
+def stack_of(frame: FrameType, *, within: int = 0) -> tuple[str, ...]:
     """The calls of a thread as lines of text, innermost last: `file.py:41 in function`. No source, no values.
 
     What is outside of the node, this package's own code and Hamilton's around it, is left out.
+
+    Args:
+        frame: The thread's innermost.
+        within: How many nodes run on the thread inside of the one that is meant: of runs that it executes itself.
     """
     lines: list[str] = []
     at: FrameType | None = frame
-    while at is not None and len(lines) < MAX_FRAMES:
+    for _ in range(within):
+        while at is not None and not _is_own(at):
+            at = at.f_back
+        while at is not None and _is_own(at):
+            at = at.f_back
+    while at is not None and len(lines) < MAX_FRAMES and not _is_own(at):
         code = at.f_code
-        if code.co_filename.startswith(_OWN_CODE):
-            break
         lines.append(shown(f"{code.co_filename}:{at.f_lineno} in {_qualified_name(code)}"))
         at = at.f_back
     while len(lines) > 1 and lines[-1].startswith(_HAMILTON):
@@ -195,9 +205,8 @@ def stack_of(frame: FrameType) -> tuple[str, ...]:
     return tuple(reversed(lines))
 
 
-def frame_of(thread: threading.Thread) -> FrameType | None:
-    """The innermost frame of a thread, None if it has ended."""
-    return None if thread.ident is None else sys._current_frames().get(thread.ident)
+def _is_own(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_OWN_CODE)
 
 
 def _qualified_name(code: CodeType) -> str:

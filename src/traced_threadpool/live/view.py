@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from types import FrameType
 from typing import Final
 
 from traced_threadpool.engine.pool import PoolLook, RunLook
 from traced_threadpool.engine.work import Run, Work
 from traced_threadpool.live.eta import NodeLeft, RunEnd, predict_ends
+from traced_threadpool.live.node_now import NodeNow, NodesNow
 from traced_threadpool.live.records import (
     BlockedNode,
     GraphNode,
@@ -23,7 +21,6 @@ from traced_threadpool.live.records import (
     PredictedEnd,
     QueuedNode,
 )
-from traced_threadpool.live.thread_now import ThreadNow, ThreadsNow, stack_of
 from traced_threadpool.model.usual_duration import UsualDuration
 
 MAX_UPSTREAM: Final = 10
@@ -41,7 +38,7 @@ class LiveView:
         look: Gives the pool at this moment.
         usual: How long a node of that name usually takes, None where that is not known.
         plan: The nodes that a run will have, None where that is not known.
-        threads: Looks at threads of this process.
+        nodes: Looks at running nodes.
         stalled: Whether a node counts as stalled.
     """
 
@@ -52,14 +49,14 @@ class LiveView:
         look: Callable[[], PoolLook],
         usual: Callable[[str], UsualDuration | None],
         plan: Callable[[Run], Plan | None],
-        threads: ThreadsNow,
+        nodes: NodesNow,
         stalled: Callable[[Work], bool] = lambda work: False,
     ) -> None:
         self._pool_name = pool_name
         self._look = look
         self._usual = usual
         self._plan = plan
-        self._threads = threads
+        self._nodes = nodes
         self._stalled = stalled
 
     def live(self, *, stacks: bool = False, graph: bool = False, predict: bool = True) -> LivePool:
@@ -150,55 +147,27 @@ class LiveView:
 
     def _running_nodes(self, look: PoolLook, now: float, lanes: Sequence[str], *, stacks: bool) -> dict[Work, LiveNode]:
         running = [work for run in look.runs for work in run.running if work.started_ns]
-        frames = sys._current_frames() if stacks else {}
-        busiest = self._busiest(running)
+        doing = self._nodes.look(look.threads, stacks=stacks)
         found: dict[Work, LiveNode] = {}
         for work in running:
-            thread = work.thread
+            does = doing.get(work, NodeNow())
             elapsed = max(0, look.now_ns - work.started_ns) / 1e9
             usual = self._usual(work.name)
-            doing = ThreadNow()
-            stack: tuple[str, ...] | None = None
-            if thread is not None and thread.ident is not None:
-                if thread.native_id is not None:
-                    doing = self._threads.look(
-                        thread.native_id, stack=_frame_getter(thread), busiest=None if busiest == work.name else busiest
-                    )
-                if stacks and thread.ident in frames:
-                    stack = stack_of(frames[thread.ident])
-            if work.thread is not thread or work.ended_ns:
-                doing, stack = ThreadNow(), None  # it has ended meanwhile: the thread may be in another node
             found[work] = LiveNode(
                 name=work.name,
                 task_id=work.task_id,
                 backend=work.backend or lanes[0],
-                worker="" if thread is None else thread.name,
+                worker=does.worker,
                 since=now - elapsed,
                 elapsed_seconds=elapsed,
-                state=doing.state,
-                on=doing.on,
+                state=does.state,
+                on=does.on,
                 usual=usual,
                 late_seconds=0.0 if usual is None else max(0.0, elapsed - usual.p95_seconds),
                 stalled=self._stalled(work),
-                stack=stack,
+                stack=does.stack,
             )
         return found
-
-    def _busiest(self, running: Sequence[Work]) -> str | None:
-        """The node that used the most CPU since the last look: who has the GIL where others wait for it."""
-        best, name = 0.0, None
-        for work in running:
-            thread = work.thread
-            if thread is None or thread.native_id is None:
-                continue
-            share = self._threads.cpu_share(thread.native_id)
-            if share is not None and share > best:
-                best, name = share, work.name
-        return name
-
-
-def _frame_getter(thread: threading.Thread) -> Callable[[], FrameType | None]:
-    return lambda: None if thread.ident is None else sys._current_frames().get(thread.ident)
 
 
 def _as_submitted(works: Sequence[Work]) -> list[Work]:

@@ -39,9 +39,10 @@ from traced_threadpool.engine.backends.process_options import (
     checked_seconds,
 )
 from traced_threadpool.engine.backends.remote_call import Report, Request
+from traced_threadpool.engine.backends.worker_stack import RunningWorker
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
-from traced_threadpool.model.records import usable_cpus
+from traced_threadpool.model.records import NodeRecord, usable_cpus
 
 IDLE_SECONDS: Final = 60.0
 CANCEL_GRACE_SECONDS: Final = 1.0
@@ -197,6 +198,14 @@ class Processes:
         finally:
             self._release(running, reusable=reusable)
 
+    def worker_of(self, node: NodeRecord) -> RunningWorker | None:
+        """The worker that runs a node now, for whoever looks at it."""
+        with self._changed:
+            for call, running in self._running.items():
+                if call.record is node and running is not None and running.pid:
+                    return RunningWorker(running.pid, running.descriptors)
+        return None
+
     # Workers
 
     def _acquire(self, call: Call) -> _Worker:
@@ -249,7 +258,7 @@ class Processes:
             while True:
                 kind, head, answer, _, _ = channel.receive()
                 if kind == worker.READY:
-                    started.pid = head
+                    started.pid, started.descriptors = head
                     return started
                 if kind == worker.SETUP_FAILED:
                     raise setup_error(node, head, answer)
@@ -378,12 +387,13 @@ class Processes:
 class _Worker:
     """A worker process as the driver sees it."""
 
-    __slots__ = ("channel", "pid", "process")
+    __slots__ = ("channel", "descriptors", "pid", "process")
 
     def __init__(self, channel: Channel, process: Process) -> None:
         self.channel = channel
         self.process = process
         self.pid = 0
+        self.descriptors: tuple[int, int] | None = None
 
     def has_left(self) -> bool:
         """Whether it has said so before it ended."""

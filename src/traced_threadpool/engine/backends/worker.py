@@ -23,7 +23,7 @@ from importlib import import_module
 from pickle import PickleError
 from typing import Any, Final
 
-from traced_threadpool.engine.backends import remote_call
+from traced_threadpool.engine.backends import remote_call, worker_stack
 from traced_threadpool.engine.backends.channel import Channel, Closed
 from traced_threadpool.engine.backends.pickling import pickler_class
 
@@ -96,7 +96,7 @@ def _prepare(setup: Setup, pickled: Any, forwarder: _Forwarder) -> tuple[Any, ..
     except BaseException as error:
         answer, described = remote_call.packed(error)
         return SETUP_FAILED, described, answer
-    return READY, os.getpid()
+    return READY, (os.getpid(), worker_stack.offer())
 
 
 def _take_calls(channel: Channel, setup: Setup, forwarder: _Forwarder) -> None:
