@@ -4,6 +4,8 @@ Hamilton walks the DAG and calls `do_remote_execute` for each node with its upst
 arguments. Which run and which node that is, it says only in the keywords of the function that it hands over.
 """
 
+# Longer than 450 lines: the documented API, a third of it docstrings that `help()` shows.
+
 from __future__ import annotations
 
 import contextvars
@@ -25,8 +27,9 @@ from prometheus_client import CollectorRegistry  # noqa: TC002
 
 from traced_threadpool import hamilton_graph, options
 from traced_threadpool.assembly import Assembly, assemble
-from traced_threadpool.delegation import delegate
+from traced_threadpool.delegation import place
 from traced_threadpool.engine import durations as durations_file
+from traced_threadpool.engine.auto_placement import Decision
 from traced_threadpool.engine.backends.base import Backend
 from traced_threadpool.engine.durations import Durations
 from traced_threadpool.engine.executor import PoolExecutor
@@ -88,7 +91,8 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             [backends.md](backends.md).
         run_on: Which nodes run there: the name of a backend for all of them, a mapping of nodes or functions to names,
             or a callable that gives the name for a node of Hamilton's, or None. It goes before the decorator `@run_on`.
-            The name of the adapter's own threads is `"threads"`.
+            The name of the adapter's own threads is `"threads"`. `"auto"`: those nodes go to worker processes of which
+            runs have shown that they gain.
         stall_after: After how many seconds a running node counts as stalled, which is told once: in the log with its
             stack, and on its span. Default: five times its learned 95th percentile, at least 30 s.
         live: Whether `live()`, the page `/live` and `/live.json` show this adapter's runs.
@@ -301,10 +305,8 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             collected,
         )
         if run.placement and node is not None:
-            where = run.placement.get(work.name)
-            if where is not None or self._assembly.holds_values:
-                backend = None if where is None else self._assembly.backends[where]
-                delegate(work, execute_lifecycle_for_node, node, backend, where)
+            assembly = self._assembly
+            place(work, execute_lifecycle_for_node, node, assembly.backends, assembly.auto)
         future = pool.submit(work)
         if role is _EXPAND:
             run.expanded[work.name] = work
@@ -416,6 +418,17 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         if self._assembly.live_view is None:
             raise RuntimeError("this adapter was made with live=False; leave that out to see its runs")
         return Progress(self.live)
+
+    def placement(self) -> dict[str, Decision]:
+        """Where `run_on="auto"` has nodes run, and why, by the node's name: those that have run for 5 ms and more.
+
+        Raises:
+            RuntimeError: This adapter decides nothing by itself.
+        """
+        auto = self._assembly.auto
+        if auto is None:
+            raise RuntimeError('this adapter places no nodes by itself; make it with FutureAdapter(..., run_on="auto")')
+        return auto.decisions
 
     @property
     def recorded_runs(self) -> list[RecordedRun]:

@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from traced_threadpool import hamilton_graph
 from traced_threadpool.engine import durations as durations_file
+from traced_threadpool.engine.auto_placement import AutoPlacement, PlacementObserver
 from traced_threadpool.engine.backends.base import Backend
 from traced_threadpool.engine.durations import Durations
 from traced_threadpool.engine.pool import Pool, PoolSnapshot
@@ -36,7 +37,7 @@ from traced_threadpool.model.lock_backoff import letting_go
 from traced_threadpool.model.observers import ErrorLog, Observer, Observers
 from traced_threadpool.model.records import RunRecord
 from traced_threadpool.options import Metrics, Options
-from traced_threadpool.placement import Placements
+from traced_threadpool.placement import AUTO, Placements
 from traced_threadpool.recording.recorder import Recorder, Recording
 from traced_threadpool.run_registry import RunRegistry
 from traced_threadpool.telemetry.metrics import multiprocess
@@ -105,8 +106,11 @@ class Assembly:
         stalls = self._stalls(nodes)
         if options.progress and options.live:
             watching.append(ProgressOfRuns(self._live_now))
-        self._observers = Observers([*watching, stalls], self.errors)
         self.backends = options.backends
+        self.auto = self._auto()
+        if self.auto is not None:
+            watching.append(PlacementObserver(self.auto))
+        self._observers = Observers([*watching, stalls], self.errors)
         self.pool = Pool(
             options.max_workers,
             options.thread_name_prefix,
@@ -114,10 +118,9 @@ class Assembly:
             meter,
             limits={name: backend.max_workers for name, backend in self.backends.items()},
         )
-        self.placements = Placements(options.run_on, self.backends)
+        self.placements = Placements(None if self.auto is not None else options.run_on, self.backends)
         for name, backend in self.backends.items():
             backend.open(name)
-        self.holds_values = any(backend.home is not None for backend in self.backends.values())
         self._open_backends: tuple[Backend, ...] = tuple(self.backends.values())
         self.runs = RunRegistry(self.pool)
         if options.live:
@@ -187,6 +190,16 @@ class Assembly:
             self.pushed += [] if mirrored is None else [mirrored]
         stores += [each.store for each in self.pushed]
         return [*counting, *self.pushed]
+
+    def _auto(self) -> AutoPlacement | None:
+        if self.options.run_on != AUTO:
+            return None
+        from traced_threadpool.engine.backends.processes import Processes
+
+        name = next(name for name, backend in self.backends.items() if isinstance(backend, Processes))
+        auto = AutoPlacement(name, self.durations.placement)
+        self.durations.place = auto.as_json
+        return auto
 
     def _unless_refused(self, component: str, make: Callable[[], _Part]) -> _Part | None:
         """A registry, provider or directory that refuses costs its metrics, not the job."""

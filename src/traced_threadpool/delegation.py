@@ -8,13 +8,17 @@ where they were computed, and a node that runs elsewhere brings those that it ne
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from functools import partial
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
+from traced_threadpool.engine.auto_placement import AutoPlacement
 from traced_threadpool.engine.backends.base import Backend, Call
+from traced_threadpool.engine.backends.errors import NotPicklable
 from traced_threadpool.engine.backends.held import Held
+from traced_threadpool.engine.backends.pickling import dump_call, dump_result
 from traced_threadpool.engine.backends.threads import Threads
 from traced_threadpool.engine.work import Work
 from traced_threadpool.model.records import THREADS
@@ -27,7 +31,45 @@ SEES_NO_VALUES: Final = ("hamilton.plugins.h_rich", "hamilton.plugins.h_tqdm")
 """Modules of Hamilton's adapters that hear of nodes and take no notice of their values: progress bars."""
 
 
-def delegate(work: Work, execute: Any, node: hamilton_node.Node, backend: Backend | None, name: str | None) -> None:
+CALL_NS: Final = 400_000
+BYTE_NS: Final = 1.1
+"""What a call of a worker process and a byte of its arguments or result take, as `docs/backends.md` has them."""
+
+
+def place(
+    work: Work,
+    execute: Any,
+    node: hamilton_node.Node,
+    backends: Mapping[str, Backend],
+    auto: AutoPlacement | None,
+) -> None:
+    """Has a piece of work run where its run has placed it.
+
+    Args:
+        work: Not submitted yet.
+        execute: What Hamilton hands over: its function that runs a node with everything around it, as a partial.
+        node: The node.
+        backends: The adapter's.
+        auto: What places nodes by itself, if anything does.
+    """
+    run = work.queue
+    where = run.placement.get(work.name)
+    backend = None if where is None else backends.get(where)
+    if backend is not None or any(each.home is not None for each in backends.values()):
+        by_itself = auto if run.record is not None and work.name in run.record.placed else None
+        delegate(work, execute, node, backend, where if backend is not None else None, by_itself)
+    if where == THREADS and auto is not None:
+        probe(work, node, auto)
+
+
+def delegate(
+    work: Work,
+    execute: Any,
+    node: hamilton_node.Node,
+    backend: Backend | None,
+    name: str | None,
+    auto: AutoPlacement | None = None,
+) -> None:
     """Has a piece of work call its node's function on a backend of this name, or bring values for it to be called here.
 
     Args:
@@ -36,6 +78,7 @@ def delegate(work: Work, execute: Any, node: hamilton_node.Node, backend: Backen
         node: The node.
         backend: Where its function is called; None: on the adapter's own threads.
         name: The backend's name.
+        auto: Who has decided so, if anybody has: then a call that cannot be sent is made here.
 
     Raises:
         TypeError: A subclass handed over a function of its own instead, for a node that runs elsewhere.
@@ -50,7 +93,7 @@ def delegate(work: Work, execute: Any, node: hamilton_node.Node, backend: Backen
             f"node {work.name!r} is to run on the backend {name!r}, which needs the very function that Hamilton hands "
             "over, not one around it: pass execute_lifecycle_for_node on as it is"
         )
-    call = _Delegated(work, node.callable, backend)
+    call = _Delegated(work, node.callable, backend, auto)
     keywords = {**execute.keywords, "__node_": node.copy_with(callabl=call)}
     around = partial(execute.func, *execute.args, **keywords)
     if backend.home is None:
@@ -124,9 +167,10 @@ class _Delegated:
     result, where `brings` asks for its value.
     """
 
-    __slots__ = ("_function", "_work", "backend", "brings", "held", "known")
+    __slots__ = ("_auto", "_function", "_work", "backend", "brings", "held", "known")
 
-    def __init__(self, work: Work, function: Callable[..., Any], backend: Backend) -> None:
+    def __init__(self, work: Work, function: Callable[..., Any], backend: Backend, auto: AutoPlacement | None) -> None:
+        self._auto = auto
         self._work = work
         self._function = function
         self.backend = backend
@@ -147,12 +191,40 @@ class _Delegated:
             if run.stopped:
                 raise CancelledError(f"node {work.name!r} was cancelled before it was sent to its backend")
             result = backend.call(call, timing)
+        except NotPicklable as error:
+            if self._auto is None:
+                raise
+            self._auto.unpicklable(work.name)
+            if error.after_call:
+                raise
+            return self._function(**arguments)
         finally:
             del run.calls[call]
         if self.brings and type(result) is Held:
             self.held = result
             return _brought(result, work)
         return result
+
+
+def probe(work: Work, node: hamilton_node.Node, auto: AutoPlacement) -> None:
+    """Has a piece of work that runs here also tell what it would take to move its arguments and result."""
+    assert work.function is not None
+    work.function = partial(_probed, work.function, node, auto)
+
+
+def _probed(around: Callable[..., Any], node: hamilton_node.Node, auto: AutoPlacement, /, **arguments: Any) -> Any:
+    result = around(**arguments)
+    if isinstance(result, GeneratorType):  # its values are for whoever takes them
+        return result
+    began_ns = time.monotonic_ns()
+    try:
+        sent = dump_call(node.name, node.callable, arguments), dump_result(node.name, result)
+    except Exception:
+        auto.unpicklable(node.name)
+    else:
+        took_ns = time.monotonic_ns() - began_ns
+        auto.probed(node.name, transfer_ns=CALL_NS + 2 * took_ns + round(sum(each.nbytes for each in sent) * BYTE_NS))
+    return result
 
 
 def _is_at(home: object, value: Any) -> bool:

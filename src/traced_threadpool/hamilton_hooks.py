@@ -30,7 +30,8 @@ from traced_threadpool.engine.work import NodeFuture, Run, closed_error, current
 from traced_threadpool.model import forks
 from traced_threadpool.model.exceptions import is_a
 from traced_threadpool.model.lock_backoff import letting_go
-from traced_threadpool.model.records import RunRecord, unix_offset_ns
+from traced_threadpool.model.records import THREADS, RunRecord, unix_offset_ns
+from traced_threadpool.placement import may_move
 
 if TYPE_CHECKING:
     from hamilton.lifecycle import base
@@ -82,6 +83,12 @@ class RunHooks:
         if assembly.backends:
             wanted = tuple(final_vars), frozenset(overrides or ())
             run.placement = assembly.placements.of(graph, wanted, partial(hamilton_graph.upstream, graph, *wanted))
+            if assembly.auto is not None:
+                moved = assembly.auto.moved(name for name, node in graph.nodes.items() if may_move(node))
+                record.placed = assembly.auto.evidence(
+                    name for name, where in moved.items() if where != THREADS and name not in run.placement
+                )
+                run.placement = {**moved, **run.placement}
         self._set_priorities(run, graph, final_vars, overrides)
         end_runs_at_exit()
         assembly.runs.announce(run)

@@ -28,7 +28,7 @@ from traced_threadpool.engine.durations import Durations
 from traced_threadpool.engine.executor import default_max_workers
 from traced_threadpool.engine.priorities import CRITICAL_PATH, FIFO, Priority, PriorityName
 from traced_threadpool.model.records import THREADS
-from traced_threadpool.placement import RunOn
+from traced_threadpool.placement import AUTO, RunOn
 from traced_threadpool.recording.recorder import DEFAULT_RUNS
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.metrics.store import Buckets, bounds
@@ -268,7 +268,7 @@ def checked(
         priority=_checked_priority(priority),
         durations=_checked_durations(durations),
         backends=_checked_backends(backends),
-        run_on=_checked_run_on(run_on, backends or {}),
+        run_on=_checked_run_on(run_on, backends or {}, attribution),
         stall_after=_checked_stall_after(stall_after),
         live=checked_bool("live", live),
         progress=checked_bool("progress", progress),
@@ -407,9 +407,17 @@ def _checked_backends(value: Any) -> Mapping[str, Backend]:
     return dict(value)
 
 
-def _checked_run_on(value: Any, backends: Mapping[str, Any]) -> RunOn | None:
+def _checked_run_on(value: Any, backends: Mapping[str, Any], attribution: Any) -> RunOn | None:
     if value is None:
         return None
+    if value == AUTO and AUTO not in backends:
+        from traced_threadpool.engine.backends.processes import Processes
+
+        if not any(isinstance(backend, Processes) for backend in backends.values()):
+            raise ValueError("run_on='auto' needs worker processes to place nodes on: backends={'cpu': Processes()}")
+        if attribution is False:
+            raise ValueError("run_on='auto' goes by who waits for the GIL, which attribution=False does not find out")
+        return AUTO
     if not isinstance(value, (str, Mapping)) and not callable(value):
         raise TypeError(
             "run_on must be the name of a backend, a mapping of nodes to such names, or a callable that gives it for a "

@@ -26,6 +26,9 @@ logger = logging.getLogger("traced_threadpool")
 
 TAG: Final = "traced_threadpool.run_on"
 
+AUTO: Final = "auto"
+"""What `run_on=` says for nodes to be placed by what runs have shown."""
+
 RunOn = str | Mapping[str, str] | Callable[[hamilton_node.Node], str | None]
 """One backend for all nodes; or by node or function; or what to ask for each node."""
 
@@ -146,6 +149,11 @@ def place(
     merged = {**tagged.result(explicit), **explicit}
     found = {name: backend for name, backend in merged.items() if name in running and backend != THREADS}
     return Placement(backends=found, unknown=tuple(unknown))
+
+
+def may_move(node: hamilton_node.Node) -> bool:
+    """Whether a node may be placed without being asked to: it computes, and nobody has said where."""
+    return TAG not in node.tags and _computes(node)
 
 
 class Placements:

@@ -206,7 +206,7 @@ def test_a_name_that_is_unusual_but_can_be_printed(stage: Stage) -> None:
     registry = CollectorRegistry()
     name = 'etl "ж\\ж" №1'
     stage.adapter(FutureAdapter(3, name=name, registry=registry))
-    assert registry.get_sample_value("hamilton_threadpool_max_workers", {"pool": name}) == 3
+    assert registry.get_sample_value("hamilton_threadpool_max_workers", {"pool": name, "backend": "threads"}) == 3
 
 
 class Refusing(CollectorRegistry):
@@ -253,7 +253,7 @@ def test_two_adapters_of_one_name_in_one_registry(stage: Stage) -> None:
     pair = [stage.adapter(FutureAdapter(workers, name="etl", registry=registry)) for workers in (2, 3)]
     for adapter in pair:
         driver_of(adapter, one).execute(["one"])
-    assert registry.get_sample_value("hamilton_threadpool_max_workers", {"pool": "etl"}) == 5
+    assert registry.get_sample_value("hamilton_threadpool_max_workers", {"pool": "etl", "backend": "threads"}) == 5
     for adapter in pair:
         adapter.close()  # what a caller has got may not be counted yet
     node = {"pool": "etl", "node": "one", "outcome": "success"}
@@ -262,9 +262,11 @@ def test_two_adapters_of_one_name_in_one_registry(stage: Stage) -> None:
         registry.get_sample_value("hamilton_nodes_total", node),
         registry.get_sample_value("hamilton_node_duration_seconds_count", node),
         registry.get_sample_value("hamilton_run_duration_seconds_count", run),
-        registry.get_sample_value("hamilton_threadpool_queue_wait_seconds_count", {"pool": "etl"}),
+        registry.get_sample_value(
+            "hamilton_threadpool_queue_wait_seconds_count", {"pool": "etl", "backend": "threads"}
+        ),
     ] == [2, 2, 2, 2]
-    assert registry.get_sample_value("hamilton_threadpool_max_workers", {"pool": "etl"}) is None
+    assert registry.get_sample_value("hamilton_threadpool_max_workers", {"pool": "etl", "backend": "threads"}) is None
 
 
 @pytest.mark.parametrize(

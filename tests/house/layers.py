@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delegation": LOWER,
     "run_registry": LOWER,
     "assembly": LOWER | {"live", "options", "placement", "hamilton_graph", "run_registry", "report"},
-    "hamilton_hooks": LOWER | {"assembly", "hamilton_graph"},
+    "hamilton_hooks": LOWER | {"assembly", "hamilton_graph", "placement"},
     "adapter": LOWER | {"live", "delegation", "placement", "assembly", "hamilton_graph", "hamilton_hooks", "options"},
     "demo": {"adapter", "telemetry/export"},
     "cli": MODEL | ANALYSIS | {"_version", "demo", "engine", "report", "slo", "telemetry"},

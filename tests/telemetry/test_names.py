@@ -96,6 +96,7 @@ RUN_ATTRIBUTES = {
     "hamilton.run.outcome",
     "hamilton.run.node.count",
     "hamilton.run.node.spans.left_out",
+    "hamilton.run.placement",
     "hamilton.run.priority",
     "hamilton.threadpool.name",
     "hamilton.threadpool.workers.limit",
@@ -166,6 +167,7 @@ NODE_ATTRIBUTES = {
 
 
 NOT_IN_EVERY_RUN = {
+    "hamilton.run.placement",
     *BACKEND_ATTRIBUTES,
     *LOCK_ATTRIBUTES,
     "hamilton.node.queue.others.duration",  # with several runs in a pool

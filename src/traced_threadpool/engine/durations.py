@@ -28,7 +28,7 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Final
@@ -59,13 +59,15 @@ class Durations:
     one name at the same moment one may be lost, which an average bears.
     """
 
-    __slots__ = ("__weakref__", "_counts", "_estimates", "_latest", "changes")
+    __slots__ = ("__weakref__", "_counts", "_estimates", "_latest", "changes", "place", "placement")
 
     def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
         self._estimates: dict[str, list[float]] = {}  # nanoseconds: the average, and its settled copy
         self._latest: dict[str, deque[float]] = {}  # nanoseconds
         self._counts: dict[str, int] = {}  # of executions that an earlier process has learned from
         self.changes = 0  # of what `settled` gives
+        self.placement: Mapping[str, Any] = {}  # what an earlier process knew of where nodes run best
+        self.place: Callable[[], Mapping[str, Any]] = dict  # the same as of now
         for name, value in (seconds or {}).items():
             self.learn(name, value * 1e9)
         forks.register(self._reset_after_fork)
@@ -151,6 +153,8 @@ def save(durations: Durations, path: str | os.PathLike[str]) -> None:
         if (usual := durations.usual(name)) is not None
     }
     document = {"version": VERSION, "seconds": seconds, "spread": spread}
+    if placement := durations.place() or durations.placement:
+        document["placement"] = placement
     write_whole(path, json.dumps(document, indent=0, ensure_ascii=False) + "\n")
 
 
@@ -188,6 +192,10 @@ def load(path: str | os.PathLike[str]) -> Durations:
             )
         p50, p95, count = values
         durations._restore(name, UsualDuration(p50_seconds=p50, p95_seconds=p95, count=count))
+    placement = document.get("placement", {})
+    if not isinstance(placement, dict) or not all(map(_is_placed, placement.values())):
+        raise ValueError(f"{str(path)!r} has a 'placement' that save_durations() did not write; {_REMEDY}")
+    durations.placement = placement
     return durations
 
 
@@ -214,6 +222,24 @@ _REMEDY: Final = "write one with save_durations(), or remove it to start with no
 
 def _is_duration(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value < math.inf
+
+
+_PLACED: Final = {
+    "state": (str,),
+    "executions": (int,),
+    "duration_ns": (int, float),
+    "gained_ns": (int, float),
+    "transfer_ns": (int, float, type(None)),
+    "reason": (str,),
+}
+
+
+def _is_placed(values: Any) -> bool:
+    return (
+        isinstance(values, dict)
+        and values.keys() == _PLACED.keys()
+        and all(type(values[key]) in kinds for key, kinds in _PLACED.items())
+    )
 
 
 def _is_spread(values: Any) -> bool:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
 
 from traced_threadpool.model.lock_wait import LockWait
@@ -164,6 +165,9 @@ class KeptNodes:
 NOTHING_KEPT: Final = KeptNodes(nodes=(), path=(), whole=False)
 
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 class RunRecord:
     """One `execute`: what was asked for, and how it went.
 
@@ -173,7 +177,8 @@ class RunRecord:
     runs apart in the waits' sampler; `wait_facts` gives what that knows, once the run has ended, and may take a moment.
     `caller` is the thread that executes it, 0 where nobody knows.
     `critical_path` gives the chain of nodes that fills the run, then too, and `kept` all its nodes. `priority` is the
-    order of ready nodes. `planned` is how many nodes it will have at least, where that was looked at.
+    order of ready nodes. `placed` tells of each node that `run_on="auto"` has moved, why. `planned` is how many nodes
+    it will have at least, where that was looked at.
     """
 
     __slots__ = (
@@ -191,6 +196,7 @@ class RunRecord:
         "outcome",
         "output_names",
         "override_names",
+        "placed",
         "planned",
         "priority",
         "started_ns",
@@ -217,6 +223,7 @@ class RunRecord:
         self.input_names = input_names
         self.override_names = override_names
         self.priority = "fifo"
+        self.placed: Mapping[str, str] = _NONE
         self.graph = graph
         self.started_ns = started_ns
         self.unix_offset_ns = unix_offset_ns

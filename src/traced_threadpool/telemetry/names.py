@@ -33,6 +33,7 @@ RUN_OUTCOME: Final = "hamilton.run.outcome"
 RUN_NODE_COUNT: Final = "hamilton.run.node.count"
 RUN_SPANS_LEFT_OUT: Final = "hamilton.run.node.spans.left_out"
 RUN_PRIORITY: Final = "hamilton.run.priority"
+RUN_PLACEMENT: Final = "hamilton.run.placement"
 POOL_NAME: Final = "hamilton.threadpool.name"
 POOL_LIMIT: Final = "hamilton.threadpool.workers.limit"
 GRAPH_VERSION: Final = "hamilton.graph.version"
@@ -184,6 +185,12 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
         of="run",
         type="string",
         description="Order of ready nodes: `critical_path`, `hops` (the same, nothing learned), `fifo`, `custom`",
+    ),
+    Attribute(
+        key=RUN_PLACEMENT,
+        of="run",
+        type="string[]",
+        description='What `run_on="auto"` has sent to a backend, and why: `<node> on <backend>: <evidence>`',
     ),
     Attribute(key=POOL_LIMIT, of="run", type="int", description="The limit of workers"),
     Attribute(

@@ -48,6 +48,11 @@ class NotPicklable(pickle.PicklingError):
         what: What of it: `parameter 'connection'`, `the function`, `the result`.
     """
 
+    @property
+    def after_call(self) -> bool:
+        """Whether the function has run, and its result is what cannot be sent."""
+        return self.what.startswith("the result")
+
     def __init__(self, node: str, what: str, reason: str) -> None:
         super().__init__(node, what, reason)
         self.node = node

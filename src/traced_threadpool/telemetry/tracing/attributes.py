@@ -74,6 +74,8 @@ def of_run(
             attributes[key] = texts
     attributes[names.CPUS_LIMIT] = usable_cpus()
     attributes[names.RUN_PRIORITY] = run.priority
+    if run.placed:
+        attributes[names.RUN_PLACEMENT] = list(run.placed.values())
     if left_out is not None:
         attributes[names.RUN_SPANS_LEFT_OUT] = left_out
     if run.outcome == "error" and run.error is not None:
