@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from tests.analysis.synthetic_runs import NASTY_NAMES, layered_run
 from tests.dags import driver_of
 from traced_threadpool import FutureAdapter, Tracing
 from traced_threadpool.analysis import read_runs, save_runs
+from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 
 
@@ -147,3 +148,64 @@ def test_a_file_that_cannot_be_written_stays_what_it_was(tmp_path: Path) -> None
     with pytest.raises(IsADirectoryError):
         layered_run(3).save(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_field_of_a_record_is_saved(tmp_path: Path) -> None:
+    """Of this one none has its default: a field that is added has to be written and read, and to be given here."""
+    load = NodeExecution(
+        key="0000000000000001", name="load", submitted_ns=1_000, ready_ns=2_000, started_ns=3_000, ended_ns=9_000
+    )
+    parse = NodeExecution(
+        key="0000000000000002",
+        name="parse",
+        submitted_ns=2_000,
+        ready_ns=9_000,
+        started_ns=12_000,
+        ended_ns=20_000,
+        outcome="error",
+        upstream=("0000000000000001",),
+        worker="processes 41",
+        backend="processes",
+        task_id="expand-parse.0",
+        states={"cpu": 5_000, "lock": 3_000},
+        samples=7,
+        error_type="ValueError",
+        error_message="n/a",
+        failed_upstream="load",
+        parent="0000000000000001",
+        run_id="inner",
+        queue_others_ns=1_000,
+        lock=LockWait(name="l", line="app.py:41", capacity=2, waits=3, first_ns=100, last_ns=2_000),
+    )
+    run = RecordedRun(
+        id="r",
+        name="etl",
+        pool="p",
+        started_ns=1_000,
+        ended_ns=30_000,
+        nodes=(load, parse),
+        outcome="error",
+        error_type="ValueError",
+        max_workers=3,
+        priority="critical_path",
+        cpus=2,
+        attribution="process",
+        attribution_reason="warming_up",
+        gil_holders={"load": 1_234_567_891},
+        expected_nodes=5,
+        left_out=3,
+        started_unix_ns=1_000,
+        caller="77",
+        problems=("The last line is not whole.",),
+    )
+    made_elsewhere = {"pool_runs"}  # of all runs in a file
+    for record in (parse, run):
+        left = {
+            field.name
+            for field in fields(record)
+            if field.default is not MISSING and getattr(record, field.name) == field.default
+        }
+        assert left - made_elsewhere == set()
+    found = saved(run, tmp_path / "run.jsonl")
+    assert set(run.problems) < set(found.problems)  # and what the numbers of nodes say
+    assert replace(found, problems=run.problems) == run

@@ -94,6 +94,7 @@ class _Spans:
             names.ATTRIBUTION_REASON: run.attribution_reason,
             names.RUN_GIL_HOLDERS: [names.gil_holder_exactly(name, ns / 1e9) for name, ns in run.gil_holders.items()],
             names.ERROR_TYPE: run.error_type,
+            names.THREAD_ID: run.caller or None,
             names.RECORD_PROBLEMS: list(run.problems),
         }
         return self._span(own_id, None, run.name, run.started_ns, run.ended_ns, values)
