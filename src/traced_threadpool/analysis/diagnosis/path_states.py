@@ -49,7 +49,9 @@ def states_of(run: RecordedRun, node: NodeExecution, *, nests: bool = False) -> 
         inside = path_states(run, critical_path(run, inside=node.key))
         own_ns = inside.pop("outside", 0.0)
         if inside:
-            return {**inside, "other": inside.get("other", 0.0) + own_ns}
+            # In whole nanoseconds, so that sums are told alike wherever they are told.
+            parts_ns = {**inside, "other": inside.get("other", 0.0) + own_ns}
+            return {state: round(part_ns) for state, part_ns in parts_ns.items()}
     if node.states and "other" not in node.states and sum(node.states.values()) == node.duration_ns:
         return cast("Mapping[PathState, float]", node.states)  # as most are
     parts: dict[PathState, float] = {state: part_ns for state, part_ns in node.states.items() if part_ns > 0}
