@@ -47,6 +47,7 @@ STATE_OF_TITLE = {
     "Slow network": "network",
     "Slow disk": "disk",
     "The pool is too small": "queue wait",
+    "Queued behind other runs": "behind others",
 }
 UNIT_NS = {"ns": 1, "µs": 1e3, "ms": 1e6, "s": 1e9, "min": 60e9, "h": 3600e9}
 
@@ -148,12 +149,14 @@ def lines_of(heading: str, printed: Printed) -> list[str]:
 
 
 def check_replayed(line: str, printed: Printed) -> None:
-    if found := re.match(rf"(?:replay|estimate): with ([\d,]+) workers?, ({TIME}) instead of ({TIME})", line):
+    if found := re.match(
+        rf"(?:replay|estimate): with (?:the other runs and )?([\d,]+) workers?, ({TIME}) instead of ({TIME})", line
+    ):
         assert printed.workers[int(found[1].replace(",", ""))][0] == found[2], line
     if (found := re.search(rf"({TIME}) instead of ({TIME})", line)) is not None:
         assert found[2] == printed.took, line
-    if (found := re.match(r"Set max_workers=(\d+)\.", line)) is not None:
-        assert int(found[1]) in printed.workers
+    if (found := re.match(r"Set max_workers=([\d,]+)", line)) is not None:
+        assert int(found[1].replace(",", "")) in printed.workers
     check_summary(line, printed)
 
 

@@ -38,7 +38,9 @@ def layered(draw: st.DrawFn) -> RecordedRun:
     state = draw(st.sampled_from([None, "lock", "sleep", "network", "disk", "cpu"]))
     if state is not None:
         run = replace(run, nodes=tuple(_mostly(each, state) for each in run.nodes))
-    return replace(run, cpus=draw(st.none() | st.integers(1, 8)))
+    others = draw(st.sampled_from([0, 0, 1, 2]))  # whether other runs had the workers in no queue wait, all, or half
+    nodes = tuple(replace(each, queue_others_ns=each.queue_ns // others if others else 0) for each in run.nodes)
+    return replace(run, nodes=nodes, cpus=draw(st.none() | st.integers(1, 8)))
 
 
 def _mostly(node: NodeExecution, state: str) -> NodeExecution:

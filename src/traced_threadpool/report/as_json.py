@@ -52,6 +52,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
         "critical_seconds": {name: seconds(ns) for name, ns in explanation.critical_ns.items()},
         "states": _states(explanation.states_ns),
         "critical_states": {state: seconds(ns) for state, ns in explanation.path_states_ns.items()},
+        "critical_behind_others": seconds(explanation.behind_others_ns),
         "gil_holders": {name: seconds(ns) for name, ns in run.gil_holders.items()},
         "concurrency": {
             "mean_running": round(explanation.mean_running, 6),

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Final
 
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
+from traced_threadpool.analysis.diagnosis.detect_sharing import path_behind_others_ns
 from traced_threadpool.analysis.diagnosis.diagnose import Finding, diagnose
 from traced_threadpool.analysis.diagnosis.path_states import PathState
 from traced_threadpool.analysis.replay.virtual_pool import most_at_once
@@ -23,6 +24,8 @@ BETWEEN: Final[Mapping[PathState, tuple[str, str]]] = {
     "outside": ("outside", "outside of nodes: Hamilton and the caller"),
 }
 """What the critical path has between its nodes."""
+
+BEHIND_OTHERS: Final = ("behind others", "of the queue wait: other runs had the workers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,8 @@ class Explanation:
     path: CriticalPath
     critical_ns: Mapping[str, int]
     path_states_ns: Mapping[PathState, float]
+    behind_others_ns: int
+    """How much of the path is queue waits in which other runs had the workers."""
     nesting_ns: Mapping[str, Mapping[State, int]]
     """By key of a node that executed a run: its states."""
     curve: Curve | None
@@ -102,6 +107,9 @@ class Explanation:
             for wait, (name, meaning) in BETWEEN.items()
             if on_path.get(wait)
         ]
+        if self.behind_others_ns:
+            name, meaning = BEHIND_OTHERS
+            rows.append(StateRow(name=name, meaning=meaning, state=None, nodes_ns=None, path_ns=self.behind_others_ns))
         return tuple(rows) if self.states_ns else ()
 
     def state_cells(self, row: StateRow) -> tuple[str, str, str, str]:
@@ -184,6 +192,7 @@ def explain(run: RecordedRun, *, with_curve: bool = True) -> Explanation:
         path=analyzed.path,
         critical_ns=analyzed.path.ns_by_name,
         path_states_ns=analyzed.on_path,
+        behind_others_ns=path_behind_others_ns(analyzed),
         nesting_ns=_nesting(analyzed),
         # How long a run that failed takes without the failure, its record cannot tell.
         curve=curve(analyzed) if with_curve and run.outcome != "error" else None,

@@ -29,7 +29,7 @@ def queued_behind_other_runs(analyzed: AnalyzedRun) -> RankedFinding | None:
     run, duration_ns = analyzed.run, analyzed.duration_ns
     if not is_mostly_behind_others(analyzed):
         return None
-    on_path_ns = _on_path_ns(analyzed)
+    on_path_ns = path_behind_others_ns(analyzed)
     # An estimate knows nothing of others: it takes what of the critical path is waiting for them.
     alone_ns = duration_ns - round(on_path_ns) if analyzed.is_large else analyzed.replayed(alone=True).makespan_ns
     gain_ns = duration_ns - alone_ns
@@ -102,7 +102,7 @@ def _counts(run: RecordedRun) -> Mapping[str, int]:
     return {name: int(many) for name, many in most_first(counts).items()}
 
 
-def _on_path_ns(analyzed: AnalyzedRun) -> float:
+def path_behind_others_ns(analyzed: AnalyzedRun) -> int:
     """How much of the critical path is waiting behind other runs."""
     by_key = analyzed.run.by_key
     total_ns = 0.0
@@ -110,4 +110,4 @@ def _on_path_ns(analyzed: AnalyzedRun) -> float:
         if step.kind == "queue" and step.key is not None:
             node = by_key[step.key]
             total_ns += step.duration_ns * node.queue_others_ns / node.queue_ns if node.queue_ns else 0.0
-    return total_ns
+    return round(total_ns)
