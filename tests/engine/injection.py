@@ -6,11 +6,16 @@
 A point is a line or a function's entry on the caller's thread, a worker or another one; the second event of a line in
 one call is a point of its own, since that is where `with lock:` is about to release. After each: the run ends, the next
 one on the same adapter is right, and `close()` returns. In a process of its own, for what hangs cannot be ended.
+
+Points too are the ends of what the package calls of the standard library's events, conditions, futures and executors on
+the caller's thread, where signal handlers run: there one of their locks has just been taken. Not those within
+`Thread.start`, which an exception can leave without a thread whatever its caller does.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import logging
 import os
 import sys
@@ -34,6 +39,7 @@ from tests.dags import start
 from traced_threadpool import FutureAdapter
 
 PACKAGE: Final = str(Path(traced_threadpool.__file__).parent) + os.sep
+LIBRARY: Final = (threading.__file__, *(str(each) for each in Path(concurrent.futures.__file__).parent.glob("*.py")))
 RUN_SECONDS: Final = 8.0
 CLOSE_SECONDS: Final = 5.0
 MOST_WEDGES: Final = 10
@@ -74,7 +80,11 @@ class Injector:
             threading.settrace(None)  # type: ignore[arg-type]  # the stub does not know that it takes None
 
     def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
-        if not frame.f_code.co_filename.startswith(PACKAGE) or not self._armed:
+        if not self._armed:
+            return None
+        if frame.f_code.co_filename in LIBRARY and threading.get_ident() == self._caller:
+            return self._at_end
+        if not frame.f_code.co_filename.startswith(PACKAGE):
             return None
         seen: Counter[int] = Counter()
 
@@ -88,6 +98,18 @@ class Injector:
 
         self._pass((self._role(), frame.f_code.co_filename, frame.f_lineno, event, 1))
         return each
+
+    def _at_end(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event == "return" and self._armed:
+            outside: FrameType | None = frame.f_back
+            while outside is not None and outside.f_code.co_filename in LIBRARY:
+                if outside.f_code is threading.Thread.start.__code__:
+                    return None
+                outside = outside.f_back
+            if outside is not None and outside.f_code.co_filename.startswith(PACKAGE):
+                end = f"end of {frame.f_code.co_name}"
+                self._pass(("caller", outside.f_code.co_filename, outside.f_lineno, end, 1))
+        return self._at_end
 
     def _role(self) -> str:
         if threading.get_ident() == self._caller:
@@ -167,6 +189,11 @@ class World:
     def plain(self) -> Callable[[], Any]:
         return self.next_run
 
+    def later(self) -> Callable[[], Any]:
+        """When it is known how long nodes take."""
+        self.next_run()
+        return self.next_run
+
     def unbuilt(self) -> Callable[[], Any]:
         return lambda: self._inside.raw_execute(["three"])
 
@@ -236,7 +263,7 @@ class World:
         return run
 
 
-SCENARIOS: Final = ("plain", "unbuilt", "failing", "fail_fast", "nested", "outside", "cancel", "closing")
+SCENARIOS: Final = ("plain", "later", "unbuilt", "failing", "fail_fast", "nested", "outside", "cancel", "closing")
 
 
 def within(seconds: float, function: Callable[[], Any]) -> tuple[str, Any]:
@@ -296,12 +323,15 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="from this one on")
     parser.add_argument("--kinds", type=int, default=1, help="how many kinds of exceptions at each point; in turn")
     parser.add_argument("--only", type=int, help="this point alone")
+    parser.add_argument("--library", action="store_true", help="only the points in the standard library")
     parser.add_argument("--ends", action="store_true", help="end as any program does")
     asked = parser.parse_args()
     logging.disable(logging.CRITICAL)
     threading.excepthook = lambda _: None
     sys.unraisablehook = lambda _: None
     points = points_of(asked.mode, asked.scenario)
+    if asked.library:
+        points = [point for point in points if point[3].startswith("end of")]
     every = 1 if asked.sample is None else max(1, len(points) // asked.sample)
     chosen = range(asked.first, len(points), every) if asked.only is None else [asked.only % len(points)]
     tried = wedges = missed = 0

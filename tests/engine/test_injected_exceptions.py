@@ -2,7 +2,7 @@
 
 A sample of the points. All of them take half an hour; run them after a change of the pool:
 
-    for scenario in plain unbuilt failing fail_fast nested outside cancel closing; do
+    for scenario in plain later unbuilt failing fail_fast nested outside cancel closing; do
         python -m tests.engine.injection bare $scenario; python -m tests.engine.injection full $scenario
     done
 """
@@ -54,6 +54,15 @@ def inject(*arguments: str) -> str:
 def test_nothing_is_wedged(mode: str, scenario: str) -> None:
     """By any kind of exception, on the caller's thread, a worker or another."""
     said = inject(mode, scenario, "--sample", str(SAMPLES), "--first", str(SCENARIOS.index(scenario)))
+    print(said)
+    assert " 0 wedges" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["later", "fail_fast", "nested", "outside", "closing"])
+def test_no_lock_of_the_standard_library_stays_held(scenario: str) -> None:
+    """One of an event, a condition or a future, when the exception comes right after it was taken."""
+    said = inject("full", scenario, "--library")
     print(said)
     assert " 0 wedges" in said
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
+from traced_threadpool.model.lock_backoff import Condition, OwnedLock
+
 
 class ShutDown(Protocol):
     """Closes the pool: no new work; what is pending is done, or cancelled; the threads end."""
@@ -25,6 +27,7 @@ class PoolExecutor(ThreadPoolExecutor):
 
     def __init__(self, pool: Any, max_workers: int, thread_name_prefix: str) -> None:
         super().__init__(max_workers, thread_name_prefix)
+        self._idle_semaphore._cond = Condition(OwnedLock())  # type: ignore[attr-defined]  # the stub leaves it out
         self._pool_reference: Callable[[], Any] = weakref.ref(pool)
         self._refuses = False
         self.in_use = True  # it runs its pool's nodes; otherwise it is one like any other

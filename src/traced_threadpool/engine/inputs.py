@@ -9,7 +9,7 @@ from typing import Any
 
 from traced_threadpool.engine.backends.held import Held
 from traced_threadpool.engine.scheduler import OUTSIDE, RunQueue, Task
-from traced_threadpool.engine.work import NodeFuture, Work
+from traced_threadpool.engine.work import DONE, NodeFuture, Work
 
 Outside = dict[int, tuple[Task, Future[Any]]]
 """Futures that are not the pool's own, each with the task that stands for it, by the future's identity."""
@@ -101,6 +101,20 @@ def _value_of(work: Work, name: str, future: Future[Any], more: More) -> Any:
                 work.cause = value.work.cause or value.work
         value = value.result()
     return value
+
+
+def add_callback(future: Future[Any], callback: Callable[[Future[Any]], Any]) -> None:
+    """Adds a done-callback that may be called twice, without the future's lock.
+
+    An exception that comes where `add_done_callback` takes that lock leaves it held, and whoever resolves the future
+    waits for ever.
+    """
+    if type(future) is not Future:
+        future.add_done_callback(callback)
+        return
+    future._done_callbacks.append(callback)  # type: ignore[attr-defined]  # the stub leaves it out
+    if future._state in DONE:  # perhaps before that
+        callback(future)
 
 
 def forget_callback(future: Future[Any], callback: Callable[[Future[Any]], None]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from traced_threadpool.engine.work import NodeFuture, help_until_done
 from traced_threadpool.model.exceptions import is_a
+from traced_threadpool.model.lock_backoff import Condition, OwnedLock
 
 LOST_SECONDS: Final = 1.0
 """After how long a wait for the first failure looks again by itself."""
@@ -44,6 +45,7 @@ def wait_for_outputs(futures: Sequence[Future[Any]], *, fail_fast: bool) -> None
 def _wait_for_all_or_failure(futures: Sequence[Future[Any]]) -> None:
     """Returns when all are done; raises the first failure of their run as soon as there is one."""
     gate: Future[None] = Future()
+    gate._condition = Condition(OwnedLock())  # which an exception that comes here does not leave locked
     ended: set[Future[Any]] = set()
 
     def one_done(future: Future[Any]) -> None:

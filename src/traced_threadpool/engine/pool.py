@@ -34,12 +34,20 @@ from functools import partial, wraps
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from traced_threadpool.engine.executor import PoolExecutor, submit_loop
-from traced_threadpool.engine.inputs import Outside, failure_of, find_inputs, forget_callback, input_of, resolve
+from traced_threadpool.engine.inputs import (
+    Outside,
+    add_callback,
+    failure_of,
+    find_inputs,
+    forget_callback,
+    input_of,
+    resolve,
+)
 from traced_threadpool.engine.scheduler import AS_ADDED, ENDED, RUNNING, Scheduler, Task
 from traced_threadpool.engine.work import NodeFuture, Run, Work, closed_error, current_work
 from traced_threadpool.model import forks
 from traced_threadpool.model.exceptions import is_a, set_traceback, traceback_of
-from traced_threadpool.model.lock_backoff import OwnedLock, acquire_late, release_owned
+from traced_threadpool.model.lock_backoff import Condition, Event, OwnedLock, acquire_late, release_owned
 from traced_threadpool.model.observers import Observers
 from traced_threadpool.model.records import THREADS, NodeRecord
 
@@ -194,14 +202,14 @@ class Pool:
 
     def _reset(self) -> None:
         self._lock = OwnedLock()
-        self._idle = threading.Condition(self._lock)
+        self._idle = Condition(self._lock)
         self._scheduler = Scheduler(self.max_workers, self._limits)
         self._runs: set[Run] = set()
         self.unbound = Run(None)  # nodes submitted outside of any run
         if self.max_workers == 1:
             self.unbound.ranks = AS_ADDED
         self._runs.add(self.unbound)
-        self._parked: dict[Task, list[threading.Event]] = {}
+        self._parked: dict[Task, list[Event]] = {}
         self._threads: set[threading.Thread] = set()  # as many as `max_workers` at most: they end with the executor
         self._loops: set[_Loop] = set()
         self._starting: set[_Loop] = set()  # those of them that have not begun
@@ -298,7 +306,7 @@ class Pool:
     def _listen(self, outside: Outside) -> None:
         """Hears of the end of futures that are not this pool's, once those who wait for them are known."""
         for task, future in outside.values():
-            future.add_done_callback(partial(self._outside_done, task))
+            add_callback(future, partial(self._outside_done, task))
 
     def _outside_done(self, task: Task, future: Future[Any]) -> None:
         try:
@@ -349,7 +357,7 @@ class Pool:
                 loop.call = submit_loop(self.executor, self._loop, loop)
                 loop.submitted = True
                 # None of our code where the loop has begun: a callback that fails there takes the thread with it.
-                loop.call.add_done_callback(partial(next, map(self._lost, loop.to_begin)))
+                add_callback(loop.call, partial(next, map(self._lost, loop.to_begin)))
             except RuntimeError as error:  # the interpreter is at its exit, or no thread can be started
                 if loop.submitted:
                     raise
@@ -837,7 +845,7 @@ class Pool:
             self._meter.come_back(work)
 
     def _help(self, slot: Work, future: Future[Any], deadline: float | None) -> None:
-        event = threading.Event()
+        event = Event()
         helper = _Loop(self._scheduler)
         helper.thread = threading.current_thread()
         wake = _Wake(event)
@@ -853,9 +861,7 @@ class Pool:
         finally:
             forget_callback(future, wake)
 
-    def _help_until(
-        self, event: threading.Event, slot: Work, future: Future[Any], deadline: float | None, helper: _Loop
-    ) -> None:
+    def _help_until(self, event: Event, slot: Work, future: Future[Any], deadline: float | None, helper: _Loop) -> None:
         while True:
             event.clear()
             if future.done():
@@ -909,11 +915,11 @@ class Pool:
         self._start_loops_or_fail(loops)
         return True
 
-    def _park(self, slot: Work, event: threading.Event) -> None:
+    def _park(self, slot: Work, event: Event) -> None:
         self._parked.setdefault(slot, []).append(event)
         self._scheduler.park(slot)
 
-    def _unpark(self, slot: Work, event: threading.Event) -> None:
+    def _unpark(self, slot: Work, event: Event) -> None:
         events = self._parked.get(slot, [])
         if event in events:
             events.remove(event)
@@ -1110,7 +1116,7 @@ class _Wake:
 
     __slots__ = ("_event",)
 
-    def __init__(self, event: threading.Event) -> None:
+    def __init__(self, event: Event) -> None:
         self._event = event
 
     def __call__(self, _: Future[Any]) -> None:

@@ -19,7 +19,7 @@ from traced_threadpool.engine.backends.held import Held
 from traced_threadpool.engine.scheduler import NEW, RUNNING, RunQueue, Task
 from traced_threadpool.model.concurrency import STORES_IN_ORDER
 from traced_threadpool.model.exceptions import is_a, reason_of
-from traced_threadpool.model.lock_backoff import OwnedLock
+from traced_threadpool.model.lock_backoff import Condition, OwnedLock
 from traced_threadpool.model.records import THREADS
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Work(Task):
         self.backend = THREADS
 
 
-_DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
+DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
 
 
 class _MadeWhenAsked:
@@ -211,7 +211,7 @@ class NodeFuture(Future[Any]):
 
     __slots__ = ("_exception", "_result", "_state", "_watched", "work")  # a dict of its own only when asked
 
-    _condition = _MadeWhenAsked(lambda: threading.Condition(OwnedLock()), watched=True)
+    _condition = _MadeWhenAsked(lambda: Condition(OwnedLock()), watched=True)
     _waiters = _MadeWhenAsked(list)
     _done_callbacks = _MadeWhenAsked(list)
 
@@ -222,7 +222,7 @@ class NodeFuture(Future[Any]):
         self.work = work
 
     def done(self) -> bool:
-        return self._state in _DONE
+        return self._state in DONE
 
     def result(self, timeout: float | None = None) -> Any:
         if self._state != FINISHED:
@@ -256,7 +256,7 @@ class NodeFuture(Future[Any]):
 
     def resolve(self) -> None:
         """Resolved from now on. By the pool, under its lock, so that whoever sees it done finds the node ended."""
-        if self._state in _DONE:
+        if self._state in DONE:
             logger.error("the future of node %r was resolved by somebody else", self.work.name)
         else:
             self._state = FINISHED
@@ -291,7 +291,7 @@ class NodeFuture(Future[Any]):
             del callbacks[0]
 
     def _help(self, timeout: float | None) -> float | None:
-        return timeout if self._state in _DONE else help_until_done(self, timeout)
+        return timeout if self._state in DONE else help_until_done(self, timeout)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(NO_PICKLE)

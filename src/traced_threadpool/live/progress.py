@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from traced_threadpool.live.records import LivePool, LiveRun
 from traced_threadpool.model import forks
-from traced_threadpool.model.lock_backoff import OwnedLock
+from traced_threadpool.model.lock_backoff import Event, OwnedLock
 from traced_threadpool.model.observers import Observer
 from traced_threadpool.model.records import RunRecord
 
@@ -55,7 +55,7 @@ class Progress:
     def __init__(self, live: Callable[[], LivePool], *, log_seconds: float = LOG_SECONDS) -> None:
         self._live = live
         self._log_seconds = log_seconds
-        self._ended = threading.Event()
+        self._ended = Event()
         self._thread: threading.Thread | None = None
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}

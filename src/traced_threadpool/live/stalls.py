@@ -24,6 +24,7 @@ from typing import Final, Protocol
 from traced_threadpool.engine.work import Work
 from traced_threadpool.live.node_now import NodeNow, NodesNow
 from traced_threadpool.model import forks
+from traced_threadpool.model.lock_backoff import Event, ObserverLock
 from traced_threadpool.model.observers import ErrorLog, Observer
 from traced_threadpool.model.records import RunRecord
 from traced_threadpool.model.usual_duration import UsualDuration
@@ -191,10 +192,10 @@ class _Watcher:
         self._forget()
 
     def _forget(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ObserverLock()
         self._watched: dict[int, weakref.ref[StallWatch]] = {}
         self._thread: threading.Thread | None = None
-        self._woken = threading.Event()
+        self._woken = Event(ObserverLock)
 
     def watch(self, watch: StallWatch) -> None:
         if in_subinterpreter():

@@ -19,6 +19,11 @@ On a free-threaded build nobody waits for the GIL: the holder is at its few line
 before a lock is released leaves it held for ever. `release_owned` lets go of every `OwnedLock` that the calling thread
 holds; whoever catches an exception that was not meant to be calls it first.
 
+**Taking whole.** `with lock:` is one step of the interpreter, so no signal handler's exception comes between taking
+the lock and being bound to let go of it. `with condition:` is none, since the standard library's conditions enter in
+Python: an exception that comes there leaves the lock held, and whoever sets that event or resolves that future waits
+for ever. `Condition` and `Event` here enter as their locks do.
+
 >>> lock = OwnedLock()
 >>> lock.acquire(), release_owned(), lock.acquire(False)
 (True, 1, True)
@@ -34,6 +39,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final, TypeVar, cast
 
 from traced_threadpool.model import forks
@@ -67,6 +73,25 @@ class ObserverLock(OwnedLock):  # type: ignore[misc]  # likewise
     """One of an observer's. Whoever tells observers lets go of what one has left held when it failed."""
 
     __slots__ = ()
+
+
+class Condition(threading.Condition):
+    """One that is entered and left without a step of Python."""
+
+    __enter__ = property(attrgetter("_lock.__enter__"))
+    __exit__ = property(attrgetter("_lock.__exit__"))
+
+
+class Event(threading.Event):
+    """One that an exception in `set`, `wait` or `clear` leaves usable.
+
+    Args:
+        kind: Of its lock.
+    """
+
+    def __init__(self, kind: type[OwnedLock] = OwnedLock) -> None:
+        super().__init__()
+        self._cond = Condition(kind())
 
 
 class _Every:

@@ -18,7 +18,14 @@ from typing import Any, Final
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import STORES_IN_ORDER, members
-from traced_threadpool.model.lock_backoff import MOMENT_SECONDS, ObserverLock, acquire_late, release_owned
+from traced_threadpool.model.lock_backoff import (
+    MOMENT_SECONDS,
+    Condition,
+    Event,
+    ObserverLock,
+    acquire_late,
+    release_owned,
+)
 from traced_threadpool.model.observers import ErrorLog
 
 MAX_WAITING: Final = 100_000
@@ -37,7 +44,7 @@ class _Mark:
     __slots__ = ("passed",)
 
     def __init__(self) -> None:
-        self.passed = threading.Event()
+        self.passed = Event(ObserverLock)
 
 
 class Background:
@@ -66,7 +73,7 @@ class Background:
     def _reset(self) -> None:
         self._waiting: deque[Any] = deque()
         self._lock = ObserverLock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._awake = False  # a thread is there, and will look at what waits before it sleeps
         self._done_count = 0

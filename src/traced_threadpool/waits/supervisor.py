@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import STORES_IN_ORDER, values
-from traced_threadpool.model.lock_backoff import ObserverLock, release_owned
+from traced_threadpool.model.lock_backoff import Event, ObserverLock, release_owned
 from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.calibrate import Lock, NoCalibration, calibrate
 from traced_threadpool.waits.gil_probe import PROBE_SECONDS, GilProbe
@@ -83,7 +83,7 @@ class Supervisor:
     def _reset(self) -> None:
         self.epoch += 1
         self._lock = ObserverLock()  # a garbage collection under it may run anything
-        self._woken = threading.Event()
+        self._woken = Event(ObserverLock)
         self._thread: threading.Thread | None = None
         self.sleeps = False
         self._stopping = False

@@ -42,6 +42,7 @@ from traced_threadpool.engine.backends.remote_call import Report, Request
 from traced_threadpool.engine.backends.worker_stack import RunningWorker
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
+from traced_threadpool.model.lock_backoff import Condition, OwnedLock
 from traced_threadpool.model.records import NodeRecord, usable_cpus
 
 IDLE_SECONDS: Final = 60.0
@@ -110,7 +111,7 @@ class Processes:
         _all.add(self)
 
     def _reset(self) -> None:
-        self._changed = threading.Condition()
+        self._changed = Condition(OwnedLock())
         self._launcher: Launcher | None = None
         self._idle: list[_Worker] = []
         self._count = 0  # workers that are starting, idle or running a node

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.sdk.trace import SpanProcessor
 
 from traced_threadpool.model import forks
+from traced_threadpool.model.lock_backoff import Condition, ObserverLock
 from traced_threadpool.telemetry.lost_spans import lose_spans
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class SpanBatches(SpanProcessor):
 
     def _reset(self) -> None:
         """Also in a forked child, which has no such thread; the spans that wait are the parent's to export."""
-        self._changed = threading.Condition()
+        self._changed = Condition(ObserverLock())
         self._waiting: deque[ReadableSpan] = deque()
         self._thread: threading.Thread | None = None
         self._exporting = 0  # spans in the batch under way

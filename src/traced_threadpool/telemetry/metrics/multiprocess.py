@@ -21,6 +21,7 @@ from prometheus_client import Counter, Gauge, Histogram, values
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import STORES_IN_ORDER
+from traced_threadpool.model.lock_backoff import Condition, ObserverLock
 from traced_threadpool.model.observers import ErrorLog
 from traced_threadpool.model.records import NodeRecord, RunRecord
 from traced_threadpool.telemetry import names
@@ -81,7 +82,7 @@ class Mirror:
 
     def _reset(self) -> None:
         self._writing = threading.Lock()
-        self._changed = threading.Condition()
+        self._changed = Condition(ObserverLock())
         self._thread: threading.Thread | None = None
         self._awake = self._wanted = False
 
