@@ -59,12 +59,13 @@ class Durations:
     one name at the same moment one may be lost, which an average bears.
     """
 
-    __slots__ = ("__weakref__", "_counts", "_estimates", "_latest", "changes", "place", "placement")
+    __slots__ = ("__weakref__", "_counts", "_estimates", "_latest", "_usual", "changes", "place", "placement")
 
     def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
         self._estimates: dict[str, list[float]] = {}  # nanoseconds: the average, and its settled copy
         self._latest: dict[str, deque[float]] = {}  # nanoseconds
         self._counts: dict[str, int] = {}  # of executions that an earlier process has learned from
+        self._usual: dict[str, UsualDuration] = {}  # as they were when somebody last asked
         self.changes = 0  # of what `settled` gives
         self.placement: Mapping[str, Any] = {}  # what an earlier process knew of where nodes run best
         self.place: Callable[[], Mapping[str, Any]] = dict  # the same as of now
@@ -76,6 +77,7 @@ class Durations:
         self._estimates = forks.kept_in_child(self._estimates, {})
         self._latest = forks.kept_in_child(self._latest, {})
         self._counts = forks.kept_in_child(self._counts, {})
+        self._usual = {}
 
     def __len__(self) -> int:
         return len(self._estimates)
@@ -112,13 +114,17 @@ class Durations:
         latest = self._latest.get(name)
         if latest is None:
             return None
+        executions = len(latest) + self._counts[name]
+        cached = self._usual.get(name)
+        if cached is not None and cached.count == executions:
+            return cached
         known = sorted(latest.copy())
         p50, p95 = _percentile(known, 0.5), _percentile(known, 0.95)
         if len(known) < FEW:
             p95 = max(p95, p50 * FEW_SPREAD)
-        return UsualDuration(
-            p50_seconds=round(p50) / 1e9, p95_seconds=round(p95) / 1e9, count=len(known) + self._counts[name]
-        )
+        usual = UsualDuration(p50_seconds=round(p50) / 1e9, p95_seconds=round(p95) / 1e9, count=executions)
+        self._usual[name] = usual
+        return usual
 
     def _restore(self, name: str, usual: UsualDuration) -> None:
         """Durations with this median and percentile stand for those that an earlier process has seen."""
@@ -129,6 +135,7 @@ class Durations:
         latest.clear()
         latest.extend(_spread(usual, kept))
         self._counts[name] = usual.count - kept
+        self._usual.pop(name, None)
 
     def settled(self, names: Iterable[str]) -> dict[str, float]:
         """Of those names that are known, the averages as they were when they last moved much."""

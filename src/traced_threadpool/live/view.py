@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from traced_threadpool.engine.pool import PoolLook, RunLook
@@ -25,6 +26,8 @@ from traced_threadpool.model.usual_duration import UsualDuration
 
 MAX_UPSTREAM: Final = 10
 MAX_CHAIN: Final = 100
+PREDICTING_SHARE: Final = 0.05
+MOST_REUSED_SECONDS: Final = 2.0
 
 Plan = Mapping[str, Sequence[str]]
 """The nodes of a run in the order in which they are submitted, each with its inputs."""
@@ -57,6 +60,7 @@ class LiveView:
         self._usual = usual
         self._plan = plan
         self._nodes = nodes
+        self._predicted: tuple[float, Mapping[str, RunEnd]] = (0.0, {})  # until when it is good, and the ends
         self._stalled = stalled
 
     def live(self, *, stacks: bool = False, graph: bool = False, predict: bool = True) -> LivePool:
@@ -70,10 +74,9 @@ class LiveView:
         look = self._look()
         now = time.time()
         lanes = [lane.backend for lane in look.lanes]
-        ends: Mapping[Hashable, RunEnd] = {}
+        ends: Mapping[str, RunEnd] = {}
         if predict:
-            left, limits, reasons = _what_is_left(look, self._usual, self._plan)
-            ends = predict_ends(left, limits, reasons=reasons)
+            ends = self._predict(look)
         nodes = self._running_nodes(look, now, lanes, stacks=stacks)
         return LivePool(
             at=now,
@@ -93,6 +96,23 @@ class LiveView:
             runs=tuple(self._run(each, look.now_ns, now, lanes, nodes, ends, graph=graph) for each in look.runs),
         )
 
+    def _predict(self, look: PoolLook) -> Mapping[str, RunEnd]:
+        """By run id. Made anew where the last is old: who asks all the time has a twentieth of a CPU for it at most."""
+        now = time.monotonic()
+        until, ends = self._predicted
+        if now < until and all(each.run.record is not None and each.run.record.id in ends for each in look.runs):
+            return {run: _later(end) for run, end in ends.items()}
+        left, limits, reasons = _what_is_left(look, self._usual, self._plan)
+        found = predict_ends(left, limits, reasons=reasons)
+        ends = {
+            each.run.record.id: found[each.run]
+            for each in look.runs
+            if each.run in found and each.run.record is not None
+        }
+        took = time.monotonic() - now
+        self._predicted = now + min(MOST_REUSED_SECONDS, took / PREDICTING_SHARE), ends
+        return ends
+
     def _run(
         self,
         look: RunLook,
@@ -100,14 +120,14 @@ class LiveView:
         now: float,
         lanes: Sequence[str],
         nodes: Mapping[Work, LiveNode],
-        ends: Mapping[Hashable, RunEnd],
+        ends: Mapping[str, RunEnd],
         *,
         graph: bool,
     ) -> LiveRun:
         run = look.run
         record = run.record
         assert record is not None
-        end = ends.get(run) or RunEnd(
+        end = ends.get(record.id) or RunEnd(
             end=PredictedEnd(reason="it was not asked for" if not ends else "all nodes ended")
         )
         elapsed = (now_ns - record.started_ns) / 1e9
@@ -168,6 +188,23 @@ class LiveView:
                 stack=does.stack,
             )
         return found
+
+
+def _later(run_end: RunEnd) -> RunEnd:
+    """The same prediction, counted from now."""
+    end = run_end.end
+    if end.at is None or end.seconds is None or end.earliest_seconds is None or end.latest_seconds is None:
+        return run_end
+    passed = max(0.0, end.seconds - (end.at - time.time()))
+    return replace(
+        run_end,
+        end=replace(
+            end,
+            seconds=max(0.0, end.seconds - passed),
+            earliest_seconds=max(0.0, end.earliest_seconds - passed),
+            latest_seconds=max(0.0, end.latest_seconds - passed),
+        ),
+    )
 
 
 def _as_submitted(works: Sequence[Work]) -> list[Work]:

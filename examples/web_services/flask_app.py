@@ -1,0 +1,22 @@
+"""In Flask: `flask --app examples.web_services.flask_app run`, then http://127.0.0.1:5000/ops/live.
+
+As in FastAPI, the live view can be seen by whoever reaches the service.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+from examples.web_services.quote import quotes
+from traced_threadpool.live import wsgi_app
+
+app = Flask(__name__)
+app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/ops/live": wsgi_app()})  # type: ignore[method-assign]
+
+
+@app.get("/quote/<item>")
+def quote(item: str) -> Any:
+    return quotes.execute(["quote"], inputs={"item": item})["quote"]
