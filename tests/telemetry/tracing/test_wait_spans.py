@@ -170,6 +170,37 @@ def test_jaeger_shades_the_path_of_a_run_under_a_request(tmp_path: Path) -> None
     assert wrongly_shaded(traces.spans, tmp_path) > MOST_WRONG  # what the spans are for
 
 
+@pytest.mark.parametrize("fail_fast", [False, True])
+def test_jaeger_shades_the_path_of_a_run_that_failed(tmp_path: Path, fail_fast: bool) -> None:
+    """Also with nodes that never ran, whose spans are the last to end."""
+
+    def raises(first: int, second: int) -> int:
+        time.sleep(HELD)
+        raise ValueError("no")
+
+    def never(raises: int) -> int:
+        return raises
+
+    def other(second: int) -> int:
+        time.sleep(HELD)
+        return second
+
+    traces = Traces()
+    with make_adapter(traces, max_workers=1, fail_fast=fail_fast) as adapter, pytest.raises(ValueError, match="no"):
+        make_driver(adapter, first, second, raises, never, other).execute(["other", "never"])
+    assert traces.attributes("hamilton.run")["hamilton.run.failed_nodes"] == ("raises",)
+    assert wrongly_shaded(traces.every, tmp_path) <= MOST_WRONG
+    assert wrongly_shaded(traces.spans, tmp_path) > MOST_WRONG
+
+
+def test_a_node_outside_of_any_run_has_no_span_of_a_wait() -> None:
+    traces = Traces()
+    with make_adapter(traces, max_workers=1) as adapter:
+        futures = [adapter.do_remote_execute(execute_lifecycle_for_node=first, node=None) for _ in range(2)]
+        assert [future.result() for future in futures] == [1, 1]
+    assert len(traces.every) == 2
+
+
 def test_jaeger_shades_the_path_of_parallelizable(tmp_path: Path) -> None:
     def item() -> Parallelizable[int]:
         yield from range(4)

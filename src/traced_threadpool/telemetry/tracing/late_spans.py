@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("traced_threadpool")
 
 UNRUN_NS: Final = 1_000
-"""The length of the span of a node that never ran: some viewers drop spans of none."""
+"""The length of the span of a node that never ran, since some viewers drop spans of none; it starts as much after its
+cause, since others look for what ended strictly before, at microseconds."""
 
 
 class Unrun:
@@ -47,7 +48,7 @@ def record_unrun(unrun: Unrun, spans: NodeSpans) -> None:
     if stopped_by is not None and can_be_linked(stopped_by) and all(link.context is not stopped_by for link in linked):
         linked.append(Link(stopped_by))
     attributes.add_why_it_never_ran(known, node)
-    unix_ns = node.ended_ns + (unix_offset_ns() if node.run is None else node.run.unix_offset_ns)
+    unix_ns = node.ended_ns + UNRUN_NS + (unix_offset_ns() if node.run is None else node.run.unix_offset_ns)
     span = spans.tracer.start_span(node.name, unrun.parent, attributes=known, links=linked, start_time=unix_ns)
     cut: attributes.Attributes = {}
     attributes.add_cut(cut, length_limit(span), known)
