@@ -16,6 +16,7 @@ from tests.analysis.synthetic_runs import layered_run
 from traced_threadpool.analysis import compare_sets, summarize
 from traced_threadpool.analysis.many_runs import ManyRuns
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+from traced_threadpool.report.many_runs import explain_many
 
 
 def of(nodes: Sequence[NodeExecution], number: int, **facts: Any) -> RecordedRun:
@@ -158,3 +159,21 @@ def test_a_name_that_no_run_has_is_an_error_that_says_which_there_are() -> None:
         summarize(service(count=3), name="nightly")
     with pytest.raises(ValueError, match="there are none"):
         summarize([])
+
+
+def test_runs_of_which_none_succeeded_have_no_typical_one() -> None:
+    """Their lengths are told, and what failed."""
+    runs = [
+        of(
+            [replace(chain(5, 5)[0], outcome="error", error_type="ValueError")],
+            number,
+            outcome="error",
+            max_workers=None,
+        )
+        for number in range(8)
+    ]
+    sentences = explain_many(runs).sentences
+    assert sentences[1:3] == (
+        "8 runs failed: load raised ValueError in 8.",
+        "No run succeeded, so none is typical or slow.",
+    )

@@ -166,3 +166,15 @@ def test_the_charting_library_is_the_published_one() -> None:
 def test_no_text_of_a_record_makes_an_element_of_the_page(run: RecordedRun) -> None:
     """Names, workers, tasks, errors, holders, reasons, problems: whatever they are, they are text where they stand."""
     check_that_no_text_makes_an_element(run, lambda one: page(explain(one)))
+
+
+def test_slack_of_a_node_on_the_critical_path_is_explained_beside_the_numbers() -> None:
+    """Where a wait follows it on the path, it has some; and a run that failed has no predicted length."""
+    run = layered_run(60, workers=2)
+    explanation = explain(run)
+    with_slack = [key for key in explanation.critical_keys if explanation.path.slack_ns[key] > 0]
+    assert with_slack
+    hint = "A node on the critical path has slack where a wait follows it on the path"
+    assert hint in " ".join(page(explanation).split())
+    failed = page(explain(layered_run(30, failing=layered_run(30).nodes[5].name)))
+    assert "No prediction: the run failed." in failed

@@ -244,8 +244,10 @@ class _Usual:
                 yield "state", state
         if self._beside[id(facts.run)] > TWICE * self._usually_beside:
             yield "beside", str(int(TWICE * self._usually_beside))
-        yield "workers", str(run.max_workers)
-        yield "cpus", str(run.cpus)
+        if run.max_workers is not None:
+            yield "workers", str(run.max_workers)
+        if run.cpus is not None:
+            yield "cpus", str(run.cpus)
 
 
 def _medians(counts: Sequence[Mapping[PathState, int] | Mapping[str, int]]) -> dict[str, int]:

@@ -38,8 +38,8 @@ MAX_SPANS: Final = 500_000
 which nodes they lie between is kept of four times as many."""
 
 EXPECTED: Final = (
-    "expected a trace: lines of OTLP/JSON as setup_telemetry(file=...) writes them, OTLP/JSON from Tempo, or JSON "
-    "downloaded from Jaeger"
+    "expected a trace: lines of OTLP/JSON as OtlpFileSpanExporter or setup_telemetry(file=...) writes them, OTLP/JSON "
+    "from Tempo, or JSON downloaded from Jaeger"
 )
 
 _PROGRESS_BYTES: Final = 2**20
@@ -241,5 +241,6 @@ def _why_not(shown: str, path: str | os.PathLike[str] | BufferedReader, error: O
     if isinstance(error, IsADirectoryError) and not isinstance(path, BufferedReader):
         return f"{shown} is a directory; name a file in it, such as {str(Path(path) / 'trace.jsonl')!r}"
     if isinstance(error, FileNotFoundError):
-        return f"there is no file {shown}; name one that setup_telemetry(file=...) wrote, or that was downloaded"
+        return f"there is no file {shown}; name one that OtlpFileSpanExporter or setup_telemetry(file=...) "
+        "wrote, or that was downloaded"
     return f"{shown} cannot be read ({error.strerror or error}); {EXPECTED}"

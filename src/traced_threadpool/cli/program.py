@@ -52,9 +52,9 @@ class _InThisOrder(click.Group):
 def command() -> None:
     """Explain why a run was slow, predict what would help, show what runs do now, and write alert rules.
 
-    FILE is a trace: what setup_telemetry(file=...) writes, JSON downloaded from Jaeger, or OTLP JSON from Tempo or
-    a collector; - is standard input. Of several runs in it the longest is taken; --run picks another, --all
-    takes all together.
+    FILE is a trace: what OtlpFileSpanExporter or setup_telemetry(file=...) writes, JSON downloaded from Jaeger, or
+    OTLP JSON from Tempo or a collector; - is standard input. Of several runs in it the longest is taken; --run picks
+    another, --all takes all together.
 
     \b
     Exit status: 0 done, 2 wrong usage, 3 a file, the output or a live view cannot be read or written, 4 no such run,

@@ -112,8 +112,9 @@ def _sentences(many: ManyRuns, other_names: Sequence[str]) -> Iterator[str]:
     if other_names:
         yield f"Left out are runs of {listed(other_names)}; --name chooses one of these."
     failed = many.outcomes.get("error", 0)
+    of_good = " The lengths are of those that succeeded." if many.outcomes.get("success") else ""
     if failed:
-        yield f"{count(failed, 'run')} failed: {_failed_most(many)}. The lengths are of those that succeeded."
+        yield f"{count(failed, 'run')} failed: {_failed_most(many)}.{of_good}"
     if stopped := many.outcomes.get("cancelled", 0):
         yield f"{count(stopped, 'run')} stopped before the end."
     yield _of_slow(many)
@@ -130,6 +131,8 @@ def _failed_most(many: ManyRuns) -> str:
 
 def _of_slow(many: ManyRuns) -> str:
     slow = many.slow
+    if many.typical is None:
+        return "No run succeeded, so none is typical or slow."
     if not slow.runs:
         return "No run is slow: none of those that succeeded takes 10 % more than the median."
     many_slow = (
