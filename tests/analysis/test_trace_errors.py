@@ -50,7 +50,9 @@ def test_a_file_that_is_no_trace_is_an_error_that_helps(content: str | bytes, sa
 
 def test_no_file_and_a_directory_are_errors_that_help(tmp_path: Path) -> None:
     """`TraceFileError` is a ValueError, and names what to give instead."""
-    with pytest.raises(TraceFileError, match=r"there is no file '.*missing.jsonl'; name one that"):
+    with pytest.raises(
+        TraceFileError, match=r"there is no file '.*missing.jsonl'; name one that .* wrote, or that was downloaded"
+    ):
         read_runs(tmp_path / "missing.jsonl")
     with pytest.raises(ValueError, match=r"is a directory; name a file in it, such as '.*trace.jsonl'"):
         read_runs(tmp_path)

@@ -241,6 +241,8 @@ def _why_not(shown: str, path: str | os.PathLike[str] | BufferedReader, error: O
     if isinstance(error, IsADirectoryError) and not isinstance(path, BufferedReader):
         return f"{shown} is a directory; name a file in it, such as {str(Path(path) / 'trace.jsonl')!r}"
     if isinstance(error, FileNotFoundError):
-        return f"there is no file {shown}; name one that OtlpFileSpanExporter or setup_telemetry(file=...) "
-        "wrote, or that was downloaded"
+        return (
+            f"there is no file {shown}; name one that OtlpFileSpanExporter or setup_telemetry(file=...) wrote, or that "
+            "was downloaded"
+        )
     return f"{shown} cannot be read ({error.strerror or error}); {EXPECTED}"
