@@ -4,7 +4,7 @@
 #   JOBS=2              how many test files run at once; 0: one after the other, in pytest's own process (for -s, --pdb)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-measures test-all test-core doctest bench guard lint format lock clean venv docs dashboards grafana-schema
+.PHONY: help demo demo-processes demo-dask test test-measures test-all test-core doctest bench guard lint format lock clean venv docs dashboards grafana-schema
 
 export PYTHON
 export HAMILTON_TELEMETRY_ENABLED ?= false
@@ -17,13 +17,19 @@ python := .venv/bin/python
 code := $(wildcard src examples benchmarks dashboards)
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "make %-13s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "make %-15s %s\n", $$1, $$2 }'
 
 venv:
 	@scripts/make-venv .venv requirements/dev.txt editable
 
 demo: venv ## run the example, a survey of the standard library
 	@$(python) -m examples.stdlib_survey $(ARGS)
+
+demo-processes: venv ## run the same with its parsing on two worker processes
+	@$(python) -m examples.stdlib_survey --processes 2 $(ARGS)
+
+demo-dask: venv ## run a pipeline of pandas and NumPy on a Dask cluster of two processes
+	@$(python) -m examples.prices_on_dask $(ARGS)
 
 test: venv ## run the tests
 	@$(python) $(pytest) $(ARGS)

@@ -18,11 +18,13 @@ from hamilton.plugins.h_threadpool import FutureAdapter as HamiltonFutureAdapter
 from rich.console import Console
 
 from traced_threadpool import FutureAdapter, TelemetrySetup, setup_telemetry
+from traced_threadpool.backends import Processes
 
 from .catalogue_client import CatalogueError
 from .catalogue_server import serving
 from .chapters import CHAPTERS
 from .comparison import Comparison, compare, comparison_table
+from .node_families import parsers
 from .options import Options
 from .records import SurveyReport
 from .report import report_tables
@@ -120,7 +122,15 @@ def _survey_on(surroundings: _Surroundings, adapter: LifecycleAdapter) -> Survey
 
 
 def _new_adapter(options: Options) -> FutureAdapter:
-    return FutureAdapter(options.workers, RUN_NAME, run_name=RUN_NAME)
+    if not options.processes:
+        return FutureAdapter(options.workers, RUN_NAME, run_name=RUN_NAME)
+    return FutureAdapter(
+        options.workers,
+        RUN_NAME,
+        run_name=RUN_NAME,
+        backends={"parsers": Processes(options.processes)},
+        run_on=parsers,
+    )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from hamilton.function_modifiers import parameterize, source, tag, value
+from hamilton.node import Node
 
 SHARDS = (1, 2, 3, 4)
 
@@ -29,3 +30,8 @@ def per_shard(family: str, *upstream: str) -> Callable[[F], F]:
 
 def _of_shard(name: str, number: int) -> Any:
     return value(number) if name == "shard" else source(f"{name}_{number}")
+
+
+def parsers(node: Node) -> str | None:
+    """Which backend a node is for: parsing holds the GIL, so it goes to worker processes."""
+    return "parsers" if node.tags.get("stage") == "measure" else None

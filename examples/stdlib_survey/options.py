@@ -16,6 +16,7 @@ class Options:
     """What the user asked for. `workers` is None for the adapter's default, `limit` 0 for all files."""
 
     workers: int | None
+    processes: int
     limit: int
     parallelizable: bool
     upstream: bool
@@ -31,6 +32,9 @@ def parse_options(words: Sequence[str] | None = None) -> Options:
         description="Survey Python's standard library with a Hamilton pipeline on traced threads.",
     )
     parser.add_argument("--workers", type=_number(1), metavar="N", help="threads (default: that of ThreadPoolExecutor)")
+    parser.add_argument(
+        "--processes", type=_number(1), metavar="N", default=0, help="parse on this many worker processes"
+    )
     parser.add_argument(
         "--limit", type=_number(1), metavar="FILES", default=0, help="survey this many files (default: all)"
     )

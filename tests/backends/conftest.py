@@ -40,7 +40,9 @@ def dask_client() -> Iterator[Any]:
     """A client of a Dask cluster of two worker processes, for all tests of a file that do it no harm."""
     distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
     with (
-        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0", resources={"slot": 1}) as cluster,
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", resources={"slot": 1}
+        ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         called = threading.Event()

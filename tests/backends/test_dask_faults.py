@@ -132,7 +132,7 @@ def test_a_worker_whose_clock_is_off(cluster: DaskCluster, backend: Dask) -> Non
 def test_an_adaptive_cluster(stage: Stage) -> None:
     """With no worker at first, and arguments that need one to be sent to."""
     with (
-        distributed.LocalCluster(0, threads_per_worker=1, dashboard_address=":0") as cluster,
+        distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=":0") as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         cluster.adapt(minimum=0, maximum=1, interval="50ms")

@@ -23,6 +23,7 @@ from examples.stdlib_survey import complexity, imports
 from examples.stdlib_survey.catalogue_client import CatalogueError, fetch_chapter_numbers, fetch_chapters
 from examples.stdlib_survey.catalogue_server import serving
 from examples.stdlib_survey.chapters import CHAPTERS
+from examples.stdlib_survey.node_families import parsers
 from examples.stdlib_survey.reading import read_source
 from examples.stdlib_survey.records import (
     ChapterDocumentation,
@@ -43,6 +44,7 @@ from examples.stdlib_survey.stages import LZMA_PRESET
 from examples.stdlib_survey.survey import build_driver, run_survey
 from tests.examples.small_library import SMALL_LIBRARY
 from traced_threadpool import FutureAdapter
+from traced_threadpool.backends import Processes
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
 
@@ -152,6 +154,20 @@ def ours() -> Iterator[LifecycleAdapter]:
 
 
 @pytest.fixture
+def with_parsers() -> Iterator[LifecycleAdapter]:
+    """Parsing on worker processes."""
+    pytest.importorskip("cloudpickle", reason="the extra [processes] is not installed")
+    backends = {"parsers": Processes(2)}
+    with FutureAdapter(
+        3, tracing=False, registry=CollectorRegistry(), backends=backends, run_on=parsers, record=True
+    ) as adapter:
+        yield adapter
+        (run,) = adapter.recorded_runs
+        assert {node.name.rpartition("_")[0] for node in run.nodes if node.backend} <= {"measures", ""}
+        assert any(node.backend for node in run.nodes)
+
+
+@pytest.fixture
 def hamiltons() -> Iterator[LifecycleAdapter]:
     adapter = HamiltonFutureAdapter(3)
     yield adapter
@@ -165,6 +181,8 @@ def hamiltons() -> Iterator[LifecycleAdapter]:
         pytest.param("hamiltons", False, id="static, Hamilton's adapter"),
         pytest.param("ours", False, id="static, ours"),
         pytest.param("ours", True, id="parallelizable, ours"),
+        pytest.param("with_parsers", False, id="static, parsing on processes"),
+        pytest.param("with_parsers", True, id="parallelizable, parsing on processes"),
     ],
 )
 def test_the_report_does_not_depend_on_how_it_is_run(

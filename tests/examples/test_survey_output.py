@@ -305,6 +305,7 @@ def test_ways_that_disagree_are_not_compared() -> None:
 
 def test_without_a_word_the_defaults_hold() -> None:
     assert parse_options([]) == Options(
+        processes=0,
         workers=None,
         limit=0,
         parallelizable=False,

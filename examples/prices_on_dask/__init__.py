@@ -1,0 +1,1 @@
+"""A pipeline of pandas and NumPy whose heavy nodes run on a Dask cluster."""
