@@ -60,6 +60,9 @@ CASES: Final[Mapping[str, Case]] = {
         _pathology("healthy", "healthy"),
         _planted("busy_processors", "healthy"),
         _planted("even_stages", "healthy"),
+        _planted("shared_pool", "queued_behind_other_runs"),
+        _planted("shared_lock", "lock_contention"),
+        _planted("shared_semaphore", "lock_contention"),
     )
 }
 

@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +35,9 @@ OUTPUT: Final = "whole"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A pipeline and how to run it. `cpus` is how many it may use; `stop_after_seconds` when it is closed."""
+    """A pipeline and how to run it. `cpus` is how many it may use; `stop_after_seconds` when it is closed; so many
+    `clients` execute it at once on one adapter.
+    """
 
     module: ModuleType
     workers: int
@@ -44,6 +46,7 @@ class Program:
     result_builder: ResultBuilder | None = None
     stop_after_seconds: float | None = None
     sampler: Sampler | None = None
+    clients: int = 1
 
 
 Make = Callable[[random.Random, float], Iterator[Program]]
@@ -241,6 +244,42 @@ def busy_processors(dice: random.Random, scale: float) -> Iterator[Program]:
     yield Program(module=_wide(tile, list(seconds)), workers=2, inputs={"seconds": seconds}, cpus=2)
 
 
+def shared_pool(dice: random.Random, scale: float) -> Iterator[Program]:
+    """Six clients of one adapter, whose runs queue up behind each other's."""
+    names = [f"quote_{index}" for index in range(8)]
+
+    def quote(name: str, url: str) -> int:
+        return len(fetch(url, f"/{name}?figures=5"))
+
+    with running_service({name: scale * dice.uniform(0.1, 0.16) for name in names}, seed=dice.randrange(1000)) as url:
+        yield Program(module=_wide(quote, names), workers=6, inputs={"url": url}, clients=6)
+
+
+def shared_lock(dice: random.Random, scale: float) -> Iterator[Program]:
+    """Nodes that wait half of their time for the network, and the other half do so under one lock."""
+    yield from _meeting(dice, scale, threading.Lock(), beside=0.06)
+
+
+def shared_semaphore(dice: random.Random, scale: float) -> Iterator[Program]:
+    """Nodes that share two connections."""
+    yield from _meeting(dice, scale, threading.Semaphore(2), beside=0.02)
+
+
+def _meeting(
+    dice: random.Random, scale: float, lock: AbstractContextManager[object], *, beside: float
+) -> Iterator[Program]:
+    names = [f"upload_{index}" for index in range(16)]
+
+    def upload(name: str, url: str) -> int:
+        sent = len(fetch(url, "/beside?figures=5"))
+        with lock:
+            return sent + len(fetch(url, f"/{name}?figures=5"))
+
+    seconds = {name: scale * dice.uniform(0.09, 0.12) for name in names}
+    with running_service({**seconds, "beside": beside * scale}, seed=dice.randrange(1000)) as url:
+        yield Program(module=_wide(upload, names), workers=8, inputs={"url": url})
+
+
 def even_stages(dice: random.Random, scale: float) -> Iterator[Program]:
     """Nothing is wrong: two nodes that ask as long as they compute, and never want more than two CPUs."""
     names = [f"line_{index}" for index in range(2)]
@@ -271,6 +310,9 @@ PLANTED: Final[Mapping[str, Make]] = {
         stopped,
         busy_processors,
         even_stages,
+        shared_pool,
+        shared_lock,
+        shared_semaphore,
     )
 }
 
@@ -310,8 +352,17 @@ def run(name: str, *, seed: int, scale: float, trace: Path) -> None:
                 stopping.start()
             builder = driver.Builder()  # type: ignore[no-untyped-call]
             built = builder.with_modules(program.module).with_adapters(adapter).build()
-            with suppress(Exception):  # what it ended with is in the trace
-                built.execute([OUTPUT], inputs=dict(program.inputs))
+
+            def execute() -> None:
+                with suppress(Exception):  # what it ended with is in the trace
+                    built.execute([OUTPUT], inputs=dict(program.inputs))
+
+            others = [threading.Thread(target=execute) for _ in range(program.clients - 1)]
+            for other in others:
+                other.start()
+            execute()
+            for other in others:
+                other.join()
             if stopping is not None:
                 stopping.join()
             adapter.close()

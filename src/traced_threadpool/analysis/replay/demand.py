@@ -20,10 +20,11 @@ be expected had everybody taken turns.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import add, mul, neg, sub, truediv
+from types import MappingProxyType
 from typing import Final
 
 from traced_threadpool.analysis.replay.machine import Demand
@@ -63,7 +64,7 @@ class _Time:
 
     __slots__ = ("cpu_ns", "duration_ns", "gil_ns", "name", "node", "number", "unseen_ns", "wait_ns")
 
-    def __init__(self, node: NodeExecution, *, lock_is_known: bool = False) -> None:
+    def __init__(self, node: NodeExecution, lock_ns: int = 0) -> None:
         self.node = node
         self.name = node.name
         self.duration_ns = left_ns = node.duration_ns  # states that add up to more are cut
@@ -73,8 +74,7 @@ class _Time:
         self.gil_ns: float = max(0, min(left_ns, recorded_ns("gil", 0)))
         left_ns -= self.gil_ns
         self.wait_ns: float = left_ns - max(0, min(left_ns, recorded_ns("runqueue", 0)))
-        if lock_is_known:
-            self.wait_ns -= max(0, min(self.wait_ns, recorded_ns("lock", 0)))
+        self.wait_ns -= max(0, min(self.wait_ns, lock_ns))
         self.number = 0
         """That of its name."""
         self.unseen_ns: float = 0
@@ -84,9 +84,11 @@ class _Time:
             self.unseen_ns = self.gil_ns = other_ns
 
 
-def demands(nodes: Sequence[NodeExecution], known_locks: Collection[int] = ()) -> Demands:
-    """What these executions asked for. `known_locks` are the indices of those whose waits for locks are contention."""
-    times = [_Time(node, lock_is_known=index in known_locks) for index, node in enumerate(nodes)]
+def demands(nodes: Sequence[NodeExecution], locks_ns: Mapping[int, int] = MappingProxyType({})) -> Demands:
+    """What these executions asked for. `locks_ns` is by index how long they waited for locks of which it is known who
+    shares them: that is contention.
+    """
+    times = [_Time(node, locks_ns.get(index, 0)) for index, node in enumerate(nodes)]
     # By their start, so that what happens at about the same time lies close together in memory.
     computing = sorted(
         (time for time in times if time.cpu_ns and not time.node.backend), key=lambda time: time.node.started_ns

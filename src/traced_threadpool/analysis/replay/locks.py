@@ -53,6 +53,12 @@ FEW: Final = 3
 SLIGHT_NS: Final = 15_000_000
 """A wait may be found to have ended so much later than it did: samples are some milliseconds apart."""
 
+AT_ONCE_NS: Final = 8_000_000
+"""Nodes that are found waiting so soon after their start want the lock at once."""
+
+COINCIDES_NS: Final = 4_000_000
+"""Waits that end on the whole so near to the ends of nodes end with them."""
+
 SURE: Final = 0.1
 """Two answers that differ by less than this part are one."""
 
@@ -81,7 +87,13 @@ class FoundLock:
     least: float
     most: float
     members: Mapping[int, Locking]
-    waited_ns: int
+    waits_ns: Mapping[int, int]
+    """How long each of the members waited."""
+
+    @property
+    def waited_ns(self) -> int:
+        """By all of them."""
+        return sum(self.waits_ns.values())
 
     @property
     def is_sure(self) -> bool:
@@ -142,6 +154,7 @@ def _found(
         if index not in taken and stem(node.name) in stems and node.duration_ns
     ]
     everybody = [*waiting, *silent]
+    _set_right(waiting, everybody)
     told = [member.node.lock for member in waiting if member.node.lock is not None]
     known = max((lock.capacity for lock in told if lock.capacity is not None), default=None)
     profile = _Profile(everybody)
@@ -185,7 +198,7 @@ def _found(
         least=min(1.0, least_ns / own_ns),
         most=min(1.0, most_ns / own_ns),
         members=members,
-        waited_ns=sum([member.waited_ns for member in waiting]),
+        waits_ns={member.index: member.waited_ns for member in waiting},
     )
 
 
@@ -195,9 +208,34 @@ def _member(index: int, node: NodeExecution) -> _Member:
     waited_ns = min(node.states.get("lock", 0), node.duration_ns)
     since_ns = node.started_ns + min(max(0, lock.first_ns), node.duration_ns)
     until_ns = node.started_ns + min(max(lock.first_ns + 1, lock.last_ns), node.duration_ns)
-    if until_ns - since_ns < waited_ns:  # samples are some milliseconds apart
+    if lock.waits == 1:  # its moments say more than how many of the samples found it waiting
+        waited_ns = until_ns - since_ns
+    elif until_ns - since_ns < waited_ns:
         since_ns = max(node.started_ns, until_ns - waited_ns)
     return _Member(index=index, node=node, waited_ns=waited_ns, since_ns=since_ns, until_ns=max(until_ns, since_ns + 1))
+
+
+def _set_right(waiting: Sequence[_Member], everybody: Sequence[_Member]) -> None:
+    """Sampled moments, by exact ones that they coincide with: that nodes want the lock at once, or let go at their end.
+
+    One sample is some milliseconds from the next, and many on a busy machine.
+    """
+    once = [member for member in waiting if member.node.lock is not None and member.node.lock.waits == 1]
+    if not once:
+        return
+    if median([member.since_ns - member.node.started_ns for member in once]) <= AT_ONCE_NS:
+        for member in once:
+            member.since_ns = member.node.started_ns
+    ends = sorted(member.node.ended_ns for member in everybody)
+    near = [min(ends, key=lambda end_ns, at_ns=member.until_ns: abs(end_ns - at_ns)) for member in once]  # type: ignore[misc]
+    close = [abs(end_ns - member.until_ns) <= SLIGHT_NS for end_ns, member in zip(near, once, strict=True)]
+    late_ns = median([end_ns - member.until_ns for end_ns, member in zip(near, once, strict=True)])
+    if sum(close) >= MOSTLY * len(once) and abs(late_ns) <= COINCIDES_NS:
+        for member, end_ns, is_close in zip(once, near, close, strict=True):
+            if is_close and member.since_ns < end_ns < member.node.ended_ns:
+                member.until_ns = end_ns
+    for member in once:
+        member.waited_ns = max(1, member.until_ns - member.since_ns)
 
 
 def _holds(once: Sequence[_Member], silent: Sequence[_Member], capacity: int) -> list[float]:

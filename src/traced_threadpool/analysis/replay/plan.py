@@ -50,7 +50,7 @@ class Plan:
         self.pool = self._pool_of(others)
         self.locks = find_locks(self.nodes) if self.is_whole else []
         self.locking = {index: each for lock in self.locks for index, each in lock.members.items()}
-        self.demands = demands(self.nodes, self.locking)
+        self.demands = demands(self.nodes, {index: ns for lock in self.locks for index, ns in lock.waits_ns.items()})
         self.assumptions = Assumptions(
             run,
             own,
