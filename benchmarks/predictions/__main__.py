@@ -111,12 +111,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found += of_case
             errors = ", ".join(f"{each.workers}: {each.error:+.0%}" for each in of_case)
             say(f"predictions: {case.kind}, {case.name}: {errors}")
-    where = machine.describe()
-    table = markdown(found, f"{where['CPUs usable']} × {where['CPU']}, {where['system']}")
+            if asked.write is not None:  # each as soon as it is there: it takes long
+                write(asked.write, markdown(found, _where(asked.rounds)))
     if asked.write is None:
-        print(table)
-    else:
-        write(asked.write, table)
+        print(markdown(found, _where(asked.rounds)))
+
+
+def _where(rounds: int) -> str:
+    where = machine.describe()
+    described = f"{where['CPUs usable']} × {where['CPU']}, {where['system']}"
+    return f"{described}; each number of workers {'once' if rounds == 1 else f'{rounds} times'}"
 
 
 if __name__ == "__main__":
