@@ -67,7 +67,8 @@ def dump(value: Any) -> Pickled:
 
     file = io.BytesIO()
     pickler_class()(file, protocol=5, buffer_callback=beside).dump(value)
-    return Pickled(file.getbuffer(), blocks)
+    # A view of the file itself would outlive it in a cycle, of which Python complains when it collects the file.
+    return Pickled(memoryview(file.getvalue()), blocks)
 
 
 def dump_whole(value: Any) -> bytes:
