@@ -6,26 +6,27 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 
 from tests.dags import Held, Stage, driver_of, eventually, in_thread, wait_for
+from tests.terminal import Terminal, terminal
 from traced_threadpool import FutureAdapter
 from traced_threadpool.live import wsgi_app
 from traced_threadpool.telemetry.metrics.http_server import MetricsServer
 
 pytest.importorskip("click", reason="needs the extra [report]")
 pytest.importorskip("rich", reason="needs the extra [report]")
+
+__all__ = ["terminal"]  # a fixture
 
 from tests.cli.program import PROGRAM, Command, environment
 from traced_threadpool.cli.live_screen import process_text
@@ -222,57 +223,6 @@ def test_a_hundred_thousand_nodes_that_wait() -> None:
     lines = process_text(a_document(queued=[node] * 100_000), width=80)
     assert len(lines) < 12
     assert any("100,000 queued" in line.plain for line in lines)
-
-
-TMUX = shutil.which("tmux")
-
-
-class Terminal:
-    """A real one, of tmux's, in which the program runs."""
-
-    def __init__(self, tmp_path: Path, *, width: int, height: int) -> None:
-        self._socket = str(tmp_path / "tmux")
-        shell = "env PS1=ready: bash --norc --noprofile"
-        self("-f", "/dev/null", "new-session", "-d", "-x", str(width), "-y", str(height), shell)
-        assert eventually(lambda: "ready:" in self.screen())
-
-    def __call__(self, *words: str) -> str:
-        done = subprocess.run(
-            [str(TMUX), "-S", self._socket, *words], capture_output=True, text=True, check=True, timeout=150
-        )
-        return done.stdout
-
-    def screen(self) -> str:
-        return self("capture-pane", "-p")
-
-    def type(self, line: str) -> None:
-        self("send-keys", "-l", line)
-        self("send-keys", "Enter")
-
-    def facts(self) -> str:
-        """Whether the alternate screen is on, whether the cursor is shown."""
-        return self("display", "-p", "#{alternate_on} #{cursor_flag}").strip()
-
-    def end(self) -> None:
-        subprocess.run([str(TMUX), "-S", self._socket, "kill-server"], capture_output=True, check=False, timeout=150)
-
-
-@pytest.fixture
-def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Terminal]]:
-    if TMUX is None:
-        pytest.skip("tmux is not installed (Debian: apt-get install tmux)")
-    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TMUX"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("LC_ALL", "C.UTF-8")
-    opened: list[Terminal] = []
-
-    def open_one(*, width: int, height: int) -> Terminal:
-        opened.append(Terminal(tmp_path, width=width, height=height))
-        return opened[-1]
-
-    yield open_one
-    for each in opened:
-        each.end()
 
 
 def test_a_terminal_that_is_resized_and_left(
