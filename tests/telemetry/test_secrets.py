@@ -191,7 +191,7 @@ def test_no_push_tells_a_secret(url: str, registry: CollectorRegistry) -> None:
 class Gateway:
     """Answers each POST with `status`, and keeps the requests' methods, paths and credentials."""
 
-    def __init__(self, status: int, body: bytes = b"", kind: str = "text/html") -> None:
+    def __init__(self, status: int, body: bytes = b"", kind: str = "text/html", *, cut_off: bool = False) -> None:
         self.requests: list[tuple[str, str, str | None]] = []
         gateway = self
 
@@ -208,7 +208,7 @@ class Gateway:
                 self.send_response(status)
                 self.send_header("Location", f"{gateway.url}/else?token={SECRET}")
                 self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(len(body) + 50 * cut_off))
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -260,14 +260,37 @@ def test_a_redirected_push_is_a_failure(
         (Gateway(204), True),
         (Gateway(200, b"ok", "text/plain"), True),
         (Gateway(200, b"<html>log in</html>"), False),
+        (Gateway(200, b"<html>log in</html>", "application/xhtml+xml"), False),
+        (Gateway(200, b'{"error": "denied"}', "application/json"), False),
+        (Gateway(200, b"please log in", "text/plain"), False),
+        (Gateway(200, b"ok", "text/plain", cut_off=True), False),
+        (Gateway(200, cut_off=True), False),
+        (Gateway(203), False),
+        (Gateway(206), False),
         (Gateway(400), False),
         (Gateway(404), False),
         (Gateway(500), False),
     ],
-    ids=["200", "202", "204", "text", "login page", "400", "404", "500"],
+    ids=[
+        "200",
+        "202",
+        "204",
+        "text",
+        "login page",
+        "xhtml",
+        "error in json",
+        "other text",
+        "text cut off",
+        "cut off",
+        "203",
+        "206",
+        "400",
+        "404",
+        "500",
+    ],
 )
 def test_what_a_gateway_confirms(gateway: Gateway, accepted: bool, registry: CollectorRegistry) -> None:
-    """2xx to this very request, unless a proxy's login page comes with it."""
+    """What a gateway answers to this very request, whole; and not what a proxy or an API does."""
     with gateway:
         assert push_metrics(gateway.url, job="j", registry=registry) is accepted
 

@@ -27,7 +27,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.exposition import default_handler
 
 from traced_threadpool.telemetry import names
-from traced_threadpool.telemetry.failures import failure
+from traced_threadpool.telemetry.failures import failure, status
 from traced_threadpool.telemetry.metrics.prometheus import Collector, known_store
 from traced_threadpool.telemetry.metrics.store import GAUGES
 from traced_threadpool.telemetry.urls import checked
@@ -41,7 +41,8 @@ COMPONENT: Final = "push"
 PUSHED: Final = tuple(metric for metric in names.METRICS if metric not in GAUGES)
 
 _CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_MAX_BODY: Final = 1 << 16
+_CONFIRM: Final = (200, 202, 204)
+_MAX_BODY: Final = 16
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _LABEL_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -163,14 +164,20 @@ class _Post(str):
 
 
 def _post(url: str, method: str, timeout: float, headers: Sequence[tuple[str, str]], data: bytes) -> Callable[[], None]:
-    """The handler that sends where none is given. A proxy's login page, with 200, is no answer of a gateway."""
+    """The handler that sends where none is given.
+
+    A gateway confirms with 200, 202 or, as some that take its place, 204, with nothing more than "ok". Another body is
+    somebody else's: a proxy's login page, an API's error with 200.
+    """
 
     def send() -> None:
         request = Request(url, data=data, headers=dict(headers), method=str(method))
         with build_opener(_NoRedirects()).open(request, timeout=timeout) as answer:
+            if answer.status not in _CONFIRM:
+                raise _NoAnswer(f"{status(answer.status)}, which no Pushgateway answers with")
             body = answer.read(_MAX_BODY)
-            if body and answer.headers.get_content_type() == "text/html":
-                raise _NoAnswer(f"HTTP {answer.status} with a web page, which no Pushgateway answers with")
+            if body.strip().lower() not in (b"", b"ok") or answer.length:  # what is left of one that is cut off
+                raise _NoAnswer(f"HTTP {answer.status} with a body, which no Pushgateway answers with")
 
     return send
 
