@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
+
 from hamilton.htypes import Collect, Parallelizable
 from hypothesis import given, settings
 from hypothesis import strategies as st
