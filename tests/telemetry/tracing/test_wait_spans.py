@@ -20,12 +20,16 @@ from examples.pathologies import pool_starved
 from examples.pathologies.demonstration import build_driver
 from examples.pathologies.pathology import Amount
 from tests.telemetry.telemetry_helpers import (
+    Caller,
+    Gate,
     Traces,
     context_of,
     make_adapter,
     make_driver,
     make_dynamic_driver,
+    spend,
     times,
+    until,
 )
 from tests.telemetry.tracing.jaeger_rule import recorded, wrongly_shaded
 
@@ -171,6 +175,46 @@ def test_jaeger_shades_the_path_of_a_run_under_a_request(tmp_path: Path) -> None
         queued_run(traces)
     assert wrongly_shaded(traces.every, tmp_path) <= MOST_WRONG
     assert wrongly_shaded(traces.spans, tmp_path) > MOST_WRONG  # what the spans are for
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_jaeger_shades_the_path_of_a_run_with_one_nested_in_it(tmp_path: Path, workers: int) -> None:
+    traces = Traces()
+    with make_adapter(traces, max_workers=workers) as adapter:
+        inner = make_driver(adapter, first, second, third)
+
+        def outer() -> Any:
+            return inner.execute(["third"])["third"]
+
+        def beside() -> int:
+            time.sleep(HELD)
+            return 1
+
+        def end(outer: int, beside: int) -> int:
+            return outer + beside
+
+        make_driver(adapter, outer, beside, end).execute(["end"])
+    assert wrongly_shaded(traces.every, tmp_path) <= MOST_WRONG
+
+
+def test_a_wait_behind_another_run_is_linked_to_its_node() -> None:
+    traces, gate = Traces(), Gate()
+
+    def held() -> int:
+        gate()
+        return 1
+
+    with make_adapter(traces, max_workers=1) as adapter:
+        before = Caller(lambda: make_driver(adapter, held).execute(["held"]))
+        gate.wait_for()
+        after = Caller(lambda: make_driver(adapter, first).execute(["first"]))
+        until(lambda: adapter.snapshot().queue_depth == 1)
+        spend(HELD)
+        gate.open()
+        assert (before.outcome(), after.outcome()) == ({"held": 1}, {"first": 1})
+    (span,) = (span for span in traces.queued if span.name == "queued first")
+    assert (span.attributes or {})["hamilton.queue.behind"] == "held"
+    assert [link.context for link in span.links] == [context_of(traces.only("held"))]
 
 
 @pytest.mark.parametrize("fail_fast", [False, True])
