@@ -102,7 +102,7 @@ class Progress:
         open_now = {run.id for run in pool.runs}
         for run in pool.runs:
             if run.id not in self._tasks:
-                self._tasks[run.id] = bars.add_task(run.name, total=run.planned)
+                self._tasks[run.id] = bars.add_task(_escaped(run.name), total=run.planned, left="", running="")
             left = run.predicted_end.seconds
             bars.update(
                 self._tasks[run.id],
