@@ -417,7 +417,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         """
         if self._assembly.live_view is None:
             raise RuntimeError("this adapter was made with live=False; leave that out to see its runs")
-        return Progress(self.live)
+        return Progress(self._assembly.live_now)
 
     def placement(self) -> dict[str, Decision]:
         """Where `run_on="auto"` has nodes run, and why, by the node's name: those that have run for 5 ms and more.

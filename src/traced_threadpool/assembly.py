@@ -105,7 +105,7 @@ class Assembly:
         nodes = NodesNow(ThreadsNow(gil_address=lambda: waits.gil_address), self._elsewhere)
         stalls = self._stalls(nodes)
         if options.progress and options.live:
-            watching.append(ProgressOfRuns(self._live_now))
+            watching.append(ProgressOfRuns(self.live_now))
         self.backends = options.backends
         self.auto = self._auto()
         if self.auto is not None:
@@ -212,7 +212,7 @@ class Assembly:
             return None
 
     @property
-    def _live_now(self) -> Callable[[], LivePool]:
+    def live_now(self) -> Callable[[], LivePool]:
         """The live view without a reference to what it is part of."""
         reference = weakref.ref(self)
 
@@ -220,7 +220,7 @@ class Assembly:
             assembly = reference()
             if assembly is None or assembly.live_view is None:
                 raise RuntimeError("the adapter is gone")
-            return assembly.live_view.live()
+            return assembly.live_view.live(cancelled=False)
 
         return live
 

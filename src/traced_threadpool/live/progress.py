@@ -114,6 +114,10 @@ class Progress:
             )
         for run_id in [each for each in self._tasks if each not in open_now]:
             bars.remove_task(self._tasks.pop(run_id))
+        if pool.runs:
+            bars.start()
+        else:  # after Ctrl-C a node may go on for long, and the terminal is the user's again
+            bars.stop()
 
 
 class ProgressOfRuns(Observer):

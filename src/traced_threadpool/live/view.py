@@ -63,13 +63,16 @@ class LiveView:
         self._predicted: tuple[float, Mapping[str, RunEnd]] = (0.0, {})  # until when it is good, and the ends
         self._stalled = stalled
 
-    def live(self, *, stacks: bool = False, graph: bool = False, predict: bool = True) -> LivePool:
+    def live(
+        self, *, stacks: bool = False, graph: bool = False, predict: bool = True, cancelled: bool = True
+    ) -> LivePool:
         """The pool now.
 
         Args:
             stacks: Add each running node's Python stack.
             graph: Add all nodes of each run, for a picture.
             predict: Add the end of each run.
+            cancelled: Also runs that were cancelled, or interrupted, and whose nodes have not all ended.
         """
         look = self._look()
         now = time.time()
@@ -93,7 +96,11 @@ class LiveView:
                 )
                 for lane in look.lanes
             ),
-            runs=tuple(self._run(each, look.now_ns, now, lanes, nodes, ends, graph=graph) for each in look.runs),
+            runs=tuple(
+                self._run(each, look.now_ns, now, lanes, nodes, ends, graph=graph)
+                for each in look.runs
+                if cancelled or not each.run.cancelled
+            ),
         )
 
     def _predict(self, look: PoolLook) -> Mapping[str, RunEnd]:
