@@ -79,7 +79,9 @@ class Assembly:
         self.durations, self.durations_path = _durations_from(options.durations)
         self.planner = Planner(options.priority, self.durations)
         self.learn = None if options.priority == FIFO and options.durations is None else self.durations.learn
-        self.tracing = None if options.tracing is None else self._tracing()
+        self.tracing = (
+            None if options.tracing is None else self._unless_refused(TracingObserver.component, self._tracing)
+        )
         stores: list[MetricsStore] = []
         counting = self._counting(stores)
         self.recorder = Recorder(
@@ -202,7 +204,7 @@ class Assembly:
         return auto
 
     def _unless_refused(self, component: str, make: Callable[[], _Part]) -> _Part | None:
-        """A registry, provider or directory that refuses costs its metrics, not the job."""
+        """A registry, provider or directory that refuses costs its telemetry, not the job."""
         try:
             return make()
         except BoundsConflict:

@@ -108,3 +108,20 @@ def test_what_is_no_time_is_left_out(time: Any, file: Path) -> None:
     (run,) = read(file, json.dumps(document))
     assert [node.name for node in run.nodes] == ["a"]
     assert run.problems == ("1 span without usable ids or times: left out.",)
+
+
+@pytest.mark.parametrize(
+    "number", ["9" * 400, 10**400, 1e300, "1e300", "-" + "9" * 400], ids=["text", "int", "float", "1e300", "less"]
+)
+@pytest.mark.parametrize("key", ["hamilton.run.node.count", "hamilton.threadpool.workers.limit", "hamilton.cpus.limit"])
+def test_numbers_beyond_64_bits(tmp_path: Path, key: str, number: object) -> None:
+    """In a damaged or forged file: the run is explained as if they were not there."""
+    document = json.loads(json.dumps(otlp(busy_nodes(3, 0))))
+    attribute = {"key": key, "value": {"intValue": number}}
+    for resource in document["resourceSpans"]:
+        for scope in resource["scopeSpans"]:
+            for span in scope["spans"]:
+                span["attributes"] = [*(each for each in span["attributes"] if each["key"] != key), attribute]
+    (run,) = read(tmp_path / "trace.json", json.dumps(document))
+    assert len(run.nodes) == 3
+    assert run.explain()

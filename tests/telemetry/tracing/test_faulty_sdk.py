@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
-from opentelemetry.trace import Link, SpanKind
+from opentelemetry.trace import Link, SpanKind, TracerProvider
 from prometheus_client import CollectorRegistry
 
 from tests.telemetry.telemetry_helpers import (
@@ -36,6 +36,7 @@ from tests.telemetry.telemetry_helpers import (
     samples,
 )
 from tests.telemetry.tracing.faulty import Boom, after, fails, left, load
+from traced_threadpool import FutureAdapter
 from traced_threadpool.telemetry.tracing.observer import TracingObserver
 
 
@@ -313,3 +314,19 @@ def test_blocked_spans_keep_no_result_alive(blocking: Blocking, blocked_traces: 
         gc.collect()
         assert ref[0]() is None
         blocking.go.set()
+
+
+def test_a_provider_that_gives_no_tracer() -> None:
+    """Costs the spans and is counted; the adapter is made and runs its nodes."""
+
+    class Refusing(TracerProvider):
+        def get_tracer(self, *arguments: Any, **keywords: Any) -> NoReturn:
+            raise RuntimeError("no tracer")
+
+    with FutureAdapter(1, tracer_provider=Refusing(), registry=CollectorRegistry()) as adapter:
+        assert make_driver(adapter, one).execute(["one"]) == {"one": 1}
+        assert adapter.telemetry_errors == {"tracing": 1}
+
+
+def one() -> int:
+    return 1

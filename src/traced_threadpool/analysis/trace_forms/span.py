@@ -139,15 +139,22 @@ def _is_a_double(time: object) -> bool:
 def whole(value: object) -> int | None:
     """A whole number, also one written as a string, as JSON has it for 64 bits, or in two halves, as JavaScript may.
 
+    No protocol has more than 64 bits, and floats fail at more.
+
+    >>> whole("1e300"), whole("9" * 400), whole(-(10**20))
+    (None, None, None)
     >>> whole("12"), whole(3.0), whole("1.5e3"), whole({"low": -1, "high": 1}), whole("later"), whole(None)
     (12, 3, 1500, 8589934591, None, None)
     """
     if isinstance(value, (int, str, float)):
         try:
-            return int(value)
+            found = int(value)
         except (ValueError, OverflowError):
             number = number_of(value) if isinstance(value, str) else None
-            return None if number is None else int(number)
+            if number is None:
+                return None
+            found = int(number)
+        return found if -(2**63) <= found < 2**64 else None
     if type(value) is dict and type(low := value.get("low")) is type(high := value.get("high")) is int:
         return (high & _HALF) << 32 | low & _HALF
     return None
