@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import queue
 import sys
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.dags import eventually
+from traced_threadpool.model.frames import current_frames
 from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.classify import Classifier
@@ -229,3 +231,20 @@ def test_the_sampler_notes_when_a_wait_for_a_lock_began_and_ended() -> None:
         sampler._round = number
         sampler._note_lock(worker, text, number * 10 * MS, 10 * MS)
     assert len(waits_since(words, at, 0)) == shm.LOCKS_KEPT
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="no collection comes in the middle of the call any more")
+def test_frames_are_asked_for_without_a_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that drops a `threading.local` in the middle of the call waits for a lock that the call holds, for ever."""
+    seen = []
+    monkeypatch.setattr(sys, "_current_frames", lambda: seen.append(gc.isenabled()) or {})
+    assert gc.isenabled()
+    assert current_frames() == {}
+    assert seen == [False]
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        current_frames()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -6,7 +6,6 @@ another on a thread (a node that executes a driver helps with that run), the inn
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from typing import Final, Protocol
 
 from traced_threadpool.engine.work import Work
 from traced_threadpool.live.thread_now import ThreadNow, ThreadsNow, stack_of
+from traced_threadpool.model.frames import current_frames
 
 LET_GO_SECONDS: Final = 0.01
 INNER_RUN: Final = ThreadNow(None, "a run of its own")
@@ -146,7 +146,7 @@ def _switches(thread: threading.Thread, proc: Path = Path("/proc/self/task")) ->
 
 
 def _frame(thread: threading.Thread) -> FrameType | None:
-    return None if thread.ident is None else sys._current_frames().get(thread.ident)
+    return None if thread.ident is None else current_frames().get(thread.ident)
 
 
 def _stack(thread: threading.Thread, within: int) -> tuple[str, ...] | None:

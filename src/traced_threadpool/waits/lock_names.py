@@ -10,7 +10,6 @@ values but one: how many permits a semaphore has, or a queue items, while nobody
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 import time
 import weakref
@@ -19,6 +18,7 @@ from pathlib import PurePath
 from types import FrameType
 from typing import Any, Final
 
+from traced_threadpool.model.frames import current_frames
 from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.siblings import stem
 from traced_threadpool.waits import shared_memory as shm
@@ -85,7 +85,7 @@ class LockNames:
         if not unknown or not has_gil():
             return
         idents = {thread.native_id: thread.ident for thread in threading.enumerate()}
-        frames = sys._current_frames()
+        frames = current_frames()
         for at, since_ns, address in unknown:
             ident = idents.get(words[at + shm.THREAD])
             frame = None if ident is None else frames.get(ident)
