@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from traced_threadpool.model.frames import current_frames
+
 PATIENCE_SECONDS: Final = 0.3
 MAX_FRAMES: Final = 60
 
@@ -51,7 +53,7 @@ def _tell(thread: int, asked: int, answer: int) -> None:
 def _lines(thread: int) -> list[str]:
     """The node's own calls, innermost last."""
     lines: list[str] = []
-    frame = sys._current_frames().get(thread)
+    frame = current_frames().get(thread)
     while frame is not None and len(lines) < MAX_FRAMES:
         code = frame.f_code
         if code.co_filename.startswith(_OWN_CODE):
