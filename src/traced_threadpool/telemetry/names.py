@@ -94,6 +94,11 @@ CODE_STACKTRACE: Final = "code.stacktrace"
 STALLED_EVENT: Final = "stalled"
 
 
+UNRUN_NS: Final = 1_000
+"""The length of the span of a node that never ran, since some viewers drop spans of none; it starts as much after its
+cause, since others look for what ended strictly before, at microseconds."""
+
+
 def node_wait(state: str) -> str:
     """The attribute of a node's time in a state other than `cpu`.
 

@@ -73,7 +73,9 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
         ended_ns = started_ns
     outcome = one_of(OUTCOMES, attributes.get(names.NODE_OUTCOME)) or "success"
     if outcome in ("upstream_error", "cancelled"):
-        ended_ns = started_ns  # it never ran; its span has a length so that viewers show it
+        # It never ran. So that viewers show it, its span has a length, and starts as much after what stopped it.
+        started_ns -= min(ended_ns - started_ns, names.UNRUN_NS)
+        ended_ns = started_ns
     queue_ns = nanoseconds(attributes.get(names.NODE_QUEUE, 0))
     dependency_ns = nanoseconds(attributes.get(names.NODE_DEPENDENCY, 0))
     ready_ns = started_ns - (queue_ns or 0)

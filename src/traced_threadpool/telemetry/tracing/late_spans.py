@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import Link, SpanContext
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from traced_threadpool.telemetry.tracing.large_runs import LargeRun
 
 logger = logging.getLogger("traced_threadpool")
-
-UNRUN_NS: Final = 1_000
-"""The length of the span of a node that never ran, since some viewers drop spans of none; it starts as much after its
-cause, since others look for what ended strictly before, at microseconds."""
 
 
 class Unrun:
@@ -48,13 +44,13 @@ def record_unrun(unrun: Unrun, spans: NodeSpans) -> None:
     if stopped_by is not None and can_be_linked(stopped_by) and all(link.context is not stopped_by for link in linked):
         linked.append(Link(stopped_by))
     attributes.add_why_it_never_ran(known, node)
-    unix_ns = node.ended_ns + UNRUN_NS + (unix_offset_ns() if node.run is None else node.run.unix_offset_ns)
+    unix_ns = node.ended_ns + names.UNRUN_NS + (unix_offset_ns() if node.run is None else node.run.unix_offset_ns)
     span = spans.tracer.start_span(node.name, unrun.parent, attributes=known, links=linked, start_time=unix_ns)
     cut: attributes.Attributes = {}
     attributes.add_cut(cut, length_limit(span), known)
     span.set_attributes(cut)
     node.span_context = span.get_span_context()
-    span.end(unix_ns + UNRUN_NS)
+    span.end(unix_ns + names.UNRUN_NS)
 
 
 def record_notable(
