@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, settings
 # Hamilton's extensions for other libraries, none of which a test wants: half of the time that a process takes to start.
 os.environ.setdefault("HAMILTON_AUTOLOAD_EXTENSIONS", "0")
 
+# A terminal's width, which a test's own output would be wrapped to: tests that want one say so.
+os.environ.pop("COLUMNS", None)
+
 # A shell that starts us in the background has SIGINT ignored, and what we start would inherit that: programs which
 # tests interrupt would not hear of it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -17,6 +17,7 @@ import pytest
 from tests.dags import eventually
 from traced_threadpool.model.frames import current_frames
 from traced_threadpool.model.lock_wait import LockWait
+from traced_threadpool.waits import lock_names
 from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.classify import Classifier
 from traced_threadpool.waits.lock_names import LONG_NS, LockNames, waits_since
@@ -79,9 +80,12 @@ def looked_at(found: Blocked, names: LockNames, number: int, node: str, line: st
     return wait is not None and wait.line == line
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="each waiter of a lock has an address of its own")
-def test_all_who_wait_for_one_lock_are_told_the_same() -> None:
-    """By the address at which they wait; another lock is another one."""
+@pytest.mark.parametrize(("own_addresses", "addresses"), [(False, [0x10, 0x10, 0x20]), (True, [0x10, 0x30, 0x20])])
+def test_all_who_wait_for_one_lock_are_told_the_same(
+    own_addresses: bool, addresses: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the address at which they wait, and where each has its own, by the line; another lock is another one."""
+    monkeypatch.setattr(lock_names, "ADDRESS_OF_ITS_OWN", own_addresses)
     lock, other = threading.Lock(), threading.Lock()
     lock.acquire()
     other.acquire()
@@ -97,7 +101,7 @@ def test_all_who_wait_for_one_lock_are_told_the_same() -> None:
         lock.release()
         other.release()
 
-    with blocked(let_go, waits, waits, waits_elsewhere, addresses=[0x10, 0x10, 0x20]) as found:
+    with blocked(let_go, waits, waits, waits_elsewhere, addresses=addresses) as found:
         names = LockNames()
         assert eventually(lambda: looked_at(found, names, 0, "load_1", line_of(waits)))
         assert eventually(lambda: looked_at(found, names, 2, "save", line_of(waits_elsewhere)))

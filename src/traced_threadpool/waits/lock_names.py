@@ -1,15 +1,16 @@
 """Threads that wait for a lock into which lock it is, and on which line they wait.
 
 The kernel tells at which address a thread waits. Until Python 3.13 all who wait for one `Lock` or `RLock` do so at one
-address; who waits for a `Semaphore` or takes from a `Queue` has an address of its own. So now and then, and only while
-a worker has been waiting for a lock for long, the frames of all threads are looked at: the innermost one outside of
-`threading` and `queue` is the line that waits, and the one below it knows the object. Names and lines are kept, no
-values but one: how many permits a semaphore has, or a queue items, while nobody uses them.
+address, and from 3.14 on each at another; who waits for a `Semaphore` or takes from a `Queue` has an address of its
+own. So now and then, and only while a worker has been waiting for a lock for long, the frames of all threads are looked
+at: the innermost one outside of `threading` and `queue` is the line that waits, and the one below it knows the object.
+Names and lines are kept, no values but one: how many permits a semaphore has, or a queue items, while nobody uses them.
 """
 
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -29,6 +30,9 @@ LONG_NS: Final = 15_000_000
 
 FRESH_NS: Final = 100_000_000
 """A wait that the sampler has seen so lately goes on."""
+
+ADDRESS_OF_ITS_OWN: Final = sys.version_info >= (3, 14)
+"""Whether each thread waits for a plain lock at another address: then the line that waits stands for the lock."""
 
 MOST_NAMES: Final = 1_000
 LONGEST: Final = 200
@@ -70,7 +74,7 @@ class LockNames:
 
     def __init__(self) -> None:
         self._by_wait: dict[tuple[int, int], SeenLock] = {}  # by row, and when the wait began
-        self._by_address: dict[int, SeenLock] = {}
+        self._by_address: dict[int | str, SeenLock] = {}  # or by line
         self._by_stem: dict[str, SeenLock] = {}  # of the nodes that waited
         self._by_object: dict[int, SeenLock] = {}
         self._count = 0
@@ -136,11 +140,13 @@ class LockNames:
             waiting, code = code, code.f_back
         line = f"{PurePath(code.f_code.co_filename).name}:{code.f_lineno}"[:LONGEST]
         if waiting is None:  # a plain lock, whose object no frame has
-            known = self._by_address.get(address)
+            key = line if ADDRESS_OF_ITS_OWN else address
+            known = self._by_address.get(key)
             if known is None:
                 self._count += 1
-                known = self._bound(self._by_address)[address] = SeenLock(self._count, "Lock", line)
+                known = self._bound(self._by_address)[key] = SeenLock(self._count, "Lock", line)
             known.line = line
+            self._bound(self._by_wait)[at, since_ns] = known
             return
         thing = waiting.f_locals.get("self")
         lock = self._by_object.get(id(thing))
