@@ -26,7 +26,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from traced_threadpool.engine.backends.base import Backend
 from traced_threadpool.engine.durations import Durations
 from traced_threadpool.engine.executor import default_max_workers
-from traced_threadpool.engine.priorities import CRITICAL_PATH, FIFO, Priority, PriorityName
+from traced_threadpool.engine.priorities import CRITICAL_PATH, PRIORITIES, Priority, PriorityName
 from traced_threadpool.model.records import THREADS
 from traced_threadpool.placement import AUTO, RunOn
 from traced_threadpool.recording.recorder import DEFAULT_RUNS
@@ -377,10 +377,10 @@ def _label_from(prefix: str) -> str:
 
 
 def _checked_priority(value: Any) -> PriorityName | Priority:
-    if (isinstance(value, str) and value in (CRITICAL_PATH, FIFO)) or callable(value):
+    if (isinstance(value, str) and value in PRIORITIES) or callable(value):
         return value  # type: ignore[no-any-return]
     kind = ValueError if isinstance(value, str) else TypeError
-    raise kind(f"priority must be 'critical_path', 'fifo' or a callable, not {value!r}")
+    raise kind(f"priority must be {', '.join(map(repr, PRIORITIES))} or a callable, not {value!r}")
 
 
 def _checked_durations(value: Any) -> Any:

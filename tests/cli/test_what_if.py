@@ -74,7 +74,7 @@ def test_what_if_as_json(command: Command, trace: Path, tmp_path: Path) -> None:
         (("--workers", "4,,8"), "'4,,8' is not a comma-separated list of integers, such as 4,8,16"),
         (("--cpus", "0"), "0 is not in the range x>=1"),
         (("--cpus", "1.5"), "'1.5' is not a valid integer"),
-        (("--priority", "lifo"), "'lifo' is not one of 'fifo', 'critical_path'"),
+        (("--priority", "lifo"), "'lifo' is not one of 'critical_path', 'fifo'"),
         (("--without", "no_such_node"), "no node 'no_such_node' in the record"),
         (("--sideways",), "No such option"),
         (("--worker", "4"), "No such option '--worker'. Did you mean '--workers'?"),

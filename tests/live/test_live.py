@@ -10,7 +10,7 @@ import pytest
 
 from tests.dags import Stage, driver_of, in_thread, wait_for
 from traced_threadpool import FutureAdapter
-from traced_threadpool.live.records import BlockedNode, LivePool, LiveRun
+from traced_threadpool.live.fields import BlockedNode, LivePool, LiveRun
 
 
 def only_run(pool: LivePool) -> LiveRun:

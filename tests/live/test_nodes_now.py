@@ -15,7 +15,7 @@ import pytest
 from tests.dags import PATIENCE, Held, Stage, driver_of, eventually, in_thread, wait_for
 from tests.live.worker_nodes import keeps_the_gil, ready, sleeps
 from traced_threadpool import FutureAdapter
-from traced_threadpool.live.records import LiveNode
+from traced_threadpool.live.fields import LiveNode
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
 

@@ -9,7 +9,7 @@ import click
 from traced_threadpool.cli.arguments import Integer, as_json, examples, trace_file, which_run
 from traced_threadpool.cli.input_files import ChosenRun
 from traced_threadpool.cli.output import print_json, print_parts
-from traced_threadpool.engine.priorities import PriorityName
+from traced_threadpool.engine.priorities import PRIORITIES, PriorityName
 from traced_threadpool.report.as_json import prediction_json
 from traced_threadpool.report.prediction import Settings, predict
 from traced_threadpool.report.terminal import prediction_text
@@ -73,7 +73,7 @@ def _faster(context: click.Context, parameter: click.Parameter, values: tuple[st
 @click.option("--cpus", type=Integer(min=1), metavar="N", help="The machine's number of CPUs.")
 @click.option(
     "--priority",
-    type=click.Choice(["fifo", "critical_path"]),
+    type=click.Choice(PRIORITIES),
     help="Which ready node starts first; critical_path uses the durations in the record.",
 )
 @which_run()

@@ -23,7 +23,7 @@ import math
 import weakref
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple, Protocol, cast
+from typing import Any, Final, Literal, NamedTuple, Protocol, cast, get_args
 
 from traced_threadpool.engine.durations import Durations
 from traced_threadpool.model import forks
@@ -64,6 +64,8 @@ class Priority(Protocol):
 
 
 PriorityName = Literal["critical_path", "fifo"]
+PRIORITIES: Final[tuple[PriorityName, ...]] = get_args(PriorityName)
+"""The named policies: who checks, lists or offers them takes them from here."""
 
 
 def critical_path(plan: RunPlan) -> dict[str, float]:

@@ -25,7 +25,7 @@ from statistics import NormalDist
 from typing import Final
 
 from traced_threadpool.engine.scheduler import RunQueue, Scheduler, Task
-from traced_threadpool.live.records import PredictedEnd
+from traced_threadpool.live.fields import PredictedEnd
 from traced_threadpool.model.usual_duration import UsualDuration
 
 Z95: Final = NormalDist().inv_cdf(0.95)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
-from traced_threadpool.live.records import LivePool, LiveRun
+from traced_threadpool.live.fields import LivePool, LiveRun
 from traced_threadpool.model import forks
 from traced_threadpool.model.lock_backoff import Event, OwnedLock
 from traced_threadpool.model.observers import Observer

@@ -11,8 +11,7 @@ from typing import Final
 from traced_threadpool.engine.pool import PoolLook, RunLook
 from traced_threadpool.engine.work import Run, Work
 from traced_threadpool.live.eta import NodeLeft, RunEnd, predict_ends
-from traced_threadpool.live.node_now import NodeNow, NodesNow
-from traced_threadpool.live.records import (
+from traced_threadpool.live.fields import (
     BlockedNode,
     GraphNode,
     LiveLane,
@@ -22,6 +21,7 @@ from traced_threadpool.live.records import (
     PredictedEnd,
     QueuedNode,
 )
+from traced_threadpool.live.node_now import NodeNow, NodesNow
 from traced_threadpool.model.usual_duration import UsualDuration
 
 MAX_UPSTREAM: Final = 10

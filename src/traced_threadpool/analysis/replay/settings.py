@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from traced_threadpool.engine.priorities import CRITICAL_PATH, FIFO, PriorityName
+from traced_threadpool.engine.priorities import PRIORITIES, PriorityName
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 
 SLOWEST: Final = 1e-6
@@ -49,8 +49,10 @@ def settings_of(
     for what, count in (("workers", workers), ("cpus", cpus)):
         if count is not None and (type(count) is not int or count < 1):
             raise ValueError(f"{what} is {count!r}; it must be a whole number from 1 on, or None for what was recorded")
-    if priority not in (None, FIFO, CRITICAL_PATH):
-        raise ValueError(f"priority is {priority!r}; it must be 'fifo', 'critical_path', or None for what was recorded")
+    if priority not in (None, *PRIORITIES):
+        raise ValueError(
+            f"priority is {priority!r}; it must be {', '.join(map(repr, PRIORITIES))}, or None for what was recorded"
+        )
     if isinstance(without, str):
         raise ValueError(f"without is the string {without!r}; give a collection of names, such as ({without!r},)")
     for name, factor in faster.items():
