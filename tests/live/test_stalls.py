@@ -134,7 +134,8 @@ def test_a_planted_stall_is_told_in_time_with_its_cause(
     # Who watches has to wait for the GIL too: how long, depends on how often the C code lets go of it.
     assert limit <= float(after[1]) <= (2 * limit if kind != "gil" else PATIENCE), told
     if Path("/proc/self/syscall").exists():
-        assert said in told
+        # The C code here sleeps: it may have the GIL again by the time that the kernel is asked what its thread does.
+        assert said in told or (kind == "gil" and ", sleep" in told)
     assert "stuck" in told.splitlines()[1]
 
 
