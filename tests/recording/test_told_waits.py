@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from traced_threadpool.model.recorded_run import NodeExecution
 from traced_threadpool.recording.critical_path import Stretch, walk_back
-from traced_threadpool.recording.told_waits import told_waits
+from traced_threadpool.recording.told_waits import MOST_NEEDED, NODES_FOR_ONE, told_waits
 
 US = 1_000
 MS = 1_000_000
@@ -124,10 +124,10 @@ def misled_ns(path: Sequence[Stretch[NodeExecution]], nodes: Sequence[NodeExecut
 )
 @settings(max_examples=150)
 def test_a_walk_back_by_ends_stays_on_the_path(seed: int, size: int, workers: int, longest_ns: int) -> None:
-    """For all but 2 % of the run, or the tenth of a millisecond of a very short one."""
+    """For all but 2 % of the run, or a fifth of a millisecond of a very short one, unless that takes too many spans."""
     nodes = scheduled(seed, size, workers, longest_ns)
     ended_ns = max(each.ended_ns for each in nodes)
     path = path_of(nodes, ended_ns)
     told = told_waits(path, nodes, behind=behind_none, unix_offset_ns=0)
-    assert misled_ns(path, nodes, told) <= max(ended_ns * 0.02, 200 * US)
-    assert len(told) <= len(path)
+    assert len(told) >= MOST_NEEDED or misled_ns(path, nodes, told) <= max(ended_ns * 0.02, 200 * US)
+    assert len(told) <= min(len(path), MOST_NEEDED + size // NODES_FOR_ONE)
