@@ -43,7 +43,7 @@ from operator import attrgetter
 from typing import Any, Final, TypeVar, cast
 
 from traced_threadpool.model import forks
-from traced_threadpool.model.concurrency import STORES_IN_ORDER, members
+from traced_threadpool.model.concurrency import STORES_IN_ORDER
 
 MOMENT_SECONDS: Final = 0.00001
 """The kernel makes 60 µs of it: enough for a holder to get the GIL and do its few lines."""
@@ -58,7 +58,7 @@ class OwnedLock(_thread.RLock):  # type: ignore[misc]  # final in the stub alone
 
     def __new__(cls) -> OwnedLock:
         lock = super().__new__(cls)
-        _every.locks.add(lock)
+        _every.add(lock)
         return lock
 
     def locked(self) -> bool:
@@ -95,7 +95,10 @@ class Event(threading.Event):
 
 
 class _Every:
-    """All of them, as long as they are referenced."""
+    """All of them, as long as they are referenced.
+
+    By references without a callback, as a `WeakSet` would have: with one, Python 3.10 at times frees a lock twice.
+    """
 
     def __init__(self) -> None:
         self._forget()
@@ -103,7 +106,21 @@ class _Every:
 
     def _forget(self) -> None:
         # A child's locks are made anew by those who use them.
-        self.locks: weakref.WeakSet[OwnedLock] = weakref.WeakSet()
+        self._references: dict[int, weakref.ref[OwnedLock]] = {}
+        self._enough = 1_000
+
+    def add(self, lock: OwnedLock) -> None:
+        reference = weakref.ref(lock)
+        self._references[id(reference)] = reference
+        if len(self._references) > self._enough:
+            for key, each in list(self._references.items()):
+                if each() is None:
+                    self._references.pop(key, None)
+            self._enough = 2 * len(self._references) + 1_000
+
+    def alive(self) -> list[OwnedLock]:
+        found = [reference() for reference in list(self._references.values())]
+        return [lock for lock in found if lock is not None]
 
 
 _every: Final = _Every()
@@ -128,7 +145,7 @@ def letting_go(function: _Function) -> _Function:
 def release_owned(kind: type[OwnedLock] = OwnedLock) -> int:
     """Lets go of every lock of this kind that the calling thread holds. Returns how many there were."""
     count = 0
-    for lock in members(_every.locks):
+    for lock in _every.alive():
         while isinstance(lock, kind) and lock._is_owned():  # type: ignore[attr-defined]  # the stub leaves it out; conditions need it
             lock.release()
             count += 1
