@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -56,3 +57,23 @@ def test_releases_what_the_calling_thread_holds_and_nothing_else() -> None:
         let_go.set()
         holding.result(10)
     assert not mine.locked()
+
+
+def test_locks_come_and_go_during_a_garbage_collection() -> None:
+    """Whatever is made or freed while they are counted, nobody who makes one meets an error."""
+    kept = [OwnedLock() for _ in range(3_000)]
+    before, thresholds = len(kept), gc.get_threshold()
+
+    def make(_phase: str, _facts: dict[str, int]) -> None:
+        kept.append(OwnedLock())
+
+    gc.callbacks.append(make)
+    try:
+        gc.set_threshold(500)  # so that lists of thousands meet one
+        made = [OwnedLock() for _ in range(20_000)]
+        assert release_owned() == 0
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(make)
+    assert len(made) == 20_000
+    assert len(kept) > before

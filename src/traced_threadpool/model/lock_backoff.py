@@ -113,13 +113,14 @@ class _Every:
         reference = weakref.ref(lock)
         self._references[id(reference)] = reference
         if len(self._references) > self._enough:
-            for key, each in list(self._references.items()):
+            # A list of its items may be interrupted by a garbage collection, and with that by other threads.
+            for key, each in self._references.copy().items():
                 if each() is None:
                     self._references.pop(key, None)
             self._enough = 2 * len(self._references) + 1_000
 
     def alive(self) -> list[OwnedLock]:
-        found = [reference() for reference in list(self._references.values())]
+        found = [reference() for reference in self._references.copy().values()]
         return [lock for lock in found if lock is not None]
 
 

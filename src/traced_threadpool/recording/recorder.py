@@ -356,7 +356,7 @@ class Recording:
             key=lambda entry: entry.submitted_ns,
         )
         keys = {id(entry): str(number) for number, entry in enumerate(entries)}
-        expected = sum(part.node_count for part in self._parts.values())
+        expected = sum(part.node_count for part in list(self._parts.values()))
         waits = WaitFacts(method="none") if facts.wait_facts is None else facts.wait_facts()
         return RecordedRun(
             id=self.root.run_id,

@@ -261,11 +261,11 @@ def locate(variable: contextvars.ContextVar[Any]) -> tuple[str, str]:
 
 
 def _search(variable: object) -> tuple[str, str] | None:
-    modules: list[tuple[str, Any]] = list(sys.modules.items())
-    for module_name, module in modules:
+    modules: dict[str, Any] = sys.modules.copy()
+    for module_name, module in modules.items():
         if not isinstance(module, ModuleType):  # some put other objects there
             continue
-        for attribute, value in list(vars(module).items()):
+        for attribute, value in vars(module).copy().items():
             if value is variable:
                 return module_name, attribute
     return None
