@@ -155,7 +155,7 @@ def lock_attributes(lock: LockWait) -> dict[str, str | int | float]:
     return told
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Attribute:
     """One attribute of a span, or of a link. Where it is one of many, the key has `<name>` where they differ."""
 
@@ -166,177 +166,120 @@ class Attribute:
 
 
 ATTRIBUTES: Final[tuple[Attribute, ...]] = (
-    Attribute(key=RUN_ID, of="both", type="string", description="Hamilton's run id"),
-    Attribute(key=POOL_NAME, of="both", type="string", description="The adapter's `name=`"),
+    Attribute(RUN_ID, "both", "string", "Hamilton's run id"),
+    Attribute(POOL_NAME, "both", "string", "The adapter's `name=`"),
     Attribute(
-        key=ATTRIBUTES_CUT,
-        of="both",
-        type="int",
-        description="Values of this span that are not whole, since a limit of the SDK cuts them (none: not there)",
+        ATTRIBUTES_CUT,
+        "both",
+        "int",
+        "Values of this span that are not whole, since a limit of the SDK cuts them (none: not there)",
     ),
-    Attribute(key=RUN_OUTPUTS, of="run", type="string[]", description="Names that were asked for"),
-    Attribute(key=RUN_INPUTS, of="run", type="string[]", description="Names of the inputs, never their values"),
-    Attribute(key=RUN_OVERRIDES, of="run", type="string[]", description="Names of the overrides, never their values"),
-    Attribute(key=RUN_OUTCOME, of="run", type="string", description="`success`, `error`, `cancelled`"),
-    Attribute(key=RUN_NODE_COUNT, of="run", type="int", description="Nodes submitted"),
+    Attribute(RUN_OUTPUTS, "run", "string[]", "Names that were asked for"),
+    Attribute(RUN_INPUTS, "run", "string[]", "Names of the inputs, never their values"),
+    Attribute(RUN_OVERRIDES, "run", "string[]", "Names of the overrides, never their values"),
+    Attribute(RUN_OUTCOME, "run", "string", "`success`, `error`, `cancelled`"),
+    Attribute(RUN_NODE_COUNT, "run", "int", "Nodes submitted"),
     Attribute(
-        key=RUN_SPANS_LEFT_OUT,
-        of="run",
-        type="int",
-        description="Nodes of a large run that have no span, if any ([large-runs.md](large-runs.md))",
-    ),
-    Attribute(
-        key=RUN_PRIORITY,
-        of="run",
-        type="string",
-        description="Order of ready nodes: `critical_path`, `hops` (the same, nothing learned), `fifo`, `custom`",
+        RUN_SPANS_LEFT_OUT,
+        "run",
+        "int",
+        "Nodes of a large run that have no span, if any ([large-runs.md](large-runs.md))",
     ),
     Attribute(
-        key=RUN_PLACEMENT,
-        of="run",
-        type="string[]",
-        description='What `run_on="auto"` has sent to a backend, and why: `<node> on <backend>: <evidence>`',
-    ),
-    Attribute(key=POOL_LIMIT, of="run", type="int", description="The limit of workers"),
-    Attribute(
-        key=GRAPH_VERSION, of="run", type="string", description="Hamilton's version of the graph, if it gives one"
-    ),
-    Attribute(key=RUN_CPU, of="run", type="double, s", description="CPU time of the run's nodes"),
-    Attribute(key=run_wait("<state>"), of="run", type="double, s", description="Time of the run's nodes in a state"),
-    Attribute(
-        key=RUN_GIL_HOLDERS,
-        of="run",
-        type="string[]",
-        description="Who held the GIL while nodes of the run waited for it, and for how long: `parse 1.69 s`",
+        RUN_PRIORITY,
+        "run",
+        "string",
+        "Order of ready nodes: `critical_path`, `hops` (the same, nothing learned), `fifo`, `custom`",
     ),
     Attribute(
-        key=RUN_STEAL,
-        of="run",
-        type="double",
-        description="Share of CPU time that a hypervisor took, over 1 %",
+        RUN_PLACEMENT,
+        "run",
+        "string[]",
+        'What `run_on="auto"` has sent to a backend, and why: `<node> on <backend>: <evidence>`',
     ),
+    Attribute(POOL_LIMIT, "run", "int", "The limit of workers"),
+    Attribute(GRAPH_VERSION, "run", "string", "Hamilton's version of the graph, if it gives one"),
+    Attribute(RUN_CPU, "run", "double, s", "CPU time of the run's nodes"),
+    Attribute(run_wait("<state>"), "run", "double, s", "Time of the run's nodes in a state"),
     Attribute(
-        key=ATTRIBUTION_METHOD, of="run", type="string", description="How the states of nodes' time were measured"
+        RUN_GIL_HOLDERS,
+        "run",
+        "string[]",
+        "Who held the GIL while nodes of the run waited for it, and for how long: `parse 1.69 s`",
     ),
-    Attribute(key=ATTRIBUTION_REASON, of="run", type="string", description="What that lacked, if anything"),
-    Attribute(key=CPUS_LIMIT, of="run", type="double", description="Number of CPUs that the process may use"),
+    Attribute(RUN_STEAL, "run", "double", "Share of CPU time that a hypervisor took, over 1 %"),
+    Attribute(ATTRIBUTION_METHOD, "run", "string", "How the states of nodes' time were measured"),
+    Attribute(ATTRIBUTION_REASON, "run", "string", "What that lacked, if anything"),
+    Attribute(CPUS_LIMIT, "run", "double", "Number of CPUs that the process may use"),
     Attribute(
-        key=CRITICAL_PATH,
-        of="run",
-        type="string[]",
-        description="Names of the nodes on the run's critical path; `_queue` before a node that waited for a worker "
+        CRITICAL_PATH,
+        "run",
+        "string[]",
+        "Names of the nodes on the run's critical path; `_queue` before a node that waited for a worker "
         "for 1 ms or longer. Of more than 100 steps the longest",
     ),
+    Attribute(CRITICAL_PATH_DURATIONS, "run", "double[], s", "How long each of these steps took"),
+    Attribute(RUN_QUEUE, "run", "double, s", "Sum of the time that each of the run's nodes waited for a worker"),
     Attribute(
-        key=CRITICAL_PATH_DURATIONS, of="run", type="double[], s", description="How long each of these steps took"
+        RUN_FAILED_NODES, "run", "string[]", "Names of the nodes that raised, in the order of their ends; 20 at most"
     ),
     Attribute(
-        key=RUN_QUEUE,
-        of="run",
-        type="double, s",
-        description="Sum of the time that each of the run's nodes waited for a worker",
+        GAP_NODE,
+        "queue",
+        "string",
+        "On a span `gap before <node>`: the node that had not been submitted, or waited for something that is no node",
+    ),
+    Attribute(QUEUE_NODE, "queue", "string", "The node that waited for a worker"),
+    Attribute(
+        QUEUE_BEHIND,
+        "queue",
+        "string",
+        "The node that its worker ran meanwhile, of this or another run in the pool; its span is linked",
     ),
     Attribute(
-        key=RUN_FAILED_NODES,
-        of="run",
-        type="string[]",
-        description="Names of the nodes that raised, in the order of their ends; 20 at most",
+        RECORD_PROBLEMS, "run", "string[]", "Only of a record that was saved: what it lacks, or what had to be repaired"
     ),
+    Attribute(NODE_NAME, "node", "string", "The node's name"),
+    Attribute(NODE_UPSTREAM, "node", "string[]", "Names of the upstream nodes, whole where the SDK truncates links"),
+    Attribute(NODE_OUTCOME, "node", "string", "`success`, `error`, `upstream_error`, `cancelled`"),
+    Attribute(NODE_FAILED_UPSTREAM, "node", "string", "With `upstream_error`: the node that raised"),
+    Attribute(NODE_DEPENDENCY, "node", "double, s", "From being submitted to having all inputs"),
+    Attribute(NODE_QUEUE, "node", "double, s", "From having all inputs to the start"),
+    Attribute(NODE_QUEUE_OTHERS, "node", "double, s", "The part of that in which other runs had the workers, if any"),
+    Attribute(NODE_CPU, "node", "double, s", "CPU time of the worker thread in the node"),
+    Attribute(node_wait("<state>"), "node", "double, s", "Time in a state, where it is not 0"),
+    Attribute(NODE_LOCK_NAME, "node", "string", "The lock it waited for, the same for all who did"),
+    Attribute(NODE_LOCK_LINE, "node", "string", "The line of code that waited for it: `app.py:41`"),
+    Attribute(NODE_LOCK_CAPACITY, "node", "int", "How many may have it at once, where that is known"),
+    Attribute(NODE_LOCK_WAITS, "node", "int", "How often it was found to wait for it"),
+    Attribute(NODE_LOCK_FIRST, "node", "double, s", "When the first of these began, after the start"),
+    Attribute(NODE_LOCK_LAST, "node", "double, s", "When the last of them ended, likewise"),
+    Attribute(NODE_SAMPLES, "node", "int", "Number of samples on which that division rests"),
+    Attribute(NODE_BACKEND, "node", "string", "Where it ran, if not on the adapter's threads"),
+    Attribute(NODE_WORKER_PID, "node", "int", "The worker process that ran it"),
+    Attribute(NODE_WORKER_HOST, "node", "string", "The host of that process"),
+    Attribute(NODE_WORKER_ADDRESS, "node", "string", "Its address in a cluster"),
+    Attribute(NODE_SENT, "node", "int, B", "Size of the function and its arguments, as sent"),
+    Attribute(NODE_RECEIVED, "node", "int, B", "Size of the result, as received"),
+    Attribute(NODE_ATTEMPTS, "node", "int", "To how many workers it was sent"),
     Attribute(
-        key=GAP_NODE,
-        of="queue",
-        type="string",
-        description="On a span `gap before <node>`: the node that had not been submitted, or waited for something that "
-        "is no node",
+        NODE_CLOCK_CORRECTION, "node", "double, s", "By how much the times of a worker on another host were moved"
     ),
-    Attribute(key=QUEUE_NODE, of="queue", type="string", description="The node that waited for a worker"),
+    Attribute(f"{NODE_TAG_PREFIX}<tag>", "node", "string", "The node's tags"),
+    Attribute(TASK_ID, "node", "string", "The task's id, in dynamic execution"),
+    Attribute(THREAD_ID, "both", "int", "The worker thread; on the run, its caller's"),
+    Attribute(THREAD_NAME, "node", "string", "Its name"),
+    Attribute(CODE_FUNCTION, "node", "string", "The node's function"),
+    Attribute(CODE_FILE, "node", "string", "The file that it is in"),
+    Attribute(CODE_LINE, "node", "int", "The line at which it begins"),
     Attribute(
-        key=QUEUE_BEHIND,
-        of="queue",
-        type="string",
-        description="The node that its worker ran meanwhile, of this or another run in the pool; its span is linked",
+        CODE_STACKTRACE,
+        "node",
+        "string",
+        "On the event `stalled`: files, lines and functions of the worker's stack, innermost last",
     ),
-    Attribute(
-        key=RECORD_PROBLEMS,
-        of="run",
-        type="string[]",
-        description="Only of a record that was saved: what it lacks, or what had to be repaired",
-    ),
-    Attribute(key=NODE_NAME, of="node", type="string", description="The node's name"),
-    Attribute(
-        key=NODE_UPSTREAM,
-        of="node",
-        type="string[]",
-        description="Names of the upstream nodes, whole where the SDK truncates links",
-    ),
-    Attribute(
-        key=NODE_OUTCOME, of="node", type="string", description="`success`, `error`, `upstream_error`, `cancelled`"
-    ),
-    Attribute(
-        key=NODE_FAILED_UPSTREAM, of="node", type="string", description="With `upstream_error`: the node that raised"
-    ),
-    Attribute(
-        key=NODE_DEPENDENCY, of="node", type="double, s", description="From being submitted to having all inputs"
-    ),
-    Attribute(key=NODE_QUEUE, of="node", type="double, s", description="From having all inputs to the start"),
-    Attribute(
-        key=NODE_QUEUE_OTHERS,
-        of="node",
-        type="double, s",
-        description="The part of that in which other runs had the workers, if any",
-    ),
-    Attribute(key=NODE_CPU, of="node", type="double, s", description="CPU time of the worker thread in the node"),
-    Attribute(key=node_wait("<state>"), of="node", type="double, s", description="Time in a state, where it is not 0"),
-    Attribute(
-        key=NODE_LOCK_NAME, of="node", type="string", description="The lock it waited for, the same for all who did"
-    ),
-    Attribute(
-        key=NODE_LOCK_LINE, of="node", type="string", description="The line of code that waited for it: `app.py:41`"
-    ),
-    Attribute(
-        key=NODE_LOCK_CAPACITY, of="node", type="int", description="How many may have it at once, where that is known"
-    ),
-    Attribute(key=NODE_LOCK_WAITS, of="node", type="int", description="How often it was found to wait for it"),
-    Attribute(
-        key=NODE_LOCK_FIRST,
-        of="node",
-        type="double, s",
-        description="When the first of these began, after the start",
-    ),
-    Attribute(key=NODE_LOCK_LAST, of="node", type="double, s", description="When the last of them ended, likewise"),
-    Attribute(key=NODE_SAMPLES, of="node", type="int", description="Number of samples on which that division rests"),
-    Attribute(key=NODE_BACKEND, of="node", type="string", description="Where it ran, if not on the adapter's threads"),
-    Attribute(key=NODE_WORKER_PID, of="node", type="int", description="The worker process that ran it"),
-    Attribute(key=NODE_WORKER_HOST, of="node", type="string", description="The host of that process"),
-    Attribute(key=NODE_WORKER_ADDRESS, of="node", type="string", description="Its address in a cluster"),
-    Attribute(key=NODE_SENT, of="node", type="int, B", description="Size of the function and its arguments, as sent"),
-    Attribute(key=NODE_RECEIVED, of="node", type="int, B", description="Size of the result, as received"),
-    Attribute(key=NODE_ATTEMPTS, of="node", type="int", description="To how many workers it was sent"),
-    Attribute(
-        key=NODE_CLOCK_CORRECTION,
-        of="node",
-        type="double, s",
-        description="By how much the times of a worker on another host were moved",
-    ),
-    Attribute(key=f"{NODE_TAG_PREFIX}<tag>", of="node", type="string", description="The node's tags"),
-    Attribute(key=TASK_ID, of="node", type="string", description="The task's id, in dynamic execution"),
-    Attribute(key=THREAD_ID, of="both", type="int", description="The worker thread; on the run, its caller's"),
-    Attribute(key=THREAD_NAME, of="node", type="string", description="Its name"),
-    Attribute(key=CODE_FUNCTION, of="node", type="string", description="The node's function"),
-    Attribute(key=CODE_FILE, of="node", type="string", description="The file that it is in"),
-    Attribute(key=CODE_LINE, of="node", type="int", description="The line at which it begins"),
-    Attribute(
-        key=CODE_STACKTRACE,
-        of="node",
-        type="string",
-        description="On the event `stalled`: files, lines and functions of the worker's stack, innermost last",
-    ),
-    Attribute(
-        key=ERROR_TYPE, of="both", type="string", description="The exception's type, on the run and on who raised"
-    ),
-    Attribute(
-        key=LINK_PARAMETER, of="link", type="string", description="The parameter that took the upstream node's result"
-    ),
+    Attribute(ERROR_TYPE, "both", "string", "The exception's type, on the run and on who raised"),
+    Attribute(LINK_PARAMETER, "link", "string", "The parameter that took the upstream node's result"),
 )
 """What `docs/spans.md` lists."""
 
@@ -485,6 +428,13 @@ RUNS_ACTIVE: Final = Metric(
     labels=("pool", "run"),
     description="Number of runs that have started and not ended.",
 )
+RUN_LAST_SUCCESS: Final = Metric(
+    otel="hamilton.run.last.success.timestamp",
+    kind="gauge",
+    labels=("pool", "run"),
+    unit="s",
+    description="Unix time at which the last successful run ended, in seconds.",
+)
 CRITICAL_PATH_TIME: Final = Metric(
     otel="hamilton.run.critical.path",
     kind="counter",
@@ -498,13 +448,6 @@ QUEUED_BEHIND: Final = Metric(
     labels=("pool", "run", "node"),
     unit="s",
     description="Time that the critical path waited for a worker that had this node, in seconds.",
-)
-RUN_LAST_SUCCESS: Final = Metric(
-    otel="hamilton.run.last.success.timestamp",
-    kind="gauge",
-    labels=("pool", "run"),
-    unit="s",
-    description="Unix time at which the last successful run ended, in seconds.",
 )
 GIL_PROBE_WAIT: Final = Metric(
     otel="hamilton.gil.probe.wait",
@@ -532,28 +475,5 @@ TELEMETRY_ERRORS: Final = Metric(
     description="Number of failures inside telemetry; they never fail a node.",
 )
 
-METRICS: Final[tuple[Metric, ...]] = (
-    QUEUE_DEPTH,
-    BLOCKED_NODES,
-    ACTIVE_WORKERS,
-    WORKERS,
-    MAX_WORKERS,
-    OLDEST_QUEUED,
-    OLDEST_ACTIVE,
-    STALLED_NODES,
-    QUEUE_WAIT,
-    NODE_DURATION,
-    NODES,
-    NODE_TIME,
-    NODE_QUEUE_TIME,
-    NODE_STALLS,
-    RUN_DURATION,
-    RUNS_ACTIVE,
-    RUN_LAST_SUCCESS,
-    CRITICAL_PATH_TIME,
-    QUEUED_BEHIND,
-    GIL_PROBE_WAIT,
-    ATTRIBUTION,
-    SPANS_LOST,
-    TELEMETRY_ERRORS,
-)
+METRICS: Final[tuple[Metric, ...]] = tuple(each for each in [*globals().values()] if isinstance(each, Metric))
+"""All of the above, in that order."""
