@@ -1,36 +1,25 @@
-"""An explanation as one HTML file that needs nothing else: no network, no server, no other file.
+"""An explanation as one HTML file.
 
 `assets/page.html` is its template. The findings, the figures and the tables can be read without JavaScript; the charts
 and the table of nodes are drawn by `assets/page.js` from `page_data`, which the file carries.
-
-Nothing that a trace says can become markup or code. Jinja2 escapes every text; data is `script_json`; the script puts
-text into the page by `textContent` alone; and a Content-Security-Policy allows the file's own two scripts and its style
-sheet, by their hashes, and nothing else: no request, no other script, no form.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
-from functools import cache
-from importlib.resources import files
 from statistics import median_low
 from typing import Any, Final
 
-from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
-
-from traced_threadpool._version import __version__
 from traced_threadpool.model.formatting import change, count, duration, percent
 from traced_threadpool.model.states import INFO
 from traced_threadpool.recording.critical_path import Step
 from traced_threadpool.report import page_data as drawn
 from traced_threadpool.report.explanation import Explanation
-from traced_threadpool.report.page_data import NAMES_IN_CHART, cut, script_json, shown_nodes
+from traced_threadpool.report.html_document import document
+from traced_threadpool.report.page_data import NAMES_IN_CHART, shown_nodes
 from traced_threadpool.report.timeline import timeline
-from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
+from traced_threadpool.report.verdict import path_name
 
 ROWS_IN_TABLES: Final = 60
 NAMES_ON_PATH: Final = 12
@@ -81,22 +70,6 @@ def page(explanation: Explanation) -> str:
         curve=_curve(explanation),
         states=_states(explanation),
         notes=list(_notes(explanation)),
-    )
-
-
-def document(template: str, script: str, data: Any, **values: Any) -> str:
-    """A file that holds what a template makes of the values, a script, the data that this draws, and a style sheet."""
-    style = f"{_asset('page.css')}\n{_state_colours()}"
-    charts, code = _asset("echarts.min.js"), _asset(script)
-    return _template(template).render(
-        policy="default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"script-src '{_hash(charts)}' '{_hash(code)}'; style-src '{_hash(style)}'",
-        style=Markup(style),
-        charts=Markup(charts),
-        script=Markup(code),
-        data=Markup(script_json(data)),
-        version=__version__,
-        **values,
     )
 
 
@@ -234,45 +207,3 @@ def _moment(unix_ns: int) -> str:
     except (OverflowError, OSError, ValueError):
         return "at an unknown time"
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-
-
-@cache
-def _template(name: str) -> Template:
-    environment = Environment(
-        autoescape=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_on_one_line,
-    )
-    environment.filters |= {"duration": duration, "count": count, "title": title, "tone": tone, "gain": expected_gain}
-    return environment.from_string(_text_of(name))
-
-
-def _on_one_line(value: Any) -> Any:
-    """Every text of the record that the template puts out; it is escaped after this."""
-    return cut(value) if type(value) is str else value
-
-
-def _state_colours() -> str:
-    properties = "".join(f"--state-{state}:light-dark({look.light},{look.dark});" for state, look in INFO.items())
-    return f":root{{{properties}}}" + "".join(f".state-{state}{{fill:var(--state-{state})}}" for state in INFO)
-
-
-def _text_of(name: str) -> str:
-    return (files("traced_threadpool.report") / "assets" / name).read_text(encoding="utf-8")
-
-
-@cache
-def _asset(name: str) -> str:
-    text = _text_of(name)
-    # Inside of an element, these would end it or begin a comment.
-    for end in ("</script", "</style", "<!--"):
-        assert end not in text.lower(), (name, end)
-    return text
-
-
-@cache
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from traced_threadpool.analysis.run_sets import RunFacts
 from traced_threadpool.recording.critical_path import QUEUE
+from traced_threadpool.report.html_document import document
 from traced_threadpool.report.many_runs import (
     LIST_COLUMNS,
     LIST_TEXTS,
@@ -15,7 +16,6 @@ from traced_threadpool.report.many_runs import (
     list_row,
     most_of_path,
 )
-from traced_threadpool.report.page import document
 from traced_threadpool.report.page_data import cut
 
 NODES: Final = 100

@@ -1,6 +1,4 @@
-"use strict";
 (() => {
-  const $ = (id) => document.getElementById(id);
   const data = JSON.parse($("data").textContent);
   const { run, states, outcomes, rows, path, scaling, byName } = data;
   const n = data.nodes;
@@ -11,29 +9,7 @@
   const end = (i) => n.start[i] + n.duration[i];
   const ran = (i) => n.row[i] >= 0;
 
-  // Text. All of it goes into the page by textContent, never as markup.
-
-  function element(tag, text, attributes = {}) {
-    const made = document.createElement(tag);
-    if (text !== undefined && text !== null) made.textContent = text;
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    return made;
-  }
-
-  /** Microseconds as three digits in the unit that fits. */
-  function time(us) {
-    if (us < 0) return "-" + time(-us);
-    if (us >= 119.5e6) {
-      const whole = Math.round(us / 1e6);
-      const minutes = Math.round(whole / 60);
-      if (whole >= 3600) return `${Math.floor(minutes / 60).toLocaleString("en")} h ${minutes % 60} min`;
-      return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-    }
-    if (us === 0) return "0 s";
-    const [size, unit] = us >= 999500 ? [1e6, "s"] : us >= 999.5 ? [1e3, "ms"] : [1, "µs"];
-    const number = us / size;
-    return `${number.toFixed(number >= 99.95 ? 0 : number >= 9.995 ? 1 : 2)} ${unit}`;
-  }
+  // Text.
 
   /** For an axis: as many digits as its step needs. */
   function tick(us, span) {
@@ -61,12 +37,6 @@
 
   // Colours: the style sheet has them, for the theme that is on.
 
-  const probe = element("span", "", { class: "off" });
-  document.body.append(probe);
-  function colour(name) {
-    probe.style.color = `var(--${name})`;
-    return getComputedStyle(probe).color;
-  }
   let theme = {};
   function readTheme() {
     for (const name of ["surface", "raised", "line", "grid", "ink", "soft", "accent", "bad", "plain"])
@@ -740,15 +710,6 @@
     if (chart) redrawOverlay();
   }
 
-  function setTheme(choice) {
-    if (choice === "auto") document.documentElement.removeAttribute("data-theme");
-    else document.documentElement.dataset.theme = choice;
-    for (const button of document.querySelectorAll(".switch button")) button.setAttribute("aria-pressed", String(button.value === choice));
-    draw();
-  }
-  for (const button of document.querySelectorAll(".switch button")) button.addEventListener("click", () => setTheme(button.value));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-
   if ($("timeline")) {
     $("timeline").style.height = `${chartHeight}px`;
     chart = echarts.init($("timeline"), null, { renderer: "canvas" });
@@ -775,7 +736,7 @@
   });
   for (const id of ["timeline", "names", "curve"]) if ($(id)) resizing.observe($(id));
 
-  setTheme("auto");
+  followTheme(draw);
   showDetails(-1);
   sort();
   filter();

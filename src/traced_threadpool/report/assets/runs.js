@@ -1,37 +1,6 @@
-"use strict";
 (() => {
-  const $ = (id) => document.getElementById(id);
   const { runs, lines, texts } = JSON.parse($("data").textContent);
   const MOST = 500;
-
-  // Text goes into the page by textContent alone, never as markup.
-  function element(tag, text, attributes = {}) {
-    const made = document.createElement(tag);
-    if (text !== undefined && text !== null) made.textContent = text;
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    return made;
-  }
-
-  /** Microseconds as three digits in the unit that fits. */
-  function time(us) {
-    if (us === 0) return "0 s";
-    if (us >= 119.5e6) {
-      const whole = Math.round(us / 1e6);
-      const minutes = Math.round(whole / 60);
-      if (whole >= 3600) return `${Math.floor(minutes / 60).toLocaleString("en")} h ${minutes % 60} min`;
-      return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-    }
-    const [size, unit] = us >= 999500 ? [1e6, "s"] : us >= 999.5 ? [1e3, "ms"] : [1, "µs"];
-    const number = us / size;
-    return `${number.toFixed(number >= 99.95 ? 0 : number >= 9.995 ? 1 : 2)} ${unit}`;
-  }
-
-  const probe = element("span", "", { class: "off" });
-  document.body.append(probe);
-  const colour = (name) => {
-    probe.style.color = `var(--${name})`;
-    return getComputedStyle(probe).color;
-  };
 
   // The list: rows are made of what is shown alone.
 
@@ -117,15 +86,7 @@
     $("list").scrollIntoView();
   });
 
-  function setTheme(choice) {
-    if (choice === "auto") document.documentElement.removeAttribute("data-theme");
-    else document.documentElement.dataset.theme = choice;
-    for (const button of document.querySelectorAll(".switch button")) button.setAttribute("aria-pressed", String(button.value === choice));
-    chart.setOption(option(), { notMerge: true });
-  }
-  for (const button of document.querySelectorAll(".switch button")) button.addEventListener("click", () => setTheme(button.value));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => chart.setOption(option(), { notMerge: true }));
   new ResizeObserver(() => chart.resize()).observe($("runs-chart"));
-  setTheme("auto");
+  followTheme(() => chart.setOption(option(), { notMerge: true }));
   list();
 })();
