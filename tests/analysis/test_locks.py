@@ -6,12 +6,14 @@ import heapq
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hamilton import ad_hoc_utils, driver
 from hamilton.function_modifiers import parameterize, value
 from prometheus_client import CollectorRegistry
 
+from tests.connection_pools import OfACondition, OfAQueue
 from traced_threadpool import FutureAdapter
 from traced_threadpool.analysis.diagnosis.diagnose import diagnose
 from traced_threadpool.analysis.replay.plan import Plan
@@ -198,15 +200,38 @@ def test_the_finding_names_the_line_the_nodes_and_the_capacity() -> None:
     assert "`app.py:41`" in finding.advice
 
 
+def test_waits_at_which_nobody_looked_are_for_the_lock_of_the_nodes_that_are_alike() -> None:
+    """Each has a name of its own and no line: a semaphore's waiters are at an address each."""
+    run = simulated(6, outside_ms=1, held_ms=60, capacity=2)
+    nameless = [
+        replace(each, lock=replace(each.lock, name=f"Lock {number + 7}", line="", capacity=1))
+        if each.lock is not None and number % 4 == 0
+        else each
+        for number, each in enumerate(run.nodes)
+    ]
+    assert sum(each.lock is not None and not each.lock.line for each in nameless) > 1
+    assert Plan(replace(run, nodes=tuple(nameless))).locks == Plan(run).locks
+
+
 @pytest.mark.measures
-@pytest.mark.parametrize("capacity", [1, 2])
-def test_a_real_lock_is_seen_by_the_sampler_and_replayed(capacity: int) -> None:
-    """Recorded on six workers, run on one: twelve times what is done under it, and not the waits as well."""
-    lock = threading.Lock() if capacity == 1 else threading.Semaphore(capacity)
+@pytest.mark.parametrize(
+    ("lock", "capacity", "is_known"),
+    [
+        (threading.Lock(), 1, True),
+        (threading.Semaphore(2), 2, True),
+        (OfAQueue(2).connection, 2, True),
+        (OfACondition(2).connection, 2, False),
+    ],
+    ids=["lock", "semaphore", "queue", "condition"],
+)
+def test_a_real_lock_is_seen_by_the_sampler_and_replayed(lock: Any, capacity: int, is_known: bool) -> None:
+    """Recorded on six workers, run on one: twelve times what is done under it, and not the waits as well. How many may
+    have it only a condition does not tell.
+    """
 
     @parameterize(**{f"hold_{number}": {"number": value(number)} for number in range(12)})
     def hold(number: int) -> int:
-        with lock:
+        with lock() if callable(lock) else lock:
             time.sleep(0.06)
         return number
 
@@ -219,7 +244,7 @@ def test_a_real_lock_is_seen_by_the_sampler_and_replayed(capacity: int) -> None:
     if run.attribution_reason is not None:
         pytest.skip(f"states are not sampled: {run.attribution_reason}")
     (found,) = Plan(run).locks
-    assert (found.capacity, found.is_known, len(found.members)) == (capacity, True, 12)
-    assert found.line.startswith("test_locks.py:")
+    assert (found.capacity, found.is_known, len(found.members)) == (capacity, is_known, 12)
+    assert found.line
     assert replay(run, workers=1).makespan_seconds == pytest.approx(12 * 0.06, rel=0.25)
     assert diagnose(run).cause == "lock_contention"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import queue
@@ -14,13 +15,14 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests import connection_pools
 from tests.dags import eventually
 from traced_threadpool.model.frames import current_frames
 from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.waits import lock_names
 from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.classify import Classifier
-from traced_threadpool.waits.lock_names import LONG_NS, LockNames, waits_since
+from traced_threadpool.waits.lock_names import LONG_NS, LockNames, waits_at, waits_since
 from traced_threadpool.waits.sampler import Sampler
 
 MS = 1_000_000
@@ -50,6 +52,11 @@ class Blocked:
         words[at + shm.LOCK_RING] = address
         words[at + shm.LOCK_RING + 1] = self.since_ns
         words[at + shm.LOCK_RING + 2] = time.monotonic_ns()
+
+    def names(self) -> LockNames:
+        """As if each thread waited where its row says."""
+        threads = {self.words[at + shm.THREAD]: at for at in self.rows}
+        return LockNames(lambda thread: self.words[threads[thread] + shm.LOCK_RING])
 
     def named(self, names: LockNames, number: int, node: str) -> LockWait | None:
         at = self.rows[number]
@@ -102,7 +109,7 @@ def test_all_who_wait_for_one_lock_are_told_the_same(
         other.release()
 
     with blocked(let_go, waits, waits, waits_elsewhere, addresses=addresses) as found:
-        names = LockNames()
+        names = found.names()
         assert eventually(lambda: looked_at(found, names, 0, "load_1", line_of(waits)))
         assert eventually(lambda: looked_at(found, names, 2, "save", line_of(waits_elsewhere)))
         first, second, third = (found.named(names, number, f"n{number}x") for number in range(3))
@@ -137,7 +144,7 @@ def test_who_waits_for_one_semaphore_is_told_so_whatever_the_address() -> None:
             bounded.release()
 
     with blocked(let_go, waits, waits, waits_elsewhere, addresses=[0x10, 0x20, 0x30]) as found:
-        names = LockNames()
+        names = found.names()
         assert eventually(lambda: looked_at(found, names, 0, "a", line_of(waits)))
         assert eventually(lambda: looked_at(found, names, 1, "b", line_of(waits)))
         assert eventually(lambda: looked_at(found, names, 2, "c", line_of(waits_elsewhere)))
@@ -179,7 +186,7 @@ def test_a_queue_of_connections_is_a_resource_and_an_event_is_none() -> None:
         event.set()
 
     with blocked(let_go, waits, waits_for_word, addresses=[0x10, 0x20]) as found:
-        names = LockNames()
+        names = found.names()
         assert eventually(lambda: looked_at(found, names, 0, "query", line_of(waits)))
 
         def is_known() -> bool:
@@ -190,6 +197,79 @@ def test_a_queue_of_connections_is_a_resource_and_an_event_is_none() -> None:
         wait = found.named(names, 0, "query")
         assert wait is not None
         assert wait.name.startswith("Queue ")
+
+
+def test_a_pool_of_connections_may_be_a_condition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a capacity that nobody knows, at the line of the program that asks the pool, where that is installed."""
+    monkeypatch.setattr(lock_names, "_INSTALLED", (connection_pools.__file__, contextlib.__file__))
+    pool = connection_pools.OfACondition(1)
+    taken = contextlib.ExitStack()
+    taken.enter_context(pool.connection())
+
+    def waits() -> None:
+        with pool.connection():
+            pass
+
+    with blocked(taken.close, waits, waits, addresses=[0x10, 0x20]) as found:
+        names = found.names()
+        assert eventually(lambda: looked_at(found, names, 0, "query", line_of(waits)))
+        assert eventually(lambda: looked_at(found, names, 1, "query", line_of(waits)))
+        first, second = found.named(names, 0, "query"), found.named(names, 1, "query")
+        assert first is not None
+        assert second is not None
+        assert first.name == second.name
+        assert first.name.startswith("Condition ")
+        assert first.capacity is None
+
+
+def test_who_waits_for_a_place_in_a_queue_waits_for_no_resource() -> None:
+    """What it waits for is that somebody takes."""
+    full: queue.Queue[int] = queue.Queue(1)
+    full.put(0)
+
+    def waits() -> None:
+        full.put(1)
+
+    with blocked(full.get, waits, addresses=[0x10]) as found:
+        names = found.names()
+
+        def is_known() -> bool:
+            names.look(found.words)
+            return found.named(names, 0, "save") is None
+
+        assert eventually(is_known)
+
+
+def test_a_wait_that_is_over_names_no_line() -> None:
+    """The frame is of what came after it, such as what is done under the lock."""
+    go_on = threading.Event()
+
+    def waits() -> None:
+        go_on.wait()
+
+    with blocked(go_on.set, waits, addresses=[0x10]) as found:
+        names = LockNames(lambda thread: 0x20)
+        names.look(found.words)
+        wait = found.named(names, 0, "load")
+        assert wait is not None
+        assert wait.line == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells of a thread")
+def test_where_a_thread_waits_the_kernel_tells() -> None:
+    """All who wait for one lock do so at one address, as long as they do."""
+    lock = threading.Lock()
+    lock.acquire()
+
+    def waits() -> None:
+        with lock:
+            pass
+
+    with blocked(lock.release, waits, waits, addresses=[0, 0]) as found:
+        first, second = (thread.native_id or 0 for thread in found.threads)
+        same = not lock_names.ADDRESS_OF_ITS_OWN
+        assert eventually(lambda: bool(waits_at(first)) and (waits_at(first) == waits_at(second)) is same)
+    assert waits_at(first) is None
 
 
 def test_nobody_is_looked_at_while_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +284,7 @@ def test_nobody_is_looked_at_while_nobody_waits_for_long(monkeypatch: pytest.Mon
         lock.acquire()
 
     with blocked(lock.release, waits, addresses=[0x10]) as found:
-        names = LockNames()
+        names = found.names()
         place = found.rows[0] + shm.LOCK_RING
         found.words[place + 1] = found.words[place + 2] - LONG_NS // 2
         names.look(found.words)

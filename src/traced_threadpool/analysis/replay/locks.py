@@ -131,6 +131,7 @@ def find_locks(nodes: Sequence[NodeExecution]) -> list[FoundLock]:
             groups.setdefault(node.lock.name, []).append(index)
     if not groups:
         return []
+    groups = _with_nameless(groups, nodes)
     total_ns = sum([node.duration_ns for node in nodes])
     taken = {index for indices in groups.values() for index in indices}
     found: list[FoundLock] = []
@@ -141,6 +142,26 @@ def find_locks(nodes: Sequence[NodeExecution]) -> list[FoundLock]:
             if lock is not None:
                 found.append(lock)
     return found
+
+
+def _with_nameless(groups: Mapping[str, list[int]], nodes: Sequence[NodeExecution]) -> dict[str, list[int]]:
+    """Waits at which nobody looked have a name that is theirs alone: they are for the lock of the nodes that are alike,
+    where these have but one.
+    """
+    named: dict[str, set[str]] = {}
+    known = {name for name, indices in groups.items() if any(_line(nodes[index]) for index in indices)}
+    for name in known:
+        for index in groups[name]:
+            named.setdefault(stem(nodes[index].name), set()).add(name)
+    found: dict[str, list[int]] = {}
+    for name, indices in groups.items():
+        theirs = set() if name in known else set().union(*[named.get(stem(nodes[index].name), ()) for index in indices])
+        found.setdefault(next(iter(theirs)) if len(theirs) == 1 else name, []).extend(indices)
+    return found
+
+
+def _line(node: NodeExecution) -> str:
+    return "" if node.lock is None else node.lock.line
 
 
 def _found(
