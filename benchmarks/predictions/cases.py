@@ -86,6 +86,18 @@ def _client_under_a_lock(worker: Worker) -> Callable[[int], object]:
     return node
 
 
+def _clients_under_a_lock(worker: Worker) -> Callable[[int], object]:
+    """What is behind the lock is slow; runs of several clients meet there, and in the pool."""
+    lock = threading.Lock()
+
+    def node(number: int) -> None:
+        time.sleep(0.06)
+        with lock:
+            time.sleep(0.02)
+
+    return node
+
+
 def _sleeps(*seconds: float) -> Callable[[Worker], Callable[[int], object]]:
     return lambda worker: lambda number: time.sleep(seconds[number % len(seconds)])
 
@@ -121,6 +133,13 @@ CASES: Final[Mapping[str, Case]] = {
             nodes=8,
             clients=4,
             rounds=3,
+        ),
+        Case(
+            kind="shared pool",
+            name="three clients under a lock",
+            make=_clients_under_a_lock,
+            nodes=8,
+            clients=3,
         ),
     )
 }

@@ -21,6 +21,8 @@ from traced_threadpool.analysis.replay.what_if import replay
 from traced_threadpool.model.recorded_run import RecordedRun
 
 END: Final = "whole"
+WARM_UP: Final = "warm_up"
+WARM_UP_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +44,13 @@ class Measured:
 
 
 def measure(case: Case, worker: Worker, workers: int) -> Measured:
-    """All its clients once, after a run that warms the sampler up."""
+    """All its clients once, after a node that makes the sampler's process look for the first time."""
     module = _module(case, case.make(worker))
     many = case.clients * case.rounds
     with FutureAdapter(workers, name="predictions", registry=CollectorRegistry(), record=many + 1) as adapter:
         builder = driver.Builder()  # type: ignore[no-untyped-call]
         drivers = [builder.copy().with_modules(module).with_adapters(adapter).build() for _ in range(case.clients)]
-        drivers[0].execute([END])
+        drivers[0].execute([WARM_UP])
         seconds: list[float] = []
         start = threading.Barrier(case.clients)
 
@@ -82,4 +84,8 @@ def _module(case: Case, node: Callable[[int], object]) -> ModuleType:
     def whole(parts: list[int]) -> int:
         return sum(parts)
 
-    return ad_hoc_utils.create_temporary_module(part, whole)
+    def warm_up() -> int:
+        time.sleep(WARM_UP_SECONDS)
+        return 0
+
+    return ad_hoc_utils.create_temporary_module(part, whole, warm_up)

@@ -13,7 +13,7 @@ from tests.analysis.diagnosed_runs import EXAMPLES, MS, beside_each_other, node,
 from tests.analysis.played_runs import dags, workers_counts
 from traced_threadpool.analysis.diagnosis.diagnose import diagnose
 from traced_threadpool.analysis.replay.machine import Demand
-from traced_threadpool.analysis.replay.pool_what_if import scale_pool
+from traced_threadpool.analysis.replay.pool_what_if import pools_of, scale_pool
 from traced_threadpool.analysis.replay.virtual_pool import HandOvers, VirtualPool
 from traced_threadpool.analysis.replay.what_if import replay, scale
 from traced_threadpool.model.recorded_run import NodeExecution, PoolRuns, RecordedRun
@@ -186,6 +186,42 @@ def test_a_pool_is_replayed_with_all_its_runs(recorded: int, workers: int) -> No
     assert load.p95_ns == load.p99_ns == pytest.approx(latencies_ns[3], abs=5 * MS)
     lasting_ns = max(each.ended_ns for each in truth)
     assert load.runs_per_second == pytest.approx(4 / (lasting_ns / 1e9), rel=0.05)
+
+
+def test_what_a_pool_says_of_more_workers_follows_from_its_rows() -> None:
+    """In text and in a notebook: enough workers, and the 95th percentile of these beside the recorded one."""
+    plan = [[(Demand(wait_ns=100 * MS), ())] * 2 for _ in range(4)]
+    found = scale_pool(shared(plan, 2), [1, 4, 8, 16])
+    assert found.enough_workers == 8
+    assert found.reason == "More than 8 workers would not help: 95 % of the runs within 100 ms instead of 398 ms."
+    rows = {row[0]: row[2] for row in found.rows}
+    assert (rows["8"], rows["2 (recorded)"], rows["16"]) == ("100 ms", "398 ms", "100 ms")
+    assert found.reason in str(found)
+    assert found.reason in found._repr_html_()
+    fewer = scale_pool(shared(plan, 16), [8])
+    assert fewer.reason == "8 workers would do as well as 16: 95 % of the runs within 100 ms."
+    most = scale_pool(shared(plan, 1), [2])
+    assert most.reason.startswith("Still scaling at 2 workers, the largest count tried: 95 % of the runs within ")
+
+
+def test_runs_that_are_not_replayed_are_counted() -> None:
+    """Beyond so many nodes, and those of which no node ran; another number of workers is said too."""
+    plan = [[(Demand(wait_ns=100 * MS), ())] * 2 for _ in range(4)]
+    runs = shared(plan, 2)
+    empty = run(end=1, id="empty")
+    wide = replace(runs[1], max_workers=8)
+    said = " | ".join(scale_pool([runs[0], wide, *runs[2:], empty], [2], most_nodes=4).assumptions)
+    assert "2 runs with arrival times as they were recorded" in said
+    assert "the pool had 2 to 8 workers meanwhile; it is taken to have had 8" in said
+    assert "1 run left out: without nodes that ran" in said
+    assert "2 later runs left out: 4 nodes are replayed together at most" in said
+
+
+def test_pools_of_a_file_are_told_apart() -> None:
+    """By their name, and by the process: two may have adapters of one name. The most runs first."""
+    plan = [[(Demand(wait_ns=MS), ())]]
+    here, there = shared(plan * 3, 1), shared(plan * 2, 1)
+    assert [len(each) for each in pools_of([*there, *here])] == [3, 2]
 
 
 def test_a_client_that_waits_brings_less_work_to_a_slower_pool() -> None:

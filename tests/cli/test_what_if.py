@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ pytest.importorskip("click", reason="needs the extra [report]")
 pytest.importorskip("rich", reason="needs the extra [report]")
 
 
-from tests.cli.program import RUN, Command
+from tests.cli.program import RUN, SHORT, Command
+from traced_threadpool.analysis import save_runs
 
 
 def test_what_if_options_combine(command: Command, trace: Path) -> None:
@@ -97,3 +99,54 @@ def test_a_name_that_is_nearly_one_is_answered_with_it(command: Command, trace: 
     message = command("what-if", trace, option, f"{wrong}=2x" if option == "--faster" else wrong, status=2)
     assert f"no node {wrong!r} in the record; did you mean" in message
     assert repr(right) in message
+
+
+def test_all_runs_of_a_pool_are_replayed_together(command: Command, both: Path) -> None:
+    """A row of percentiles for each number of workers; the recorded one has what was recorded."""
+    text = command("what-if", both, "--all", "--workers", "1,16")
+    assert f"{both}: 2 runs of 2" in text
+    assert re.search(r"workers\s+p50\s+p95\s+p99\s+runs/s\s+busy", text)
+    told = command.json("what-if", both, "--all", "--workers", "1,16")
+    (pool,) = told["pools"]
+    assert (told["command"], pool["pool"], pool["runs"], pool["recorded"]) == ("what-if", RUN.pool, 2, RUN.max_workers)
+    assert [each["workers"] for each in pool["predictions"]] == [1, RUN.max_workers, 16]
+    recorded = pool["predictions"][1]
+    assert recorded["p99"] == pytest.approx(RUN.duration_ns / 1e9)
+    assert recorded["p50"] == pytest.approx(SHORT.duration_ns / 1e9)
+    assert pool["predictions"][0]["p99"] > recorded["p99"] > pool["predictions"][2]["p99"]
+    for sentence in (pool["reason"], *pool["assumptions"]):
+        assert sentence in " ".join(text.split())
+    defaults = command.json("what-if", both, "--all")["pools"][0]["predictions"]
+    assert [each["workers"] for each in defaults] == [2, 4, 8, 16]
+
+
+def test_the_runs_of_a_time_window_are_chosen_by_their_start(command: Command, tmp_path: Path) -> None:
+    """From one moment on, and before another, as `runs` prints them."""
+    second = 1_000_000_000
+    runs = [
+        replace(RUN, id=f"run-{number}", started_unix_ns=(1_700_000_000 + 60 * number) * second) for number in range(3)
+    ]
+    save_runs(file := tmp_path / "many.jsonl", runs)
+
+    def within(*words: str) -> int:
+        found: int = command.json("what-if", file, "--all", *words)["pools"][0]["runs"]
+        return found
+
+    assert within("--since", "2023-11-14 22:14:20") == 2
+    assert within("--until", "2023-11-14T22:14:20") == 1
+    assert within("--since", "2023-11-14 22:14:20", "--until", "2023-11-14 22:15:20") == 1
+    message = command("what-if", file, "--all", "--since", "2024-01-01", status=4)
+    assert "has 3 runs, none of which began then" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--all", "--no-gil"), "--all takes --workers, --since and --until; the other settings are of one run"),
+        (("--all", "--run", "1"), "--run chooses one run and --all takes all"),
+        (("--since", "2024-01-01"), "--since and --until choose among all runs; give --all as well"),
+        (("--all", "--since", "noon"), "'noon' does not match the formats"),
+    ],
+)
+def test_what_does_not_go_with_all_runs(command: Command, trace: Path, words: tuple[str, ...], message: str) -> None:
+    assert message in " ".join(command("what-if", trace, *words, status=2).split())

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Final
 
 import click
 
-from traced_threadpool.cli.arguments import Integer, as_json, examples, trace_file, which_run
-from traced_threadpool.cli.input_files import ChosenRun
+from traced_threadpool.cli.arguments import Integer, as_json, check_all, examples, trace_file, which_run
+from traced_threadpool.cli.errors import NO_SUCH_RUN, Failure
+from traced_threadpool.cli.input_files import ChosenRun, read, shown
 from traced_threadpool.cli.output import print_json, print_parts
 from traced_threadpool.engine.priorities import PRIORITIES, PriorityName
+from traced_threadpool.model.formatting import count
+from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.report.as_json import prediction_json
+from traced_threadpool.report.many_runs import scale_pools
+from traced_threadpool.report.many_runs_json import pools_json
 from traced_threadpool.report.prediction import Settings, predict
 from traced_threadpool.report.terminal import prediction_text
+from traced_threadpool.report.terminal_runs import pools_text
+
+MOMENTS: Final = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d")
+"""How they are written; the first as `runs` prints them."""
 
 
 def _workers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -52,6 +63,7 @@ def _faster(context: click.Context, parameter: click.Parameter, values: tuple[st
         "what-if trace.jsonl --workers 4,8,16",
         "what-if trace.jsonl --faster parse=2x --without log",
         "what-if trace.jsonl --no-gil --cpus 8",
+        "what-if trace.jsonl --all --workers 4,8,16",
     ),
 )
 @trace_file()
@@ -77,6 +89,9 @@ def _faster(context: click.Context, parameter: click.Parameter, values: tuple[st
     help="Which ready node starts first; critical_path uses the durations in the record.",
 )
 @which_run()
+@click.option("--all", "all_runs", is_flag=True, help="Replay all runs of each pool together, as they came.")
+@click.option("--since", type=click.DateTime(MOMENTS), help="With --all: the runs that began then or later, in UTC.")
+@click.option("--until", type=click.DateTime(MOMENTS), help="With --all: the runs that began before, in UTC.")
 @as_json
 def what_if(
     file: Path,
@@ -87,12 +102,26 @@ def what_if(
     cpus: int | None,
     priority: PriorityName | None,
     which: str,
+    all_runs: bool,
+    since: datetime | None,
+    until: datetime | None,
     as_json: bool,
 ) -> None:
     """Predict how long a run would take with other settings.
 
     Replays the record through the scheduler in virtual time. Options can be combined.
+
+    With --all: how long the runs of a pool would take, and how many would be done in a second, by number of workers,
+    with the arrival times that they had.
     """
+    check_all(all_runs, None)
+    if all_runs:
+        if faster or without or no_gil or cpus is not None or priority is not None:
+            raise click.UsageError("--all takes --workers, --since and --until; the other settings are of one run")
+        _pools(file, workers, since, until, as_json)
+        return
+    if since is not None or until is not None:
+        raise click.UsageError("--since and --until choose among all runs; give --all as well")
     for name in without:
         if name in faster:
             raise click.UsageError(
@@ -108,3 +137,27 @@ def what_if(
         print_json({**prediction_json(prediction), **chosen.json})
         return
     print_parts([chosen.line, *prediction_text(prediction)])
+
+
+def _pools(file: Path, workers: tuple[int, ...], since: datetime | None, until: datetime | None, as_json: bool) -> None:
+    all_runs = read(file)
+    chosen = [run for run in all_runs if _is_within(run, since, until)]
+    if not chosen:
+        raise Failure(f"{shown(file)!r} has {count(len(all_runs), 'run')}, none of which began then", NO_SUCH_RUN)
+    try:
+        pools = scale_pools(chosen, workers)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        print_json({**pools_json(pools), "file": str(file)})
+        return
+    print_parts(list(pools_text(pools, f"{shown(file)}: {count(len(chosen), 'run')} of {len(all_runs):,}")))
+
+
+def _is_within(run: RecordedRun, since: datetime | None, until: datetime | None) -> bool:
+    began_ns = run.started_unix_ns or 0
+    return (since is None or began_ns >= _unix_ns(since)) and (until is None or began_ns < _unix_ns(until))
+
+
+def _unix_ns(moment: datetime) -> int:
+    return round(moment.replace(tzinfo=timezone.utc).timestamp() * 1e9)

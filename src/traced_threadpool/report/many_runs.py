@@ -12,15 +12,19 @@ from datetime import datetime, timezone
 from typing import Final
 
 from traced_threadpool.analysis.many_runs import ManyRuns, Trait, summarize
+from traced_threadpool.analysis.replay.pool_what_if import COLUMNS, MOST_NODES, PoolScaling, pools_of, scale_pool
 from traced_threadpool.analysis.run_sets import RunFacts, SetDifference, facts_of
 from traced_threadpool.model.formatting import change, count, duration, listed, percent, shortened, signed
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.model.states import INFO
 from traced_threadpool.recording.critical_path import QUEUE
 from traced_threadpool.report.explanation import Explanation, explain
+from traced_threadpool.report.prediction import workers_by_default
 from traced_threadpool.report.verdict import path_name
 
 NAMES: Final = 15
+POOL_NODES: Final = 5_000
+"""How many nodes are replayed for the load of a pool: what-if --all replays more."""
 SLOWEST: Final = 5
 FAILURES: Final = 5
 LITTLE: Final = 0.001
@@ -63,6 +67,8 @@ class ManyExplanation:
     many: ManyRuns
     typical: Explanation | None
     other_names: tuple[str, ...]
+    pool: PoolScaling | None = None
+    """The runs' pool with other numbers of workers, and with all its runs of the file."""
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -78,6 +84,7 @@ class ManyExplanation:
                 "What the slow runs take more, by node on the critical path", many.slow.change, ("others", "slow")
             ),
             _nodes(many, names),
+            None if self.pool is None else pool_table(self.pool),
             _failures(many),
             _blocks(many),
             _trend(many),
@@ -97,6 +104,51 @@ def explain_many(runs: Sequence[RecordedRun], name: str | None = None) -> ManyEx
         many=many,
         typical=None if many.typical is None else explain(many.typical.run),
         other_names=tuple(dict.fromkeys(run.name for run in runs if run.name != many.name)),
+        pool=_pool(runs, many.name),
+    )
+
+
+def _pool(runs: Sequence[RecordedRun], name: str) -> PoolScaling | None:
+    """That in which most of the runs of this name were; None where nothing of it can be replayed."""
+    of_pool = max(pools_of(runs), key=lambda pool: sum(run.name == name for run in pool))
+    try:
+        return scale_pool(of_pool, _counts(of_pool), most_nodes=POOL_NODES)
+    except ValueError:
+        return None
+
+
+def _counts(runs: Sequence[RecordedRun]) -> tuple[int, ...]:
+    return workers_by_default(max((run.max_workers or 1 for run in runs), default=1))
+
+
+def scale_pools(
+    runs: Sequence[RecordedRun], workers: Sequence[int], most_nodes: int = MOST_NODES
+) -> tuple[PoolScaling, ...]:
+    """Each pool of a file, that with the most runs first. No workers: some fewer and some more than recorded.
+
+    Raises:
+        ValueError: No pool has a run that can be replayed; what is said is of the first.
+    """
+    found, errors = [], []
+    for of_pool in pools_of(runs):
+        try:
+            found.append(scale_pool(of_pool, workers or _counts(of_pool), most_nodes=most_nodes))
+        except ValueError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    return tuple(found)
+
+
+def pool_table(found: PoolScaling) -> TextTable:
+    """The latency of a pool's runs, and how many are done in a second, by number of workers."""
+    return TextTable(
+        heading=f"Pool {shortened(found.pool)}, all its {count(found.runs, 'run')} in {duration(found.window_ns)}: "
+        "their length by number of workers",
+        columns=COLUMNS,
+        rows=tuple(found.rows),
+        texts=(),
+        note=" ".join((found.reason, *(f"Taken for granted: {said}." for said in found.assumptions))),
     )
 
 

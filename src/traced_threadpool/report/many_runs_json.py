@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from traced_threadpool.analysis.replay.pool_what_if import PoolScaling
 from traced_threadpool.analysis.run_sets import Durations, NodeDurations, RunFacts, SetDifference
 from traced_threadpool.recording.critical_path import QUEUE
 from traced_threadpool.report.as_json import explanation_json, header, run_json, seconds
@@ -57,6 +58,7 @@ def many_json(explanation: ManyExplanation) -> dict[str, Any]:
             "change": None if many.slow.change is None else _set_difference(many.slow.change),
         },
         "nodes": [{"name": name, **_node(node)} for name, node in many.nodes.items()],
+        "pool": None if explanation.pool is None else _pool(explanation.pool),
         "failures": [
             {"name": name, "error_type": error, "runs": number} for (name, error), number in many.failures.items()
         ],
@@ -66,6 +68,35 @@ def many_json(explanation: ManyExplanation) -> dict[str, Any]:
         ],
         "drifts": many.drifts,
         "trend": None if many.trend is None else _set_difference(many.trend),
+    }
+
+
+def pools_json(pools: Sequence[PoolScaling]) -> dict[str, Any]:
+    """What `what-if --all --json` prints."""
+    return {**header("what-if"), "pools": [_pool(found) for found in pools]}
+
+
+def _pool(found: PoolScaling) -> dict[str, Any]:
+    return {
+        "pool": found.pool,
+        "runs": found.runs,
+        "window": seconds(found.window_ns),
+        "recorded": found.recorded_workers,
+        "enough": found.enough_workers,
+        "reason": found.reason,
+        "predictions": [
+            {
+                "workers": load.workers,
+                "p50": seconds(load.p50_ns),
+                "p95": seconds(load.p95_ns),
+                "p99": seconds(load.p99_ns),
+                "mean": seconds(load.mean_ns),
+                "runs_per_second": load.runs_per_second,
+                "busy": load.busy_share,
+            }
+            for load in found.loads.values()
+        ],
+        "assumptions": list(found.assumptions),
     }
 
 

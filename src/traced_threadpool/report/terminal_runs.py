@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from traced_threadpool.analysis.replay.pool_what_if import PoolScaling
 from traced_threadpool.analysis.run_sets import RunFacts, SetDifference
 from traced_threadpool.model.formatting import count, one_line
 from traced_threadpool.report.many_runs import (
@@ -17,6 +18,7 @@ from traced_threadpool.report.many_runs import (
     difference_sentences,
     difference_tables,
     list_row,
+    pool_table,
 )
 from traced_threadpool.report.terminal import findings_text, run_line, section, table_of
 
@@ -46,6 +48,13 @@ def set_difference_text(found: SetDifference, what: str) -> Iterator[RenderableT
     yield Group(*map(Text, others))
     for table in difference_tables(found):
         yield _section_of(table)
+
+
+def pools_text(pools: Iterable[PoolScaling], what: str) -> Iterator[RenderableType]:
+    """What `what-if --all` prints."""
+    yield one_line(what)
+    for found in pools:
+        yield _section_of(pool_table(found))
 
 
 def more_text(left: int) -> Iterator[RenderableType]:

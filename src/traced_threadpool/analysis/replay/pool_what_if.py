@@ -20,17 +20,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from math import ceil
+from typing import Final
 
 from traced_threadpool.analysis.replay.others import Others, callers_next
 from traced_threadpool.analysis.replay.plan import Plan
 from traced_threadpool.analysis.replay.settings import settings_of
 from traced_threadpool.analysis.replay.virtual_pool import VirtualPool
-from traced_threadpool.model.formatting import count, duration
+from traced_threadpool.analysis.replay.what_if import least_enough
+from traced_threadpool.model.formatting import count, duration, share
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 
-MOST_NODES = 20_000
+MOST_NODES: Final = 20_000
 """How many nodes are replayed together, of the runs that came first."""
+
+COLUMNS: Final = ("workers", "p50", "p95", "p99", "runs/s", "busy")
+"""Of the table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,28 +54,51 @@ class PoolLoad:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolScaling:
-    """By number of workers; the recorded number among them has what was recorded. `runs` is how many were replayed."""
+    """By number of workers; the recorded number among them has what was recorded. `runs` is how many were replayed,
+    of which the last ended `window_ns` after the first began.
+    """
 
+    pool: str
     loads: Mapping[int, PoolLoad]
     recorded_workers: int
     runs: int
+    window_ns: int
     assumptions: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        rows = [("workers", "p50", "p95", "p99", "runs/s", "busy"), *self._rows]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([*lines, *(f"note: {said}" for said in self.assumptions)])
-
-    def _repr_html_(self) -> str:
-        """For notebooks. All of it is numbers and sentences of this package."""
-        head = "".join(f"<th>{cell}</th>" for cell in ("workers", "p50", "p95", "p99", "runs/s", "busy"))
-        rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in self._rows)
-        notes = "".join(f"<div>note: {said}</div>" for said in self.assumptions)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{notes}"
+    @property
+    def enough_workers(self) -> int:
+        """The least number with which no larger one has a 95th percentile that is shorter by 2 % or more."""
+        return least_enough({number: load.p95_ns for number, load in self.loads.items()})
 
     @property
-    def _rows(self) -> list[tuple[str, ...]]:
+    def reason(self) -> str:
+        """What the numbers say of more workers."""
+        enough, now = self.loads[self.enough_workers], self.loads[self.recorded_workers]
+        instead = f"95 % of the runs within {duration(enough.p95_ns)}"
+        if duration(enough.p95_ns) != duration(now.p95_ns):
+            instead += f" instead of {duration(now.p95_ns)}"
+        if enough.workers < now.workers:
+            return f"{count(enough.workers, 'worker')} would do as well as {now.workers:,}: {instead}."
+        if enough.workers == max(self.loads):
+            return f"Still scaling at {count(enough.workers, 'worker')}, the largest count tried: {instead}."
+        return f"More than {count(enough.workers, 'worker')} would not help: {instead}."
+
+    def __str__(self) -> str:
+        rows = [COLUMNS, *self.rows]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join([*lines, self.reason, *(f"note: {said}" for said in self.assumptions)])
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        head = "".join(f"<th>{cell}</th>" for cell in COLUMNS)
+        rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in self.rows)
+        said = "".join(f"<div>{escape(each)}</div>" for each in (self.reason, *self.assumptions))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{said}"
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """Those of the table, under `COLUMNS`."""
         return [
             (
                 f"{load.workers:,}{' (recorded)' if load.workers == self.recorded_workers else ''}",
@@ -77,18 +106,24 @@ class PoolScaling:
                 duration(load.p95_ns),
                 duration(load.p99_ns),
                 f"{load.runs_per_second:.3g}",
-                f"{load.busy_share:.0%}",
+                share(load.busy_share),
             )
             for load in self.loads.values()
         ]
 
 
-def scale_pool(runs: Iterable[RecordedRun], workers: Iterable[int] = (1, 2, 4, 8, 16, 32, 64)) -> PoolScaling:
+def scale_pool(
+    runs: Iterable[RecordedRun],
+    workers: Iterable[int] = (1, 2, 4, 8, 16, 32, 64),
+    *,
+    most_nodes: int = MOST_NODES,
+) -> PoolScaling:
     """How the latency of a pool's runs, and their throughput, go with the number of workers.
 
     Args:
         runs: Of one pool, in any order: those of a file, or `adapter.recorded_runs`.
         workers: The numbers to ask about; the recorded one is added.
+        most_nodes: How many nodes to replay together, of the runs that came first.
 
     Raises:
         ValueError: No run, or none that ran a node; runs of several pools; or a number that is none.
@@ -98,26 +133,37 @@ def scale_pool(runs: Iterable[RecordedRun], workers: Iterable[int] = (1, 2, 4, 8
     if len(pools) > 1:
         names = ", ".join(repr(name) for name in sorted(pools)[:4])
         raise ValueError(f"the runs are of several pools ({names}); give those of one")
-    plan = _PoolPlan(found)
+    plan = _PoolPlan(found, most_nodes)
     counts = sorted({*workers, plan.workers})
     return PoolScaling(
+        pool=plan.run.pool,
         loads={number: plan.load(number) for number in counts},
         recorded_workers=plan.workers,
         runs=len(plan.runs),
-        assumptions=plan.said(len(found)),
+        window_ns=plan.run.duration_ns,
+        assumptions=plan.said(found),
     )
+
+
+def pools_of(runs: Iterable[RecordedRun]) -> list[list[RecordedRun]]:
+    """The runs of a file by the pool that they were in, the most runs first. A pool is one of one process."""
+    found: dict[tuple[str, int], list[RecordedRun]] = {}
+    for run in runs:
+        found.setdefault((run.pool, id(run.pool_runs)), []).append(run)
+    return sorted(found.values(), key=len, reverse=True)
 
 
 class _PoolPlan(Plan):
     """All runs as if they were one, whose nodes are of several queues."""
 
-    def __init__(self, runs: Sequence[RecordedRun]) -> None:
+    def __init__(self, runs: Sequence[RecordedRun], most_nodes: int) -> None:
+        self._most_nodes = most_nodes
         ran = [run for run in runs if run.outermost and not run.left_out]
         self.runs: list[RecordedRun] = []
         nodes: list[NodeExecution] = []
         for run in ran:
             part = [_of_run(node, len(self.runs)) for node in run.outermost]
-            if nodes and len(nodes) + len(part) > MOST_NODES:
+            if nodes and len(nodes) + len(part) > most_nodes:
                 break
             nodes += part
             self.runs.append(run)
@@ -189,7 +235,7 @@ class _PoolPlan(Plan):
             latencies_ns.append(max(0, ends.get(number, began_ns) - began_ns) + tail_ns)
         return latencies_ns, max(ends.values()) - self.run.started_ns, replayed.busy_share
 
-    def said(self, asked: int) -> tuple[str, ...]:
+    def said(self, asked: Sequence[RecordedRun]) -> tuple[str, ...]:
         """What is taken for granted."""
         said = list(self.assumptions.of(self.unchanged))
         chained = len(self._anchors)
@@ -197,9 +243,18 @@ class _PoolPlan(Plan):
         if chained:
             arrivals += f", but {count(chained, 'run')} that a caller began right after its last one"
         said.append(f"{count(len(self.runs), 'run')} with arrival times {arrivals}")
-        if len(self.runs) < asked:
+        limits = {run.max_workers for run in self.runs if run.max_workers}
+        if len(limits) > 1:
             said.append(
-                f"{count(asked - len(self.runs), 'run')} left out: without nodes, or beyond {MOST_NODES:,} nodes"
+                f"the pool had {min(limits):,} to {max(limits):,} workers meanwhile; it is taken to have had "
+                f"{self.workers:,}, and the row of these has what was recorded"
+            )
+        idle = sum(not run.outermost or run.left_out > 0 for run in asked)
+        if idle:
+            said.append(f"{count(idle, 'run')} left out: without nodes that ran, or too large to have all their spans")
+        if later := len(asked) - idle - len(self.runs):
+            said.append(
+                f"{count(later, 'later run')} left out: {self._most_nodes:,} nodes are replayed together at most"
             )
         return tuple(said)
 

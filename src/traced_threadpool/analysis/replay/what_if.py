@@ -190,7 +190,7 @@ def scale(
         # With workers to spare, more of them change nothing.
         found[number] = last if last is not None and last.spares_workers else plan.replay(settings)
     makespan_ns = {number: found[number].makespan_ns for number in asked}
-    enough = _enough(makespan_ns)
+    enough = least_enough(makespan_ns)
     most = found[counts[-1]]
     free = replace(settings, workers=len(plan.nodes))
     unbounded = most if most.spares_workers else plan.replay(free)
@@ -229,10 +229,10 @@ def counts_to_try(run: RecordedRun, nodes: int | None = None) -> Sequence[int]:
     return sorted(tried | {now, 2 * now})
 
 
-def _enough(makespan_ns: Mapping[int, int]) -> int:
+def least_enough(makespan_ns: Mapping[int, int]) -> int:
     """The least number of workers that nothing beyond beats by `HELPS`.
 
-    >>> _enough({1: 400, 2: 200, 4: 199, 8: 100, 16: 99})
+    >>> least_enough({1: 400, 2: 200, 4: 199, 8: 100, 16: 99})
     8
     """
     best_ns = math.inf
