@@ -248,18 +248,32 @@ class _Hooks(dict[str, list[Any]]):
     """
 
     def __init__(self, hooks: Mapping[str, list[Any]], listener: RunHooks, *, heard_before: int) -> None:
-        super().__init__(hooks)
+        super().__init__({name: each for name, each in hooks.items() if type(name) is str})
         self.listener = listener
-        self._others_hear_of_ends = POST in hooks
         starts = hooks.get(PRE, [])
         self[PRE] = [*starts[:heard_before], listener, *starts[heard_before:]]
-        ends = hooks.get(POST, [])
-        self[POST] = [_End(listener, ends), *ends]
+        others = hooks.ends if isinstance(hooks, _Hooks) else hooks.get(POST, [])
+        self.ends: list[Any] = [_End(listener, others), *others]
+        self[POST if POST in self else _InRun(listener)] = self.ends
 
-    def __contains__(self, hook: object) -> bool:
-        if hook == POST and not self._others_hear_of_ends:
-            return self.listener.in_run()
-        return super().__contains__(hook)
+
+class _InRun(str):
+    """The name of the hook at a run's end, to those who are in a run; to others a name that nobody asks for.
+
+    A `__contains__` of the table's own would cost two calls for each node: Hamilton asks for the hooks around it.
+    """
+
+    _listener: RunHooks
+
+    def __new__(cls, listener: RunHooks) -> _InRun:
+        name = super().__new__(cls, POST)
+        name._listener = listener
+        return name
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other) and self._listener.in_run()
+
+    __hash__ = str.__hash__
 
 
 class _End:

@@ -52,6 +52,17 @@ VERSION: Final = 2
 READABLE: Final = (1, 2)
 
 
+class _Learned:
+    """What is known of one name, in nanoseconds."""
+
+    __slots__ = ("average", "count", "latest", "settled")
+
+    def __init__(self, duration_ns: float) -> None:
+        self.average = self.settled = duration_ns
+        self.latest = deque((duration_ns,), KEPT)
+        self.count = 1  # of executions, those of an earlier process among them
+
+
 class Durations:
     """Learned durations of nodes, by name. Every method may be called from any thread, also on a copy being saved.
 
@@ -59,12 +70,10 @@ class Durations:
     one name at the same moment one may be lost, which an average bears.
     """
 
-    __slots__ = ("__weakref__", "_counts", "_estimates", "_latest", "_usual", "changes", "place", "placement")
+    __slots__ = ("__weakref__", "_learned", "_usual", "changes", "place", "placement")
 
     def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
-        self._estimates: dict[str, list[float]] = {}  # nanoseconds: the average, and its settled copy
-        self._latest: dict[str, deque[float]] = {}  # nanoseconds
-        self._counts: dict[str, int] = {}  # of executions that an earlier process has learned from
+        self._learned: dict[str, _Learned] = {}
         self._usual: dict[str, UsualDuration] = {}  # as they were when somebody last asked
         self.changes = 0  # of what `settled` gives
         self.placement: Mapping[str, Any] = {}  # what an earlier process knew of where nodes run best
@@ -74,51 +83,45 @@ class Durations:
         forks.register(self._reset_after_fork)
 
     def _reset_after_fork(self) -> None:
-        self._estimates = forks.kept_in_child(self._estimates, {})
-        self._latest = forks.kept_in_child(self._latest, {})
-        self._counts = forks.kept_in_child(self._counts, {})
+        self._learned = forks.kept_in_child(self._learned, {})
         self._usual = {}
 
     def __len__(self) -> int:
-        return len(self._estimates)
+        return len(self._learned)
 
     def learn(self, name: str, duration_ns: float) -> None:
         """An execution of the node took this long."""
-        estimate = self._estimates.get(name)
-        if estimate is None:
-            if len(self._estimates) < MOST_NAMES:
-                self._latest[name] = deque((duration_ns,), KEPT)
-                self._counts[name] = self._counts.get(name, 0)
-                self._estimates[name] = [duration_ns, duration_ns]
+        learned = self._learned.get(name)
+        if learned is None:
+            if len(self._learned) < MOST_NAMES:
+                self._learned[name] = _Learned(duration_ns)
                 self.changes += 1
             return
-        latest = self._latest[name]
-        if len(latest) == KEPT:
-            self._counts[name] += 1  # one is pushed out
-        latest.append(duration_ns)
-        average, settled = estimate
-        if -NEAR_NS < duration_ns - average < NEAR_NS:
+        learned.latest.append(duration_ns)
+        learned.count += 1
+        difference = duration_ns - learned.average
+        if -NEAR_NS < difference < NEAR_NS:
             return
-        estimate[0] = average = average + (duration_ns - average) * WEIGHT
-        most = settled * STEP + STEP_NS
-        if not -most <= average - settled <= most:
-            estimate[1] = average
+        learned.average = average = learned.average + difference * WEIGHT
+        most = learned.settled * STEP + STEP_NS
+        if not -most <= average - learned.settled <= most:
+            learned.settled = average
             self.changes += 1
 
     def seconds(self) -> dict[str, float]:
         """The averages."""
-        return {name: round(estimate[0]) / 1e9 for name, estimate in dict(self._estimates).items()}
+        return {name: round(learned.average) / 1e9 for name, learned in dict(self._learned).items()}
 
     def usual(self, name: str) -> UsualDuration | None:
         """Median and 95th percentile of the latest executions, None for a name that is not known."""
-        latest = self._latest.get(name)
-        if latest is None:
+        learned = self._learned.get(name)
+        if learned is None:
             return None
-        executions = len(latest) + self._counts[name]
+        executions = learned.count
         cached = self._usual.get(name)
         if cached is not None and cached.count == executions:
             return cached
-        known = sorted(latest.copy())
+        known = sorted(learned.latest.copy())
         p50, p95 = _percentile(known, 0.5), _percentile(known, 0.95)
         if len(known) < FEW:
             p95 = max(p95, p50 * FEW_SPREAD)
@@ -128,23 +131,21 @@ class Durations:
 
     def _restore(self, name: str, usual: UsualDuration) -> None:
         """Durations with this median and percentile stand for those that an earlier process has seen."""
-        latest = self._latest.get(name)
-        if latest is None:
+        learned = self._learned.get(name)
+        if learned is None:
             return
-        kept = min(usual.count, KEPT // 2)
-        latest.clear()
-        latest.extend(_spread(usual, kept))
-        self._counts[name] = usual.count - kept
+        learned.latest = deque(_spread(usual, min(usual.count, KEPT // 2)), KEPT)
+        learned.count = usual.count
         self._usual.pop(name, None)
 
     def settled(self, names: Iterable[str]) -> dict[str, float]:
         """Of those names that are known, the averages as they were when they last moved much."""
-        known = self._estimates.get
-        return {name: estimate[1] / 1e9 for name in names if (estimate := known(name)) is not None}
+        known = self._learned.get
+        return {name: learned.settled / 1e9 for name in names if (learned := known(name)) is not None}
 
     def settled_each(self, names: Iterable[str]) -> list[float | None]:
         """The same as a list, with None for each name that is not known."""
-        return [None if estimate is None else estimate[1] / 1e9 for estimate in map(self._estimates.get, names)]
+        return [None if learned is None else learned.settled / 1e9 for learned in map(self._learned.get, names)]
 
 
 def save(durations: Durations, path: str | os.PathLike[str]) -> None:

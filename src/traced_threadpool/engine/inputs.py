@@ -65,7 +65,7 @@ def resolve(work: Work) -> More:
     arguments = work.arguments
     more: More = []
     for name in work.parameters:
-        future = arguments.get(name)
+        future = arguments[name]
         # What `result` does, without the calls: this is done for every input of every node.
         if type(future) is NodeFuture:
             if future._state is FINISHED and future._exception is None:

@@ -19,6 +19,7 @@ with the error, and every other goes on.
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import math
 import threading
@@ -462,9 +463,8 @@ class Pool:
 
     def _run(self, work: Work) -> bool:
         """Calls the node's function; its future keeps the result. False when it went back to wait for more inputs."""
-        future, context = work.future, work.context
-        assert future is not None
-        assert context is not None
+        future: NodeFuture = work.future  # type: ignore[assignment]  # it has both until it has ended
+        context: contextvars.Context = work.context  # type: ignore[assignment]
         try:
             more = resolve(work) if work.inputs else None
         except BaseException as error:  # a future's own value was a future, and that one failed
@@ -541,8 +541,7 @@ class Pool:
     def _end_and_take(self, loop: _Loop, work: Work) -> Work | None:
         """Ends work that has run, and takes the loop's next, under one hold of the lock."""
         run, scheduler = work.queue, self._scheduler
-        future = work.future
-        assert future is not None
+        future: NodeFuture = work.future  # type: ignore[assignment]  # it has one until it has ended
         cancelled: Sequence[Task] = ()
         loops: Sequence[_Loop] = ()
         finished = False

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
+from threading import get_ident
 from typing import Final, NamedTuple
 
 from traced_threadpool.model import forks
@@ -87,7 +88,7 @@ class Recorder(Observer):
     def _forget(self) -> None:
         self._parts: dict[str, Part] = {}  # by run id, of those that have not ended
         self._kept: deque[Recording] = deque(maxlen=self._keep)
-        self._last: dict[int | None, Past] = {}  # by worker thread: the node that ended last there
+        self._last: dict[int, Past] = {}  # by worker thread: the node that ended last there
 
     @property
     def runs(self) -> list[RecordedRun]:
@@ -98,13 +99,14 @@ class Recorder(Observer):
         self._parts[run.id] = Part(run.id, run)
 
     def node_ended(self, node: NodeRecord) -> None:
-        run, thread, before = node.run, node.thread, None
-        if thread is not None:
-            worker = thread.ident
-            before = self._last.get(worker)
-            if before is None and len(self._last) >= MAX_WORKERS_SEEN:
-                self._last.clear()
-            self._last[worker] = Past(node.name, node.ended_ns, node.span_context)
+        run, before = node.run, None
+        if node.thread is not None:  # it ran, here
+            worker, last = get_ident(), self._last
+            before = last.get(worker)
+            if before is None and len(last) >= MAX_WORKERS_SEEN:
+                last.clear()
+            # Twice as fast as calling the class.
+            last[worker] = tuple.__new__(Past, (node.name, node.ended_ns, node.span_context))
         part = self._parts.get(run.id) if run is not None else None
         if part is not None:
             recording = part.recording or self._place(part, node)
@@ -231,7 +233,7 @@ class Recording:
             started_ns - node.ready_ns < MIN_QUEUE_NS or not node.ready_ns < before.ended_ns <= started_ns
         ):
             before = None
-        # Twice as fast as calling the class.
+        # As above.
         by_node[id(node)] = entry = tuple.__new__(
             Entry,
             (
