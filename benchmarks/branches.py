@@ -122,7 +122,7 @@ def _adapters(label: str, sink: SpanSink) -> tuple[FutureAdapter, ...]:
 
 def _driver(*adapters: FutureAdapter) -> driver.Driver:
     module = ad_hoc_utils.create_temporary_module(item, doubled, shifted, total)
-    builder = driver.Builder().with_modules(module).enable_dynamic_execution(allow_experimental_mode=True)  # type: ignore[no-untyped-call]
+    builder = driver.Builder().with_modules(module).enable_dynamic_execution(allow_experimental_mode=True)
     return builder.with_remote_executor(executors.SynchronousLocalTaskExecutor()).with_adapters(*adapters).build()
 
 

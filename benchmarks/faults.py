@@ -115,7 +115,7 @@ def turn(url: str, seconds: float) -> dict[str, float]:
     lasts: list[Any] = [f"c{chain}_{LENGTH - 1}" for chain in range(CHAINS)]
     everything: list[Any] = [function.__name__ for function in functions]
     with FutureAdapter(WORKERS, registry=CollectorRegistry()) as adapter:
-        dr = driver.Builder().with_modules(module).with_adapters(adapter).build()  # type: ignore[no-untyped-call]
+        dr = driver.Builder().with_modules(module).with_adapters(adapter).build()
         dr.execute(lasts)
         nodes: list[float] = []
         runs: list[float] = []

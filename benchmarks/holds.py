@@ -53,7 +53,7 @@ def measure(settings: Settings) -> list[Series]:
     say(f"lock: {dag.name}")
     taken: dict[tuple[str, str], list[float]] = {}
     with FutureAdapter(WORKERS, tracing=False, metrics=False) as adapter:
-        builder = driver.Builder().with_modules(dag.module).with_adapters(adapter)  # type: ignore[no-untyped-call]
+        builder = driver.Builder().with_modules(dag.module).with_adapters(adapter)
         built = builder.build()
         built.execute([dag.end])
         pool: Any = adapter._pool

@@ -86,7 +86,7 @@ SHAPES: Final = (chain, layers, skewed, computing)
 
 def _driver(adapter: FutureAdapter, nodes: Sequence[Node]) -> driver.Driver:
     module = ad_hoc_utils.create_temporary_module(*nodes)
-    return driver.Builder().with_modules(module).with_adapters(adapter).build()  # type: ignore[no-untyped-call]
+    return driver.Builder().with_modules(module).with_adapters(adapter).build()
 
 
 @contextmanager

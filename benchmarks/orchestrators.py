@@ -69,7 +69,7 @@ def _in_a_process(layers: int, width: int, rounds: int) -> dict[str, Sequence[fl
 
 def _prepare(dag: Dag, workers: int) -> Run:
     from prefect import flow, task  # type: ignore[import-not-found,unused-ignore]  # optional
-    from prefect.task_runners import ThreadPoolTaskRunner  # type: ignore[import-not-found,unused-ignore]
+    from prefect.task_runners import ThreadPoolTaskRunner  # type: ignore[import-not-found,unused-ignore]  # likewise
 
     functions = vars(dag.module)
     tasks = {name: task(functions[name]) for name in dag.inputs}

@@ -91,7 +91,7 @@ class HamiltonPeer:
         self._close = close
 
     def prepare(self, dag: Dag) -> Run:
-        builder = driver.Builder()  # type: ignore[no-untyped-call]  # it has no arguments, and says nothing of its result
+        builder = driver.Builder()
         built = builder.with_modules(dag.module).with_adapters(*self._adapters).build()
         end, span_count = dag.end, len(dag) + 1
         is_known = self._large_run is None or len(dag) <= self._large_run
@@ -193,16 +193,16 @@ class DistributedPeer:
     def __init__(self, workers: int) -> None:
         import distributed
 
-        self._cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]  # it is not annotated
+        self._cluster = distributed.LocalCluster(
             n_workers=1, threads_per_worker=workers, processes=False, dashboard_address=None
         )
-        self._client = distributed.Client(self._cluster)  # type: ignore[no-untyped-call]
+        self._client = distributed.Client(self._cluster)
 
     def prepare(self, dag: Dag) -> Run:
         graph, end = _dask_graph(dag), dag.end
 
         def run() -> int:
-            value: int = self._client.get(graph, end)  # type: ignore[no-untyped-call]
+            value: int = self._client.get(graph, end)
             return value
 
         return run
@@ -211,7 +211,7 @@ class DistributedPeer:
         pass
 
     def close(self) -> None:
-        self._client.close()  # type: ignore[no-untyped-call]
+        self._client.close()
         self._cluster.close()
 
 

@@ -10,7 +10,7 @@
 import io
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -44,4 +44,5 @@ def console(piped_width: int) -> Console:
     if sys.stdout.isatty():
         return Console(highlight=False)
     width = None if "COLUMNS" in os.environ else piped_width
-    return Console(file=WithoutTrailingBlanks(sys.stdout), width=width, highlight=False)  # type: ignore[arg-type]
+    plain: Any = WithoutTrailingBlanks(sys.stdout)  # has what rich asks of a file, and no more
+    return Console(file=plain, width=width, highlight=False)

@@ -61,7 +61,7 @@ def dynamic_driver_of(
 
 def _builder(functions: Sequence[Callable[..., Any]], adapters: Sequence[Any]) -> driver.Builder:
     module = ad_hoc_utils.create_temporary_module(*functions)
-    return driver.Builder().with_modules(module).with_adapters(*adapters)  # type: ignore[no-untyped-call]
+    return driver.Builder().with_modules(module).with_adapters(*adapters)
 
 
 def start(runs: Any, outputs: list[str], inputs: dict[str, Any] | None = None) -> dict[str, Future[Any]]:

@@ -350,7 +350,7 @@ def run(name: str, *, seed: int, scale: float, trace: Path) -> None:
             if program.stop_after_seconds is not None:
                 stopping = threading.Timer(program.stop_after_seconds, adapter.close, kwargs={"cancel_pending": True})
                 stopping.start()
-            builder = driver.Builder()  # type: ignore[no-untyped-call]
+            builder = driver.Builder()
             built = builder.with_modules(program.module).with_adapters(adapter).build()
 
             def execute() -> None:

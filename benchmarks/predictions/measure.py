@@ -48,7 +48,7 @@ def measure(case: Case, worker: Worker, workers: int) -> Measured:
     module = _module(case, case.make(worker))
     many = case.clients * case.rounds
     with FutureAdapter(workers, name="predictions", registry=CollectorRegistry(), record=many + 1) as adapter:
-        builder = driver.Builder()  # type: ignore[no-untyped-call]
+        builder = driver.Builder()
         drivers = [builder.copy().with_modules(module).with_adapters(adapter).build() for _ in range(case.clients)]
         drivers[0].execute([WARM_UP])
         seconds: list[float] = []

@@ -176,7 +176,7 @@ class Runs:
         key = tuple(bodies)
         if key not in self._drivers:
             module = ad_hoc_utils.create_temporary_module(*(_node(name, body) for name, body in bodies.items()))
-            builder = driver.Builder()  # type: ignore[no-untyped-call]  # it has no arguments
+            builder = driver.Builder()
             self._drivers[key] = builder.with_modules(module).with_adapters(self.adapter).build()
         self._drivers[key].execute(list(key), inputs={"seconds": seconds})
 
@@ -219,7 +219,7 @@ class Runs:
         for family in self._registry.collect():
             for sample in family.samples:
                 if sample.name == names.NODE_TIME.prometheus:
-                    found[sample.labels["node"]][sample.labels["state"]] = sample.value  # type: ignore[index]
+                    found[sample.labels["node"]][sample.labels["state"]] = sample.value  # type: ignore[index]  # a state
         return found
 
 
@@ -238,7 +238,10 @@ def _execution(span: ReadableSpan, truth: Truth) -> Execution:
     return Execution(
         node=span.name,
         true_ns=dict(truth.states_ns),
-        reported_ns={state: round(float(attributes.get(key, 0)) * 1e9) for state, key in keys.items()},  # type: ignore[arg-type]
+        reported_ns={
+            state: round(float(attributes.get(key, 0)) * 1e9)  # type: ignore[arg-type]  # these are numbers
+            for state, key in keys.items()
+        },
         unexplained_ns=truth.unexplained_ns,
         samples=int(attributes.get(names.NODE_SAMPLES, 0)),  # type: ignore[arg-type]  # these two are numbers
     )

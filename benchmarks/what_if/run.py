@@ -44,7 +44,7 @@ def measure(module: ModuleType, end: str, workers: int) -> Measured:
 
 def run(module: ModuleType, end: str, workers: int) -> Measured:
     with FutureAdapter(workers, name="what-if", registry=CollectorRegistry(), record=1) as adapter:
-        builder = driver.Builder()  # type: ignore[no-untyped-call]  # it has no arguments, and says nothing of its result
+        builder = driver.Builder()
         built = builder.with_modules(module).with_adapters(adapter).build()
         gc.collect()
         with _others() as others:

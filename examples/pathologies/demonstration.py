@@ -63,7 +63,7 @@ def demonstrate(name: str, options: Options, console: Console) -> None:
 
 def build_driver(pipeline: ModuleType, adapter: FutureAdapter) -> driver.Driver:
     """A Hamilton driver for the pipeline, on this adapter."""
-    return driver.Builder().with_modules(pipeline).with_adapters(adapter).build()  # type: ignore[no-untyped-call]
+    return driver.Builder().with_modules(pipeline).with_adapters(adapter).build()
 
 
 def _print_run(trace: Path, console: Console) -> None:

@@ -30,7 +30,7 @@ def main() -> None:
 
 def run(cluster: Dask, rows: int) -> None:
     with FutureAdapter(8, name="prices", backends={"cluster": cluster}, record=True) as adapter:
-        prices = driver.Builder().with_modules(pipeline).with_adapters(adapter).build()  # type: ignore[no-untyped-call]
+        prices = driver.Builder().with_modules(pipeline).with_adapters(adapter).build()
         print(prices.execute(["report"], inputs={"rows": rows})["report"].round(0))
     print()
     print(adapter.recorded_runs[-1].explain())

@@ -14,7 +14,7 @@ from .records import SurveyReport
 
 def build_driver(adapters: Iterable[LifecycleAdapter] = (), *, parallelizable: bool = False) -> driver.Driver:
     """A Hamilton driver for one of the two pipelines."""
-    builder = driver.Builder()  # type: ignore[no-untyped-call]
+    builder = driver.Builder()
     builder = builder.with_adapters(*adapters)
     if not parallelizable:
         return builder.with_modules(pipeline, joins).build()

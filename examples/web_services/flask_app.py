@@ -14,7 +14,7 @@ from examples.web_services.quote import quotes
 from traced_threadpool.live import wsgi_app
 
 app = Flask(__name__)
-app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/ops/live": wsgi_app()})  # type: ignore[method-assign]
+app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/ops/live": wsgi_app()})  # type: ignore[method-assign]  # as Flask's documentation does
 
 
 @app.get("/quote/<item>")

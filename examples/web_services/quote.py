@@ -27,7 +27,7 @@ def quote(price: float, stock: int) -> dict[str, float]:
 
 adapter = FutureAdapter(8, name="shop", run_name="quote")
 quotes = (
-    driver.Builder()  # type: ignore[no-untyped-call]
+    driver.Builder()
     .with_modules(ad_hoc_utils.create_temporary_module(price, stock, quote))
     .with_adapters(adapter)
     .build()

@@ -21,9 +21,9 @@ from hamilton import node as hamilton_node
 from hamilton.lifecycle import base
 
 # For whoever asks for the constructor's type hints, too, as frameworks that make objects from settings do.
-from opentelemetry.metrics import MeterProvider  # noqa: TC002
-from opentelemetry.trace import TracerProvider  # noqa: TC002
-from prometheus_client import CollectorRegistry  # noqa: TC002
+from opentelemetry.metrics import MeterProvider  # noqa: TC002  # see above
+from opentelemetry.trace import TracerProvider  # noqa: TC002  # likewise
+from prometheus_client import CollectorRegistry  # noqa: TC002  # likewise
 
 from traced_threadpool import hamilton_graph, options
 from traced_threadpool.assembly import Assembly, assemble
@@ -194,8 +194,8 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             listen(keywords["graph"].adapter, self, self._run_hooks)
             return hiding(self, **keywords)
 
-        validate_graph._listens = True  # type: ignore[attr-defined]
-        cls.validate_graph = validate_graph  # type: ignore[method-assign]
+        validate_graph._listens = True  # type: ignore[attr-defined]  # a function takes any
+        cls.validate_graph = validate_graph  # type: ignore[method-assign]  # on purpose
 
     # Documented API
 
@@ -340,7 +340,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         following: Any = super()
         return following.validate_graph(graph=graph, modules=modules, config=config) or (True, None)
 
-    validate_graph._listens = True  # type: ignore[attr-defined]
+    validate_graph._listens = True  # type: ignore[attr-defined]  # a function takes any
 
     # Closing and looking
 

@@ -57,7 +57,7 @@ def run_demo(trace: Path, workers: int) -> None:
             ) as adapter,
         ):
             module = ad_hoc_utils.create_temporary_module(fetched, parsed, digest, stored, quota, ranking)
-            builder = driver.Builder().with_modules(module).with_adapters(adapter)  # type: ignore[no-untyped-call]
+            builder = driver.Builder().with_modules(module).with_adapters(adapter)
             builder.build().execute(["ranking"], inputs={"port": port, "scratch": scratch})
     finally:
         provider.shutdown()

@@ -85,7 +85,7 @@ def _unknown(of: str, name: str, value: object, known: Sequence[str], moved: dic
 
 def _explained(settings: type[_Settings]) -> type[_Settings]:
     """The class, with an initializer that explains keywords that it does not know."""
-    settings.__init__ = explains_keywords(settings.__name__)(settings.__init__)  # type: ignore[method-assign]
+    settings.__init__ = explains_keywords(settings.__name__)(settings.__init__)  # type: ignore[method-assign]  # on purpose
     return settings
 
 
@@ -293,7 +293,7 @@ def checked_executor(value: Any) -> concurrent.futures.Executor:
             "executor must run what is submitted in threads of this process, as ThreadPoolExecutor(8) does, "
             f"not {value!r}"
         )
-    return value  # type: ignore[no-any-return]
+    return value  # type: ignore[no-any-return]  # checked above
 
 
 def checked_bool(name: str, value: Any) -> bool:
@@ -378,7 +378,7 @@ def _label_from(prefix: str) -> str:
 
 def _checked_priority(value: Any) -> PriorityName | Priority:
     if (isinstance(value, str) and value in PRIORITIES) or callable(value):
-        return value  # type: ignore[no-any-return]
+        return value  # type: ignore[no-any-return]  # checked above
     kind = ValueError if isinstance(value, str) else TypeError
     raise kind(f"priority must be {', '.join(map(repr, PRIORITIES))} or a callable, not {value!r}")
 
@@ -427,4 +427,4 @@ def _checked_run_on(value: Any, backends: Mapping[str, Any], attribution: Any) -
     for name in [value] if isinstance(value, str) else value.values() if isinstance(value, Mapping) else ():
         if name not in known:
             raise ValueError(f"run_on= names {name!r}, which is none of backends=; they are {', '.join(known)}")
-    return value  # type: ignore[no-any-return]
+    return value  # type: ignore[no-any-return]  # checked above

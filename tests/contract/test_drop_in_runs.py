@@ -22,12 +22,12 @@ from tests.dags import PATIENCE, Held, Stage, driver_of, eventually, submit, wai
 
 
 def builder_of(*adapters: Any) -> Any:
-    return driver.Builder().with_modules(module()).with_adapters(*adapters)  # type: ignore[no-untyped-call]
+    return driver.Builder().with_modules(module()).with_adapters(*adapters)
 
 
 def async_result(adapter: Any) -> Any:
     async def main() -> Any:
-        made = await async_driver.Builder().with_modules(module()).with_adapters(adapter).build()  # type: ignore[no-untyped-call]
+        made = await async_driver.Builder().with_modules(module()).with_adapters(adapter).build()
         return await made.execute(["total", "one"])
 
     return asyncio.run(main())
@@ -158,7 +158,7 @@ def test_the_async_driver_leaves_it_aside(adapter_class: AdapterClass) -> None:
 
     async def main() -> Any:
         made = await (
-            async_driver.Builder()  # type: ignore[no-untyped-call]
+            async_driver.Builder()
             .with_modules(ad_hoc_utils.create_temporary_module(thread))
             .with_adapters(adapter_class(2))
             .build()
@@ -199,10 +199,10 @@ def test_one_worker_starts_nodes_in_hamiltons_order(
         keywords = {}
     log: list[str] = []
     dag = dag_of(log, **needs)
-    driver.Builder().with_modules(dag).build().execute(outputs)  # type: ignore[no-untyped-call]
+    driver.Builder().with_modules(dag).build().execute(outputs)
     plain = list(log)
     adapter = adapter_class(1, **keywords)
-    made = driver.Builder().with_modules(dag).with_adapters(adapter).build()  # type: ignore[no-untyped-call]
+    made = driver.Builder().with_modules(dag).with_adapters(adapter).build()
     for _ in range(3):
         log.clear()
         made.execute(outputs)
@@ -246,7 +246,7 @@ def test_one_worker_goes_through_branches_one_by_one() -> None:
     def orders(*adapters: Any) -> list[str]:
         log.clear()
         made = (
-            driver.Builder()  # type: ignore[no-untyped-call]
+            driver.Builder()
             .with_modules(ad_hoc_utils.create_temporary_module(part, left, right, whole))
             .with_adapters(*adapters)
             .enable_dynamic_execution(allow_experimental_mode=True)

@@ -54,7 +54,7 @@ def test_materialize_raises_what_it_raises_without_an_adapter(
 
     def error_with(*adapters: Any) -> str:
         dag = ad_hoc_utils.create_temporary_module(table, asks)
-        runs = driver.Builder().with_modules(dag).with_adapters(*adapters).build()  # type: ignore[no-untyped-call]
+        runs = driver.Builder().with_modules(dag).with_adapters(*adapters).build()
         try:
             fails(runs, tmp_path / "x.json")
         except Exception as error:
@@ -83,7 +83,7 @@ def test_materialize_that_fails_while_a_run_of_another_thread_is_open(make_adapt
 def made_of(*adapters: Any, how: str = "static", functions: Any = (one, two), cache: Path | None = None) -> Any:
     """A driver that executes in this way."""
     dag = ad_hoc_utils.create_temporary_module(*functions)
-    builder = driver.Builder().with_modules(dag).with_adapters(*adapters)  # type: ignore[no-untyped-call]
+    builder = driver.Builder().with_modules(dag).with_adapters(*adapters)
     if cache is not None:
         builder = builder.with_cache(path=str(cache))
     if how != "static":

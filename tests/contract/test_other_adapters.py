@@ -168,7 +168,7 @@ def test_caching(make_adapter: MakeAdapter, tmp_path: Path) -> None:
 
     def cached_driver() -> driver.Driver:
         module = driver_of(make_adapter(2), doubled, report).graph_modules[0]
-        builder = driver.Builder().with_modules(module).with_adapters(make_adapter(2))  # type: ignore[no-untyped-call]
+        builder = driver.Builder().with_modules(module).with_adapters(make_adapter(2))
         return builder.with_cache(path=tmp_path).build()
 
     runs = cached_driver()

@@ -70,7 +70,7 @@ def test_a_hook_that_raises_after_the_graph(stage: Stage, way: str, *, first: bo
     registry = CollectorRegistry()
     adapter = stage.adapter(FutureAdapter(1, registry=registry, record=True))
     adapters = [Raising(), adapter] if first else [adapter, Raising()]
-    runs = driver.Builder().with_modules(module()).with_adapters(*adapters).build()  # type: ignore[no-untyped-call]
+    runs = driver.Builder().with_modules(module()).with_adapters(*adapters).build()
     with pytest.raises(ConnectionError):
         getattr(runs, way)(**{"additional_vars" if way == "materialize" else "final_vars": ["two"]})
     assert eventually(lambda: runs_counted(registry) == {"success": 1})
@@ -88,7 +88,7 @@ def test_a_hook_that_raises_before_the_graph(stage: Stage, *, first: bool) -> No
     registry = CollectorRegistry()
     adapter = stage.adapter(FutureAdapter(1, registry=registry, record=True))
     adapters = [Refusing(), adapter] if first else [adapter, Refusing()]
-    runs = driver.Builder().with_modules(module()).with_adapters(*adapters).build()  # type: ignore[no-untyped-call]
+    runs = driver.Builder().with_modules(module()).with_adapters(*adapters).build()
     for _ in range(2):
         with pytest.raises(ConnectionError):
             runs.execute(["two"])
@@ -245,7 +245,7 @@ def test_hooks_of_others_are_called_as_without_ours(stage: Stage) -> None:
 
     def told(*adapters: Any) -> list[str]:
         calls.clear()
-        runs = driver.Builder().with_modules(module()).with_adapters(*adapters).build()  # type: ignore[no-untyped-call]
+        runs = driver.Builder().with_modules(module()).with_adapters(*adapters).build()
         runs.execute(["total"])
         with pytest.raises(ValueError, match="totl"):
             runs.execute(["totl"])

@@ -176,7 +176,7 @@ class World:
 
     def _driver(self, *functions: Callable[..., Any]) -> driver.Driver:
         module = ad_hoc_utils.create_temporary_module(*functions)
-        return driver.Builder().with_modules(module).with_adapters(self.adapter).build()  # type: ignore[no-untyped-call]
+        return driver.Builder().with_modules(module).with_adapters(self.adapter).build()
 
     def prepare(self) -> Callable[[], Any]:
         return self._scenario()  # type: ignore[no-any-return]

@@ -53,7 +53,7 @@ def end(start: int) -> int:
 
 def driver_of(adapter: FutureAdapter) -> driver.Driver:
     module = ad_hoc_utils.create_temporary_module(start, end)
-    return driver.Builder().with_modules(module).with_adapters(adapter).build()  # type: ignore[no-untyped-call]
+    return driver.Builder().with_modules(module).with_adapters(adapter).build()
 
 
 def test_runs_that_start_and_end_at_once() -> None:

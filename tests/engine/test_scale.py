@@ -74,7 +74,7 @@ def test_a_thousand_runs_at_once(adapter: FutureAdapter) -> None:
         return start * 2
 
     module = ad_hoc_utils.create_temporary_module(start, end)
-    built = driver.Builder().with_modules(module).with_adapters(adapter).build()  # type: ignore[no-untyped-call]
+    built = driver.Builder().with_modules(module).with_adapters(adapter).build()
     results: dict[int, int] = {}
 
     def run(number: int) -> None:

@@ -25,7 +25,7 @@ def test_the_report_is_that_of_plain_hamilton() -> None:
         distributed.Client(cluster, set_as_default=False) as client,
         FutureAdapter(8, metrics=False, backends={"cluster": Dask(client)}, record=True) as adapter,
     ):
-        built = driver.Builder().with_modules(pipeline).with_adapters(adapter).build()  # type: ignore[no-untyped-call]
+        built = driver.Builder().with_modules(pipeline).with_adapters(adapter).build()
         report = built.execute(wanted, inputs=inputs)["report"]
         (run,) = adapter.recorded_runs
     pd.testing.assert_frame_equal(report, plain)

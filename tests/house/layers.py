@@ -116,7 +116,7 @@ def imported(file: Path, *, lazily: bool = True) -> Iterator[str]:
                 name = f"{node.module}.{HOMES.get(alias.name, alias.name)}"
                 yield name if name in modules() else node.module
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            yield from (each.value for each in node.args[:1] if isinstance(each, ast.Constant))
+            yield from (str(each.value) for each in node.args[:1] if isinstance(each, ast.Constant))
     if file == PACKAGE / "__init__.py" and lazily:
         yield from (f"traced_threadpool.{home}" for home in HOMES.values())
 

@@ -88,7 +88,7 @@ def make_dynamic_driver(
 
 
 def _builder() -> driver.Builder:
-    return driver.Builder()  # type: ignore[no-untyped-call]
+    return driver.Builder()
 
 
 class Gate:

@@ -464,7 +464,7 @@ class Pool:
     def _run(self, work: Work) -> bool:
         """Calls the node's function; its future keeps the result. False when it went back to wait for more inputs."""
         future: NodeFuture = work.future  # type: ignore[assignment]  # it has both until it has ended
-        context: contextvars.Context = work.context  # type: ignore[assignment]
+        context: contextvars.Context = work.context  # type: ignore[assignment]  # likewise
         try:
             more = resolve(work) if work.inputs else None
         except BaseException as error:  # a future's own value was a future, and that one failed

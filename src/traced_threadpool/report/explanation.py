@@ -208,7 +208,7 @@ def _nesting(analyzed: AnalyzedRun) -> dict[str, dict[State, int]]:
         if node.key in analyzed.run.by_parent:
             parts: dict[State, int] = {}
             for state, ns in analyzed.states[node.key].items():
-                known: State = state if state in INFO else "other"  # type: ignore[assignment]
+                known: State = state if state in INFO else "other"  # type: ignore[assignment]  # it is one
                 parts[known] = parts.get(known, 0) + round(ns)
             found[node.key] = parts
     return found

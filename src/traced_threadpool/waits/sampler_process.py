@@ -136,7 +136,7 @@ def is_child_waited_for(proc: str, machine: str) -> bool:
     """Whether a thread of a process waits for any child of it."""
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"{proc}/task"):  # noqa: PTH208  # pathlib is slow to import
-            with contextlib.suppress(OSError), open(f"{proc}/task/{thread}/syscall", "rb") as file:  # noqa: PTH123
+            with contextlib.suppress(OSError), open(f"{proc}/task/{thread}/syscall", "rb") as file:  # noqa: PTH123  # likewise
                 if waits_for_any_child(file.read(), machine):
                     return True
     return False

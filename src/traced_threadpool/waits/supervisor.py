@@ -188,7 +188,7 @@ class Supervisor:
     def stolen(self) -> tuple[int, int]:
         """CPU time that a hypervisor took away, and all of it, in ticks so far; up to a second old."""
         with contextlib.suppress(AttributeError, ValueError):  # no memory, or closed
-            words = self._memory.words  # type: ignore[union-attr]
+            words = self._memory.words  # type: ignore[union-attr]  # None: suppressed
             return words[shm.STEAL], words[shm.TICKS]
         return 0, 0
 
@@ -196,7 +196,7 @@ class Supervisor:
     def sampler_cpu_seconds(self) -> float:
         """What the sampler that runs now has cost."""
         with contextlib.suppress(AttributeError, ValueError):
-            return self._memory.words[shm.CPU_NS] / 1e9  # type: ignore[union-attr]
+            return self._memory.words[shm.CPU_NS] / 1e9  # type: ignore[union-attr]  # as above
         return 0.0
 
     def holders(self, run_number: int) -> dict[str, int]:

@@ -89,4 +89,4 @@ def gauges(registry: CollectorRegistry) -> dict[str, dict[Labels, float]]:
 
 def parsed_openmetrics(text: str) -> list[Metric]:
     """The families, by a parser that refuses what the format does not allow."""
-    return list(text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+    return list(text_string_to_metric_families(text))

@@ -152,7 +152,7 @@ def test_a_dag_of_twenty_thousand_nodes_with_defaults(
 ) -> None:
     """Known to be large from its start: the limit of spans at most, the rest told; nothing of it is kept afterwards."""
     dag = dags.layered(20, 1_000, 3)
-    built = driver.Builder().with_modules(dag.module).with_adapters(with_defaults).build()  # type: ignore[no-untyped-call]
+    built = driver.Builder().with_modules(dag.module).with_adapters(with_defaults).build()
     before = objects_of_ours()
     assert built.execute([dag.end]) == {dag.end: dag.expected}
     run = spans.attributes_of_run()

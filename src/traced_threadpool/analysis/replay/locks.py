@@ -248,7 +248,7 @@ def _set_right(waiting: Sequence[_Member], everybody: Sequence[_Member]) -> None
         for member in once:
             member.since_ns = member.node.started_ns
     ends = sorted(member.node.ended_ns for member in everybody)
-    near = [min(ends, key=lambda end_ns, at_ns=member.until_ns: abs(end_ns - at_ns)) for member in once]  # type: ignore[misc]
+    near = [_nearest(ends, member.until_ns) for member in once]
     close = [abs(end_ns - member.until_ns) <= SLIGHT_NS for end_ns, member in zip(near, once, strict=True)]
     late_ns = median([end_ns - member.until_ns for end_ns, member in zip(near, once, strict=True)])
     if sum(close) >= MOSTLY * len(once) and abs(late_ns) <= COINCIDES_NS:
@@ -257,6 +257,10 @@ def _set_right(waiting: Sequence[_Member], everybody: Sequence[_Member]) -> None
                 member.until_ns = end_ns
     for member in once:
         member.waited_ns = max(1, member.until_ns - member.since_ns)
+
+
+def _nearest(ends_ns: Sequence[int], at_ns: int) -> int:
+    return min(ends_ns, key=lambda end_ns: abs(end_ns - at_ns))
 
 
 def _holds(once: Sequence[_Member], silent: Sequence[_Member], capacity: int) -> list[float]:

@@ -179,7 +179,7 @@ class VirtualPool:
                     if not own_left:
                         break
                 made_ready = event.dependents or ()
-                end(event, now_ns)  # type: ignore[arg-type]  # a virtual nanosecond has parts
+                end(event, now_ns)  # type: ignore[arg-type]  # likewise  # a virtual nanosecond has parts
                 if submitted_after:
                     for later_ns, index in submitted_after.get(event.index, ()):
                         machine.at(now_ns + later_ns, index)
@@ -191,14 +191,14 @@ class VirtualPool:
                     scheduler.add_outside(outside)
                     machine.at(max(now_ns, released_ns[event]), outside)
                     inputs.append(outside)
-                scheduler.add(tasks[event], inputs, now_ns)  # type: ignore[arg-type]
+                scheduler.add(tasks[event], inputs, now_ns)  # type: ignore[arg-type]  # moments are floats here
                 made_ready = (tasks[event],)
             elif event is _TAKE:
                 waking -= 1
                 takes = True
             else:
                 made_ready = event.dependents or ()
-                end(event, now_ns)  # type: ignore[arg-type]
+                end(event, now_ns)  # type: ignore[arg-type]  # likewise
             if takes and scheduler.ready_count and (task := take()) is not None:
                 assert type(task) is _Virtual
                 to_start_ns = 0 if after_ns is None else after_ns[task.index]
@@ -212,7 +212,7 @@ class VirtualPool:
                     break
                 if each.state is READY:
                     waking += 1
-                    machine.at(now_ns + woken_ns[each.index], _TAKE)  # type: ignore[attr-defined]
+                    machine.at(now_ns + woken_ns[each.index], _TAKE)  # type: ignore[attr-defined]  # a _Virtual
         stuck = [
             node.name
             for index, node in enumerate(nodes)

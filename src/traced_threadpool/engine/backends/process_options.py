@@ -42,7 +42,7 @@ def checked_method(value: Any) -> StartMethod:
         raise ValueError(f"start_method must be 'forkserver' or 'spawn', not {value!r}")
     if value == "forkserver" and not hasattr(os, "fork"):
         raise ValueError("start_method='forkserver' needs a platform that can fork; use 'spawn'")
-    return value  # type: ignore[no-any-return]
+    return value  # type: ignore[no-any-return]  # checked above
 
 
 def checked_env(value: Any) -> dict[str, str]:

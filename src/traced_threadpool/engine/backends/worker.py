@@ -229,7 +229,7 @@ class _Stream(io.TextIOBase):
     def fileno(self) -> int:
         if self._original is None:
             raise io.UnsupportedOperation("fileno")
-        return self._original.fileno()  # type: ignore[no-any-return]
+        return self._original.fileno()  # type: ignore[no-any-return]  # whatever file it is
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # an attribute there
