@@ -33,6 +33,7 @@ from traced_threadpool.live.thread_now import ThreadsNow
 from traced_threadpool.live.view import LiveView
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
+from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.lock_backoff import letting_go
 from traced_threadpool.model.observers import ErrorLog, Observer, Observers
 from traced_threadpool.model.records import RunRecord
@@ -79,6 +80,10 @@ class Assembly:
         self.durations, self.durations_path = _durations_from(options.durations)
         self.planner = Planner(options.priority, self.durations)
         self.learn = None if options.priority == FIFO and options.durations is None else self.durations.learn
+        self.backends = options.backends
+        self._lanes = {
+            name: Lane(type(backend).__name__.lower(), backend.max_workers) for name, backend in self.backends.items()
+        }
         self.tracing = (
             None if options.tracing is None else self._unless_refused(TracingObserver.component, self._tracing)
         )
@@ -87,6 +92,7 @@ class Assembly:
         self.recorder = Recorder(
             pool_name=options.name,
             max_workers=options.max_workers,
+            backends=self._lanes,
             keep=options.record,
             messages=options.tracing is None or options.tracing.record_exceptions,
             running=self._running_now(),
@@ -108,7 +114,6 @@ class Assembly:
         stalls = self._stalls(nodes)
         if options.progress and options.live:
             watching.append(ProgressOfRuns(self.live_now))
-        self.backends = options.backends
         self.auto = self._auto()
         if self.auto is not None:
             watching.append(PlacementObserver(self.auto))
@@ -118,7 +123,7 @@ class Assembly:
             options.thread_name_prefix,
             self._observers,
             meter,
-            limits={name: backend.max_workers for name, backend in self.backends.items()},
+            limits={name: lane.max_workers for name, lane in self._lanes.items()},
         )
         self.placements = Placements(None if self.auto is not None else options.run_on, self.backends)
         for name, backend in self.backends.items():
@@ -155,6 +160,7 @@ class Assembly:
             tracer_provider=options.tracer_provider,
             pool_name=options.name,
             max_workers=options.max_workers,
+            backends=[f"{name} {lane}" for name, lane in self._lanes.items()],
             record_exceptions=settings.record_exceptions,
             large_run=settings.large_run,
             warns=settings.large_run == DEFAULT_LARGE_RUN,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from hypothesis import strategies as st
 
 from traced_threadpool.analysis.replay.machine import Demand
-from traced_threadpool.analysis.replay.virtual_pool import HandOvers, VirtualPool
+from traced_threadpool.analysis.replay.virtual_pool import HandOvers, Placed, VirtualPool
+from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.states import State
 
@@ -33,15 +35,30 @@ def record(nodes: Sequence[NodeExecution], *, workers: int | None, **facts: Any)
     )
 
 
-def played(asked: Sequence[tuple[Demand, Sequence[int]]], *, workers: int, cpus: int | None = None) -> RecordedRun:
-    """The record of nodes that ask for this much, after those inputs, on the machine of the model itself."""
+def played(
+    asked: Sequence[tuple[Demand, Sequence[int]]],
+    *,
+    workers: int,
+    cpus: int | None = None,
+    backends: Sequence[str] = (),
+    lanes: Mapping[str, Lane] = MappingProxyType({}),
+) -> RecordedRun:
+    """The record of nodes that ask for this much, after those inputs, on the machine of the model itself.
+
+    `backends` are those of the nodes in turn, empty for none; `lanes` what they are.
+    """
     nodes = [node(str(index), 0, 0, *(str(each) for each in inputs)) for index, (_, inputs) in enumerate(asked)]
     wanted = [demand for demand, _ in asked]
+    where = [backends[index % len(backends)] if backends else "" for index in range(len(nodes))]
     times = VirtualPool(nodes, START_NS, workers).play(
-        wanted, HandOvers([0] * len(nodes), [0] * len(nodes)), workers=workers, cpus=cpus
+        wanted,
+        HandOvers([0] * len(nodes), [0] * len(nodes)),
+        workers=workers,
+        cpus=cpus,
+        placed=Placed(where, {name: lane.max_workers for name, lane in lanes.items()}),
     )
     found: list[NodeExecution] = []
-    for each, demand, when in zip(nodes, wanted, times, strict=True):
+    for each, demand, when, backend in zip(nodes, wanted, times, where, strict=True):
         assert when is not None
         started_ns, ended_ns = START_NS + round(when.started_ns), START_NS + round(when.ended_ns)
         computing_ns = round(demand.held_ns + demand.free_ns)
@@ -54,10 +71,17 @@ def played(asked: Sequence[tuple[Demand, Sequence[int]]], *, workers: int, cpus:
         ready_ns = max([START_NS, *(found[int(key)].ended_ns for key in each.upstream)])
         found.append(
             dataclasses.replace(
-                each, ready_ns=ready_ns, started_ns=started_ns, ended_ns=ended_ns, states=states, samples=100
+                each,
+                ready_ns=ready_ns,
+                started_ns=started_ns,
+                ended_ns=ended_ns,
+                states=states,
+                samples=100,
+                backend=backend,
+                is_remote=bool(backend) and lanes[backend].kind != "threads",
             )
         )
-    return record(found, workers=workers, cpus=cpus, attribution="process")
+    return record(found, workers=workers, cpus=cpus, attribution="process", backends=lanes)
 
 
 def critical_path_ns(run: RecordedRun) -> int:

@@ -15,6 +15,7 @@ from tests.analysis.synthetic_runs import NASTY_NAMES, layered_run
 from tests.dags import driver_of
 from traced_threadpool import FutureAdapter, Tracing
 from traced_threadpool.analysis import read_runs, save_runs
+from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 
@@ -166,6 +167,8 @@ def test_every_field_of_a_record_is_saved(tmp_path: Path) -> None:
         upstream=("0000000000000001",),
         worker="processes 41",
         backend="processes",
+        is_remote=True,
+        moved_bytes=4_000,
         task_id="expand-parse.0",
         states={"cpu": 5_000, "lock": 3_000},
         samples=7,
@@ -192,6 +195,7 @@ def test_every_field_of_a_record_is_saved(tmp_path: Path) -> None:
         attribution="process",
         attribution_reason="warming_up",
         gil_holders={"load": 1_234_567_891},
+        backends={"processes": Lane("processes", 4), "the cluster": Lane("dask", 1_000)},
         expected_nodes=5,
         left_out=3,
         started_unix_ns=1_000,

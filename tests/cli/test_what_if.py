@@ -45,7 +45,16 @@ def test_what_if_as_json(command: Command, trace: Path, tmp_path: Path) -> None:
     assert same["predictions"][1]["makespan"] == pytest.approx(RUN.duration_ns / 1e9, rel=0.02)
     last = max(RUN.nodes, key=lambda node: node.ended_ns).name
     less = command.json("what-if", trace, "--without", last, "--workers", "4,64")
-    assert less["settings"] == {"faster": {}, "without": [last], "cpus": None, "gil": True, "priority": None}
+    assert less["settings"] == {
+        "faster": {},
+        "without": [last],
+        "cpus": None,
+        "gil": True,
+        "priority": None,
+        "run_on": {},
+        "processes": None,
+        "moves": {},
+    }
     assert less["predictions"][0]["change"] < 0
     found = command.json("what-if", trace, "--workers", "8,2,8", "--priority", "critical_path", "--cpus", "9")
     assert [point["workers"] for point in found["predictions"]] == [2, 8]
@@ -55,6 +64,24 @@ def test_what_if_as_json(command: Command, trace: Path, tmp_path: Path) -> None:
     }
     unknown = write_trace(tmp_path / "unknown.jsonl", layered_run(states=False))
     assert "note: no states recorded of 60 nodes" in command("what-if", unknown)
+
+
+def test_nodes_are_moved_to_processes(command: Command, trace: Path) -> None:
+    """Named with their number and sizes, in words and in JSON; and taken for small where no size is given."""
+    first, second = (node.name for node in RUN.nodes[:2])
+    words = ("--run-on", f"{first}=processes", "--run-on", f"{second}=processes", "--processes", "4")
+    text = command("what-if", trace, *words, "--moves", f"{second}=2.5MB")
+    assert f"{first} on processes, {second} on processes, 4 processes" in text
+    assert f"how much '{first}' would move is not in the record" in " ".join(text.split())
+    found = command.json("what-if", trace, *words, "--moves", f"{second}=2.5MB")
+    assert {key: found["settings"][key] for key in ("run_on", "processes", "moves")} == {
+        "run_on": {first: "processes", second: "processes"},
+        "processes": 4,
+        "moves": {second: 2.5e6},
+    }
+    large = command.json("what-if", trace, "--run-on", f"{first}=processes", "--moves", f"{first}=9GB")
+    small = command.json("what-if", trace, "--run-on", f"{first}=processes", "--moves", f"{first}=9B")
+    assert large["predictions"][0]["makespan"] > small["predictions"][0]["makespan"] + 5
 
 
 @pytest.mark.parametrize(
@@ -78,6 +105,11 @@ def test_what_if_as_json(command: Command, trace: Path, tmp_path: Path) -> None:
         (("--cpus", "1.5"), "'1.5' is not a valid integer"),
         (("--priority", "lifo"), "'lifo' is not one of 'critical_path', 'fifo'"),
         (("--without", "no_such_node"), "no node 'no_such_node' in the record"),
+        (("--run-on", "load"), "'load' is not NODE=BACKEND, such as parse=processes"),
+        (("--run-on", "a=threads", "--run-on", "a=processes"), "'a' is given twice; give it once"),
+        (("--run-on", f"{RUN.nodes[0].name}=cpu"), "is 'cpu'; it must be 'processes', 'threads'"),
+        (("--processes", "4"), "processes is 4, and no node runs on processes"),
+        (("--moves", "load=4"), "'load=4' is not NODE=SIZE with a unit, such as parse=200MB"),
         (("--sideways",), "No such option"),
         (("--worker", "4"), "No such option '--worker'. Did you mean '--workers'?"),
         (

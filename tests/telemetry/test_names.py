@@ -99,6 +99,7 @@ RUN_ATTRIBUTES = {
     "hamilton.run.placement",
     "hamilton.run.priority",
     "hamilton.threadpool.name",
+    "hamilton.threadpool.backends",
     "hamilton.threadpool.workers.limit",
     "hamilton.graph.version",
     "hamilton.run.cpu.duration",
@@ -167,6 +168,7 @@ NODE_ATTRIBUTES = {
 
 
 NOT_IN_EVERY_RUN = {
+    "hamilton.threadpool.backends",
     "hamilton.run.placement",
     *BACKEND_ATTRIBUTES,
     *LOCK_ATTRIBUTES,

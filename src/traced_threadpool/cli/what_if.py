@@ -56,6 +56,36 @@ def _faster(context: click.Context, parameter: click.Parameter, values: tuple[st
     return factors
 
 
+def _run_on(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    places: dict[str, str] = {}
+    for value in values:
+        name, equals, backend = value.rpartition("=")
+        if not (equals and name and backend):
+            raise click.BadParameter(f"{value!r} is not NODE=BACKEND, such as parse=processes")
+        if name in places:
+            raise click.BadParameter(f"{name!r} is given twice; give it once, with the backend you mean")
+        places[name] = backend
+    return places
+
+
+_UNITS: Final = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "B": 1.0}
+
+
+def _moves(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    sizes: dict[str, float] = {}
+    for value in values:
+        name, equals, size = value.rpartition("=")
+        unit = next((unit for unit in _UNITS if size.endswith(unit)), "")
+        try:
+            number = float(size.removesuffix(unit)) * _UNITS[unit]
+        except (KeyError, ValueError):
+            number = -1.0
+        if not (equals and name and 0 <= number < float("inf")):
+            raise click.BadParameter(f"{value!r} is not NODE=SIZE with a unit, such as parse=200MB")
+        sizes[name] = number
+    return sizes
+
+
 @click.command(
     name="what-if",
     epilog=examples(
@@ -63,6 +93,7 @@ def _faster(context: click.Context, parameter: click.Parameter, values: tuple[st
         "what-if trace.jsonl --workers 4,8,16",
         "what-if trace.jsonl --faster parse=2x --without log",
         "what-if trace.jsonl --no-gil --cpus 8",
+        "what-if trace.jsonl --run-on parse=processes --processes 4",
         "what-if trace.jsonl --all --workers 4,8,16",
     ),
 )
@@ -88,6 +119,23 @@ def _faster(context: click.Context, parameter: click.Parameter, values: tuple[st
     type=click.Choice(PRIORITIES),
     help="Which ready node starts first; critical_path uses the durations in the record.",
 )
+@click.option(
+    "--run-on",
+    callback=_run_on,
+    multiple=True,
+    metavar="NODE=BACKEND",
+    help="Let a node run on worker processes (parse=processes), on threads (parse=threads), or on a backend of the "
+    "record. Can be repeated.",
+)
+@click.option(
+    "--moves",
+    callback=_moves,
+    multiple=True,
+    metavar="NODE=SIZE",
+    help="The size of a moved node's arguments and result, where the record does not tell: parse=200MB. Can be "
+    "repeated.",
+)
+@click.option("--processes", type=Integer(min=1), metavar="N", help="The number of worker processes.")
 @which_run()
 @click.option("--all", "all_runs", is_flag=True, help="Replay all runs of each pool together, as they came.")
 @click.option("--since", type=click.DateTime(MOMENTS), help="With --all: the runs that began then or later, in UTC.")
@@ -101,6 +149,9 @@ def what_if(
     no_gil: bool,
     cpus: int | None,
     priority: PriorityName | None,
+    run_on: dict[str, str],
+    processes: int | None,
+    moves: dict[str, float],
     which: str,
     all_runs: bool,
     since: datetime | None,
@@ -116,7 +167,14 @@ def what_if(
     """
     check_all(all_runs, None)
     if all_runs:
-        if faster or without or no_gil or cpus is not None or priority is not None:
+        if (
+            faster
+            or without
+            or no_gil
+            or run_on
+            or moves
+            or any(each is not None for each in (cpus, priority, processes))
+        ):
             raise click.UsageError("--all takes --workers, --since and --until; the other settings are of one run")
         _pools(file, workers, since, until, as_json)
         return
@@ -128,7 +186,17 @@ def what_if(
                 f"{name!r} is given to both --faster and --without; choose one: --without lets it take no time at all"
             )
     chosen = ChosenRun(file, which)
-    settings = Settings(workers=workers, faster=faster, without=without, cpus=cpus, gil=not no_gil, priority=priority)
+    settings = Settings(
+        workers=workers,
+        faster=faster,
+        without=without,
+        cpus=cpus,
+        gil=not no_gil,
+        priority=priority,
+        run_on=run_on,
+        processes=processes,
+        moves=moves,
+    )
     try:
         prediction = predict(chosen.run, settings)
     except ValueError as error:

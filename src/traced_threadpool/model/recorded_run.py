@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.records import Outcome, RunOutcome
@@ -42,7 +43,11 @@ class NodeExecution:
     upstream: tuple[str, ...] = ()
     worker: str = ""
     backend: str = ""
-    """The one on whose workers its function ran; empty: in this process."""
+    """The one that it ran on; empty: the adapter's own threads."""
+    is_remote: bool = False
+    """Whether its function ran on a worker of that backend, in another process."""
+    moved_bytes: int = 0
+    """What was sent there and came back."""
     task_id: str | None = None
     states: Mapping[State, int] = field(default_factory=dict)
     samples: int = 0
@@ -114,6 +119,8 @@ class RecordedRun:
     attribution: str = "none"
     attribution_reason: str | None = None
     gil_holders: Mapping[str, int] = field(default_factory=dict)
+    backends: Mapping[str, Lane] = field(default_factory=dict)
+    """The adapter's, by name, as far as the record says."""
     expected_nodes: int | None = None
     """How many nodes the run says it submitted; more than `nodes` when spans were lost or left out."""
     left_out: int = 0

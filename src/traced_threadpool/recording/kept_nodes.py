@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.recorded_run import NodeExecution
-from traced_threadpool.model.records import Holder, NodeRecord, Outcome, PathFacts, RunRecord
+from traced_threadpool.model.records import THREADS, Holder, NodeRecord, Outcome, PathFacts, RunRecord
 from traced_threadpool.model.states import STATES, State
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Entry(NamedTuple):
     outcome: Outcome | None
     worker: str
     backend: str
+    is_remote: bool
+    moved_bytes: int
     task_id: str | None
     cpu_ns: int
     state_ns: tuple[int, ...] | None
@@ -112,7 +114,9 @@ def execution(entry: Entry, keys: Mapping[int, str]) -> NodeExecution:
         outcome=entry.outcome or "success",
         upstream=tuple(keys[id(each)] for each in entry.upstream if id(each) in keys),
         worker=entry.worker,
-        backend=entry.backend,
+        backend="" if entry.backend == THREADS else entry.backend,
+        is_remote=entry.is_remote,
+        moved_bytes=entry.moved_bytes,
         task_id=entry.task_id,
         states=states_of(entry),
         samples=entry.samples,

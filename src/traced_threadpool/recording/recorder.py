@@ -10,15 +10,17 @@ No lock: a node's tuple is appended to a list and put into a dict, and both are 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from threading import get_ident
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.exceptions import message_of
+from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.observers import Observer
 from traced_threadpool.model.recorded_run import NodeExecution, PoolRuns, RecordedRun, is_split
@@ -69,6 +71,7 @@ class Recorder(Observer):
         *,
         pool_name: str,
         max_workers: int,
+        backends: Mapping[str, Lane] = MappingProxyType({}),
         keep: int = DEFAULT_RUNS,
         max_nodes: int = MAX_NODES,
         messages: bool = True,
@@ -77,6 +80,7 @@ class Recorder(Observer):
     ) -> None:
         self._pool_name = pool_name
         self.max_workers = max_workers
+        self._backends = backends
         self._max_nodes = max_nodes
         self._messages = messages
         self._running = running
@@ -121,7 +125,7 @@ class Recorder(Observer):
         run.kept = partial(recording.kept, part, run.started_ns, run.ended_ns, run.unix_offset_ns)
         if recording.root is not part:
             return
-        recording.end(run, self._pool_name, self.max_workers)
+        recording.end(run, self._pool_name, self.max_workers, self._backends)
         if self._keep:
             self._keep_beside(recording)
             if len(self._kept) == self._keep:
@@ -166,6 +170,7 @@ class _RunFacts(NamedTuple):
     name: str
     pool: str
     max_workers: int
+    backends: Mapping[str, Lane]
     started_ns: int
     ended_ns: int
     unix_offset_ns: int
@@ -228,7 +233,9 @@ class Recording:
                     if not each.ended_ns:
                         self._await(each, upstream.append)
         thread, error, cause, started_ns = node.thread, node.error, node.cause, node.started_ns
-        pid = 0 if node.timing is None else node.timing.worker_pid
+        timing, pid, moved_bytes = node.timing, 0, 0
+        if timing is not None:
+            pid, moved_bytes = timing.worker_pid, timing.sent_bytes + timing.received_bytes
         if before is not None and (
             started_ns - node.ready_ns < MIN_QUEUE_NS or not node.ready_ns < before.ended_ns <= started_ns
         ):
@@ -245,7 +252,9 @@ class Recording:
                 upstream,
                 node.outcome,
                 "" if thread is None else thread.name if pid == 0 else worker_of(node.backend, pid),
-                node.backend if pid else "",
+                node.backend,
+                pid != 0,
+                moved_bytes,
                 node.task_id,
                 node.cpu_ns,
                 node.state_ns,
@@ -279,11 +288,12 @@ class Recording:
     def _await(self, node: NodeRecord, tell: Callable[[Entry], None]) -> None:
         self._awaited.setdefault(id(node), []).append((node.submitted_ns, tell))
 
-    def end(self, run: RunRecord, pool_name: str, max_workers: int) -> None:
+    def end(self, run: RunRecord, pool_name: str, max_workers: int, backends: Mapping[str, Lane]) -> None:
         self._facts = _RunFacts(
             run.name,
             pool_name,
             max_workers,
+            backends,
             run.started_ns,
             run.ended_ns,
             run.unix_offset_ns,
@@ -375,6 +385,7 @@ class Recording:
             attribution=waits.method,
             attribution_reason=waits.reason,
             gil_holders=waits.gil_holders,
+            backends=facts.backends,
             expected_nodes=expected,
             started_unix_ns=facts.started_ns + facts.unix_offset_ns,
             problems=_problems(expected, len(entries), self._max_nodes),
@@ -411,6 +422,7 @@ class Recording:
             ended_ns=max(last_ns, facts.ended_ns),
             nodes=tuple(nodes),
             max_workers=facts.max_workers,
+            backends=facts.backends,
             priority=root.priority,
             cpus=usable_cpus(),
             caller=str(root.caller or ""),

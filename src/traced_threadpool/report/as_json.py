@@ -87,6 +87,9 @@ def prediction_json(prediction: Prediction) -> dict[str, Any]:
             "cpus": settings.cpus,
             "gil": settings.gil,
             "priority": settings.priority,
+            "run_on": dict(settings.run_on),
+            "processes": settings.processes,
+            "moves": dict(settings.moves),
         },
         "predictions": [
             {

@@ -24,14 +24,23 @@ class Settings:
     cpus: int | None = None
     gil: bool = True
     priority: PriorityName | None = None
+    run_on: Mapping[str, str] = field(default_factory=dict)
+    processes: int | None = None
+    moves: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def in_words(self) -> str:
         """
         >>> Settings(faster={"parse": 2}, without=("log",), gil=False).in_words
         'parse 2x faster, without log, no GIL'
+        >>> Settings(run_on={"parse": "processes"}, processes=4).in_words
+        'parse on processes, 4 processes'
         """
-        parts = [f"{name} {factor:g}x faster" for name, factor in self.faster.items()]
+        parts = [f"{name} on {backend}" for name, backend in self.run_on.items()]
+        parts += (
+            [f"{self.processes:,} process{'' if self.processes == 1 else 'es'}"] if self.processes is not None else []
+        )
+        parts += [f"{name} {factor:g}x faster" for name, factor in self.faster.items()]
         parts += [f"without {name}" for name in self.without]
         parts += ["no GIL"] if not self.gil else []
         parts += [count(self.cpus, "CPU")] if self.cpus is not None else []
@@ -77,6 +86,9 @@ def predict(run: RecordedRun, settings: Settings) -> Prediction:
         cpus=settings.cpus,
         gil=settings.gil,
         priority=settings.priority,
+        run_on=settings.run_on,
+        processes=settings.processes,
+        moves=settings.moves,
         plan=plan,
     )
     scaling = scaled()

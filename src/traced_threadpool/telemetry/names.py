@@ -36,6 +36,7 @@ RUN_PRIORITY: Final = "hamilton.run.priority"
 RUN_PLACEMENT: Final = "hamilton.run.placement"
 POOL_NAME: Final = "hamilton.threadpool.name"
 POOL_LIMIT: Final = "hamilton.threadpool.workers.limit"
+POOL_BACKENDS: Final = "hamilton.threadpool.backends"
 GRAPH_VERSION: Final = "hamilton.graph.version"
 RUN_CPU: Final = "hamilton.run.cpu.duration"
 RUN_GIL_HOLDERS: Final = "hamilton.run.gil.holders"
@@ -198,6 +199,12 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
         'What `run_on="auto"` has sent to a backend, and why: `<node> on <backend>: <evidence>`',
     ),
     Attribute(POOL_LIMIT, "run", "int", "The limit of workers"),
+    Attribute(
+        POOL_BACKENDS,
+        "run",
+        "string[]",
+        "The adapter's backends, if any: name, kind, and how many nodes may run there: `cpu processes 4`",
+    ),
     Attribute(GRAPH_VERSION, "run", "string", "Hamilton's version of the graph, if it gives one"),
     Attribute(RUN_CPU, "run", "double, s", "CPU time of the run's nodes"),
     Attribute(run_wait("<state>"), "run", "double, s", "Time of the run's nodes in a state"),

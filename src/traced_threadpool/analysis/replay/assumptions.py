@@ -7,9 +7,11 @@ from typing import Final
 
 from traced_threadpool.analysis.replay.locks import FoundLock
 from traced_threadpool.analysis.replay.others import Others
+from traced_threadpool.analysis.replay.placing import CALL_NS, Placing
 from traced_threadpool.analysis.replay.settings import ReplaySettings
-from traced_threadpool.model.formatting import count, share
+from traced_threadpool.model.formatting import count, duration, share
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+from traced_threadpool.model.records import THREADS
 
 TELLING_LOCK_SHARE: Final = 0.05
 """Waiting for locks is worth a word from this part of the nodes' time on."""
@@ -28,7 +30,10 @@ class Assumptions:
         unknown: Sequence[str],
         others: Others,
         locks: Sequence[FoundLock],
+        placing: Placing,
     ) -> None:
+        self._run = run
+        self._placing = placing
         self._attribution = run.attribution
         self._unknown = unknown
         self._computes = any(node.states.get("cpu") for node in nodes)
@@ -51,6 +56,8 @@ class Assumptions:
                 )
             if settings.cpus is None:
                 said.append("the record does not say how many CPUs there were; there are taken to be enough")
+        if settings.run_on:
+            said += _of_moved(self._run, self._placing, settings)
         if self._waits_for_locks:
             said.append("waiting for locks stays as it was, though it may come of other nodes of the run")
         return tuple(said)
@@ -83,6 +90,24 @@ def _of_lock(lock: FoundLock) -> str:
     else:
         part = f"{share(lock.least)} to {share(lock.most)} of their own time"
     return f"{count(len(lock.members), 'node')} share {lock.name}{at}, {capacity}{judged}, for {part}"
+
+
+def _of_moved(run: RecordedRun, placing: Placing, settings: ReplaySettings) -> list[str]:
+    here = {THREADS, *[name for name, lane in run.backends.items() if lane.kind == THREADS]}
+    there = [name for name, backend in settings.run_on.items() if backend not in here]
+    back = [name for name, backend in settings.run_on.items() if backend in here]
+    said = []
+    unknown = [name for name in there if not placing.is_transfer_known(name, settings)]
+    if unknown:
+        said.append(
+            f"how much {_names(unknown)} would move is not in the record; moving is taken to take {duration(CALL_NS)} "
+            "for each execution, as it does for a few kilobytes"
+        )
+    if there:
+        said.append("worker processes are taken to have been started, which takes each about 0.1 s once")
+    if back and any(node.is_remote for node in run.nodes if node.name in back):
+        said.append(f"{_names(back)} is taken to hold the GIL where it computes, as plain Python does")
+    return said
 
 
 def _of_others(run: RecordedRun, others: Others) -> list[str]:

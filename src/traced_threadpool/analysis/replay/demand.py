@@ -12,7 +12,8 @@ from what is typical of the run. A node for which no wait was to be expected, si
 typical too; where no node met another, all cpu time is taken to be with the lock, as in plain Python, or as much of it
 as the lock had time for.
 
-A node on a worker of a backend computed under a GIL that is not this process's.
+A node in another process computed under a GIL that is not this process's; one on a cluster, on CPUs that are not this
+machine's either: to this machine it waited.
 
 An execution that no sampler looked at has its waits in `other`. Of these, as much is taken to be contention as was to
 be expected had everybody taken turns.
@@ -20,7 +21,7 @@ be expected had everybody taken turns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import add, mul, neg, sub, truediv
@@ -64,12 +65,14 @@ class _Time:
 
     __slots__ = ("cpu_ns", "duration_ns", "gil_ns", "name", "node", "number", "unseen_ns", "wait_ns")
 
-    def __init__(self, node: NodeExecution, lock_ns: int = 0) -> None:
+    def __init__(self, node: NodeExecution, lock_ns: int = 0, *, is_far: bool = False) -> None:
         self.node = node
         self.name = node.name
         self.duration_ns = left_ns = node.duration_ns  # states that add up to more are cut
         recorded_ns = node.states.get
         self.cpu_ns: float = max(0, min(left_ns, recorded_ns("cpu", 0)))
+        if is_far:
+            self.cpu_ns = 0
         left_ns -= self.cpu_ns
         self.gil_ns: float = max(0, min(left_ns, recorded_ns("gil", 0)))
         left_ns -= self.gil_ns
@@ -80,18 +83,27 @@ class _Time:
         self.unseen_ns: float = 0
         """Waiting that nobody looked at; `gil_ns` is then what of it is taken to be contention."""
         other_ns = min(self.wait_ns, recorded_ns("other", 0))
-        if not node.backend and not node.samples and not self.gil_ns and other_ns > TELLING_SHARE * self.cpu_ns > 0:
+        if not node.is_remote and not node.samples and not self.gil_ns and other_ns > TELLING_SHARE * self.cpu_ns > 0:
             self.unseen_ns = self.gil_ns = other_ns
 
 
-def demands(nodes: Sequence[NodeExecution], locks_ns: Mapping[int, int] = MappingProxyType({})) -> Demands:
-    """What these executions asked for. `locks_ns` is by index how long they waited for locks of which it is known who
-    shares them: that is contention.
+def demands(
+    nodes: Sequence[NodeExecution],
+    locks_ns: Mapping[int, int] = MappingProxyType({}),
+    far: Collection[str] = (),
+) -> Demands:
+    """What these executions asked for.
+
+    `locks_ns` is by index how long they waited for locks of which it is known who shares them: that is contention.
+    `far` are the backends whose workers compute on other CPUs than this machine's.
     """
-    times = [_Time(node, locks_ns.get(index, 0)) for index, node in enumerate(nodes)]
+    times = [
+        _Time(node, locks_ns.get(index, 0), is_far=node.is_remote and node.backend in far)
+        for index, node in enumerate(nodes)
+    ]
     # By their start, so that what happens at about the same time lies close together in memory.
     computing = sorted(
-        (time for time in times if time.cpu_ns and not time.node.backend), key=lambda time: time.node.started_ns
+        (time for time in times if time.cpu_ns and not time.node.is_remote), key=lambda time: time.node.started_ns
     )
     numbers = {name: number for number, name in enumerate(dict.fromkeys([time.name for time in computing]))}
     for time in computing:
@@ -107,7 +119,7 @@ def demands(nodes: Sequence[NodeExecution], locks_ns: Mapping[int, int] = Mappin
     shares, known = _held_shares(computing, len(numbers), meetings)
     each = []
     for time in times:
-        held_ns = time.cpu_ns * shares[time.number] if time.cpu_ns and not time.node.backend else 0.0
+        held_ns = time.cpu_ns * shares[time.number] if time.cpu_ns and not time.node.is_remote else 0.0
         each.append(Demand(time.wait_ns, held_ns, time.cpu_ns - held_ns))
     return Demands(
         each=tuple(each),

@@ -142,6 +142,7 @@ class Estimate(Plan):
             cpus=None,
             without=settings.without,
             ranks=self.ranks(settings),
+            placed=self.placing.of(settings, settings.workers or self.workers),
         )
         known = [when for when in times if when is not None]
         return max((when.ended_ns for when in known), default=0.0), most_at_once(known)
@@ -182,6 +183,9 @@ class Estimate(Plan):
             gone.append("runqueue")
         for state in gone:
             lasting_ns = [max(0, ns - node.states.get(state, 0)) for ns, node in zip(lasting_ns, nodes, strict=True)]
+        if settings.run_on:
+            moved = zip(nodes, self.placing.wanted(self.demands, settings), self.demands.each, lasting_ns, strict=True)
+            lasting_ns = [round(ns if demand is before else sum(demand)) for node, demand, before, ns in moved]
         if settings.faster or settings.faster_executions:
             factor = settings.factor
             lasting_ns = [round(ns * factor(node)) for ns, node in zip(lasting_ns, nodes, strict=True)]
@@ -193,9 +197,9 @@ class Estimate(Plan):
     def _computed_ns(self, settings: ReplaySettings) -> tuple[float, float]:
         """What is computed with the GIL, and altogether; of the record, no more than fits into the run."""
         held_ns, free_ns = self._held_ns, self._free_ns
-        if settings.faster or settings.faster_executions or settings.without:
+        if settings.faster or settings.faster_executions or settings.without or settings.run_on:
             held_ns = free_ns = 0.0
-            for node, demand in zip(self.nodes, self.demands.each, strict=True):
+            for node, demand in zip(self.nodes, self.placing.wanted(self.demands, settings), strict=True):
                 if node.name not in settings.without:
                     factor = settings.factor(node)
                     held_ns += demand.held_ns * factor

@@ -13,9 +13,10 @@ from traced_threadpool.analysis.replay.demand import demands
 from traced_threadpool.analysis.replay.locks import Locking, find_locks
 from traced_threadpool.analysis.replay.machine import Demand
 from traced_threadpool.analysis.replay.others import Others, others_of
+from traced_threadpool.analysis.replay.placing import Placing, far_backends
 from traced_threadpool.analysis.replay.replayed import Replayed, ReplayedNode
 from traced_threadpool.analysis.replay.settings import ReplaySettings, settings_of
-from traced_threadpool.analysis.replay.virtual_pool import VirtualPool, most_at_once
+from traced_threadpool.analysis.replay.virtual_pool import Placed, VirtualPool, most_at_once
 from traced_threadpool.engine.priorities import CRITICAL_PATH, CUSTOM, HOPS, RunPlan, critical_path, ranks_of
 from traced_threadpool.engine.scheduler import AS_ADDED
 from traced_threadpool.model.lazy import lazy
@@ -50,7 +51,12 @@ class Plan:
         self.pool = self._pool_of(others)
         self.locks = find_locks(self.nodes) if self.is_whole else []
         self.locking = {index: each for lock in self.locks for index, each in lock.members.items()}
-        self.demands = demands(self.nodes, {index: ns for lock in self.locks for index, ns in lock.waits_ns.items()})
+        self.placing = Placing(run, self.nodes)
+        self.demands = demands(
+            self.nodes,
+            {index: ns for lock in self.locks for index, ns in lock.waits_ns.items()},
+            far_backends(run),
+        )
         self.assumptions = Assumptions(
             run,
             own,
@@ -59,6 +65,7 @@ class Plan:
             unknown=self.demands.unknown,
             others=others,
             locks=self.locks,
+            placing=self.placing,
         )
         self.quiet = self.pool.hand_overs.at_most_usual()
         self.tail_ns = max(0, run.ended_ns - max(node.ended_ns for node in own))
@@ -79,6 +86,7 @@ class Plan:
             self.workers,
             self.run.cpus,
             self.ranks(self.unchanged),
+            self.placing.recorded,
             locking=self.locking,
         )
         # What it does not account for of each node's duration.
@@ -120,7 +128,8 @@ class Plan:
 
     def _replay(self, settings: ReplaySettings) -> Replayed:
         workers = settings.workers or self.workers
-        wanted: Sequence[Demand] = self.demands.each
+        placed = self.placing.of(settings, workers)
+        wanted = self.placing.wanted(self.demands, settings)
         if settings.less_wait_ns:
             less_ns = settings.less_wait_ns.get
             wanted = [
@@ -140,6 +149,7 @@ class Plan:
             workers,
             settings.cpus,
             ranks,
+            placed,
             alone=settings.alone,
             locking=self.locking if settings.locks else None,
         )
@@ -172,6 +182,7 @@ class Plan:
             without=settings.without,
             ranks=ranks,
             alone=settings.alone,
+            placed=placed,
         )
         started_ns, stretch = self.run.started_ns, 1.0
         if before_ns:
@@ -249,6 +260,7 @@ class Plan:
         workers: int,
         cpus: int | None,
         ranks: Mapping[str, float] | None,
+        placed: Placed,
         *,
         alone: bool = False,
         locking: Mapping[int, Locking] | None = None,
@@ -269,6 +281,7 @@ class Plan:
             alone=alone,
             locking=locking,
             locks=[lock.capacity for lock in self.locks],
+            placed=placed,
         )
         waits_ns = [
             0.0 if when is None else max(0.0, when.ended_ns - when.started_ns - sum(demand))

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from traced_threadpool.engine.priorities import PRIORITIES, PriorityName
+from traced_threadpool.model.lane import PROCESSES
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+from traced_threadpool.model.records import THREADS
 
 SLOWEST: Final = 1e-6
 """The least factor that a node may be made faster by; times far beyond would be no numbers any more."""
@@ -30,6 +32,9 @@ class ReplaySettings:
     faster_executions: Mapping[str, float] = field(default_factory=dict)
     alone: bool = False
     locks: bool = True
+    run_on: Mapping[str, str] = field(default_factory=dict)
+    processes: int | None = None
+    moves: Mapping[str, float] = field(default_factory=dict)
 
     def factor(self, node: NodeExecution) -> float:
         """What a node's time is multiplied by."""
@@ -44,9 +49,12 @@ def settings_of(
     cpus: int | None,
     gil: bool,
     priority: PriorityName | None,
+    run_on: Mapping[str, str] | None = None,
+    processes: int | None = None,
+    moves: Mapping[str, float] | None = None,
 ) -> ReplaySettings:
     """The settings, if they make sense for this run."""
-    for what, count in (("workers", workers), ("cpus", cpus)):
+    for what, count in (("workers", workers), ("cpus", cpus), ("processes", processes)):
         if count is not None and (type(count) is not int or count < 1):
             raise ValueError(f"{what} is {count!r}; it must be a whole number from 1 on, or None for what was recorded")
     if priority not in (None, *PRIORITIES):
@@ -62,8 +70,9 @@ def settings_of(
             )
         if factor < SLOWEST:
             raise ValueError(f"faster[{name!r}] is {factor!r}; it must be {SLOWEST} at least, a million times slower")
-    names = {node.name for node in run.nodes} if faster or without else set()
-    for name in (*faster, *without):
+    run_on, moves = run_on or {}, moves or {}
+    names = {node.name for node in run.nodes} if faster or without or run_on else set()
+    for name in (*faster, *without, *run_on):
         if name not in names:
             raise ValueError(_unknown(name, names))
     return ReplaySettings(
@@ -73,7 +82,37 @@ def settings_of(
         cpus=cpus or run.cpus,
         gil=gil,
         priority=priority,
+        run_on=_checked_places(run, run_on, processes),
+        processes=processes,
+        moves=_checked_sizes(run_on, moves),
     )
+
+
+def _checked_places(run: RecordedRun, run_on: Mapping[str, str], processes: int | None) -> Mapping[str, str]:
+    recorded = {*run.backends, *[node.backend for node in run.nodes if node.backend]}
+    known = dict.fromkeys([PROCESSES, THREADS, *sorted(recorded)])
+    for name, backend in run_on.items():
+        if backend not in known:
+            raise ValueError(
+                f"run_on[{name!r}] is {backend!r}; it must be {', '.join(map(repr, known))}: worker processes, this "
+                "process's threads, or a backend of the record"
+            )
+    is_used = PROCESSES in run_on.values() or any(each.kind == PROCESSES for each in run.backends.values())
+    if processes is not None and not is_used:
+        raise ValueError(
+            f"processes is {processes}, and no node runs on processes; say which do, such as run_on={{'parse': "
+            f"{PROCESSES!r}}}"
+        )
+    return run_on
+
+
+def _checked_sizes(run_on: Mapping[str, str], moves: Mapping[str, float]) -> Mapping[str, float]:
+    for name, size in moves.items():
+        if type(size) not in (int, float) or not 0 <= size < math.inf:
+            raise ValueError(f"moves[{name!r}] is {size!r}; it must be a number of bytes, such as 200e6")
+        if name not in run_on:
+            raise ValueError(f"moves has {name!r}, and run_on does not; say where it goes, such as {PROCESSES!r}")
+    return moves
 
 
 def _unknown(name: str, names: Collection[str]) -> str:

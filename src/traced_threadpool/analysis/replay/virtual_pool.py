@@ -45,6 +45,13 @@ class Times(NamedTuple):
     ended_ns: float
 
 
+class Placed(NamedTuple):
+    """The backend of each node, empty for threads, and how many nodes of each backend may run at once."""
+
+    backends: Sequence[str]
+    limits: Mapping[str, int]
+
+
 class HandOvers(NamedTuple):
     """For each node, the nanoseconds to its start: on a worker woken up for it, from when it is ready; on one that has
     just ended another node, from that end.
@@ -75,11 +82,12 @@ _Submissions = tuple[list[tuple[float, int]], dict[int, list[tuple[int, int]]]]
 class _Virtual(Task):
     __slots__ = ("index",)
 
-    def __init__(self, index: int, name: str, queue: RunQueue) -> None:
+    def __init__(self, index: int, name: str, queue: RunQueue, backend: str) -> None:
         # Not all that a live task has: these are made by the hundred thousand, and only the scheduler reads them.
         self.index = index
         self.name = name
         self.queue = queue
+        self.backend = backend
         self.state = NEW
         self.failed = False
         self.dependents = None
@@ -144,10 +152,12 @@ class VirtualPool:
         alone: bool = False,
         locking: Mapping[int, Locking] | None = None,
         locks: Sequence[int] = (),
+        placed: Placed | None = None,
     ) -> list[Times | None]:
         """When each node starts and ends; None for those without. `ranks` are the scheduler's, by keys of nodes.
 
-        `locking` is by the index of those nodes that use one of the locks, whose capacities `locks` are.
+        `placed` is where they run: on threads, unless it says otherwise. `locking` is by the index of those nodes that
+        use one of the locks, whose capacities `locks` are.
         With nodes of other runs it ends with the run's own last one; `alone` leaves the others out.
 
         Raises:
@@ -156,8 +166,12 @@ class VirtualPool:
         nodes, released_ns = self._nodes, self.released_ns
         woken_ns, next_ns = hand_overs
         run_of = self._run_of
-        scheduler, queues = Scheduler(workers), [RunQueue(ranks=ranks) for _ in range(max(run_of, default=0) + 1)]
-        tasks = [_Virtual(index, node.key, queues[run_of[index]]) for index, node in enumerate(nodes)]
+        limits = placed.limits if placed is not None and placed.limits else None
+        backends = [""] * len(nodes) if placed is None else placed.backends
+        scheduler = Scheduler(workers, limits)
+        queues = [RunQueue(ranks=ranks) for _ in range(max(run_of, default=0) + 1)]
+        tasks = [_Virtual(index, node.key, queues[run_of[index]], backends[index]) for index, node in enumerate(nodes)]
+        usual_ns = usual(woken_ns)
         taken_out = {index for index, node in enumerate(nodes) if node.name in without} if without else set()
         if alone:
             taken_out.update(index for index, run in enumerate(run_of) if run)
@@ -213,6 +227,10 @@ class VirtualPool:
                 if each.state is READY:
                     waking += 1
                     machine.at(now_ns + woken_ns[each.index], _TAKE)  # type: ignore[attr-defined]  # a _Virtual
+            # A node of which its backend had too many may go on since another one has ended.
+            while limits and waking < min(scheduler.ready_count, workers - scheduler.busy_count):
+                waking += 1
+                machine.at(now_ns + usual_ns, _TAKE)
         stuck = [
             node.name
             for index, node in enumerate(nodes)
@@ -270,6 +288,10 @@ class VirtualPool:
     def _hand_overs(self, workers: int) -> HandOvers:
         """A worker that had a node when this one became ready took it as the next. Any other was woken up: for the node
         that had waited for that for longest, by the rules of a pool, which need not be the one it then took.
+
+        A node of a backend may have been held, and could start only when another of its backend had ended. Which of the
+        pool's threads waits for one in another process is not recorded: where there are such, each node is taken to
+        have begun on the thread that had last ended one.
         """
         nodes = self._nodes
         woken_ns: list[int | None] = [None] * len(nodes)
@@ -278,6 +300,22 @@ class VirtualPool:
             nodes[index].ready_ns if index in self.released_ns else known_ns
             for index, known_ns in enumerate(self._known_ns)
         ]
+        ends_ns: dict[str, list[int]] = {}  # by backend
+        for node in nodes:
+            if node.backend:
+                ends_ns.setdefault(node.backend, []).append(node.ended_ns)
+        for of_backend in ends_ns.values():
+            of_backend.sort()
+        for index, node in enumerate(nodes):
+            if node.backend:
+                ready_ns[index] = _last_until(ends_ns[node.backend], node.started_ns, ready_ns[index])
+        if any(node.is_remote for node in nodes):
+            any_ends_ns = sorted([node.ended_ns for node in nodes])
+            took_ns = [
+                max(0, node.started_ns - _last_until(any_ends_ns, node.started_ns, since_ns))
+                for node, since_ns in zip(nodes, ready_ns, strict=True)
+            ]
+            return HandOvers(woken_ns=took_ns, next_ns=took_ns)
         events: list[tuple[int, int, int]] = []
         for index, before in self._befores():
             node = nodes[index]
@@ -328,6 +366,16 @@ class VirtualPool:
                 free = unnamed and unnamed[0][0] <= node.started_ns
                 yield index, heapq.heappop(unnamed)[1] if free else None
                 heapq.heappush(unnamed, (node.ended_ns, index))
+
+
+def _last_until(moments_ns: Sequence[int], until_ns: int, since_ns: int) -> int:
+    """The last of the moments that is not after `until_ns`; `since_ns` where that is later.
+
+    >>> _last_until([10, 20, 30], 25, 5), _last_until([10, 20, 30], 25, 22), _last_until([10], 5, 2)
+    (20, 22, 2)
+    """
+    place = bisect_right(moments_ns, until_ns)
+    return max(since_ns, moments_ns[place - 1]) if place else since_ns
 
 
 def _filled(durations_ns: Sequence[int | None]) -> list[int]:

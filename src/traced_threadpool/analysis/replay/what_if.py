@@ -125,6 +125,9 @@ def replay(
     faster_executions: Mapping[str, float] | None = None,
     alone: bool = False,
     locks: bool = True,
+    run_on: Mapping[str, str] | None = None,
+    processes: int | None = None,
+    moves: Mapping[str, float] | None = None,
     plan: Plan | None = None,
 ) -> Replayed:
     """The run to expect with other settings; what is not given stays as recorded.
@@ -143,13 +146,16 @@ def replay(
         faster_executions: By key of an execution, how many times faster that one becomes, in place of `faster`.
         alone: Without nodes of other runs in the pool, where the record has any.
         locks: False: nobody waits for a lock of which it is known who shares it.
+        run_on: By name of a node, where it runs instead: "processes", "threads", or a backend of the record.
+        processes: How many worker processes there are. None: as recorded; where there were none, one for each CPU.
+        moves: By name of a node of `run_on`, the bytes of its arguments and result where the record does not tell.
         plan: What was worked out of this run before, for whoever replays it several times.
 
     Raises:
         ValueError: The record has no node that ran, or links that form a circle; or a setting makes no sense.
     """
     settings = replace(
-        settings_of(run, workers, faster or {}, without, cpus, gil, priority),
+        settings_of(run, workers, faster or {}, without, cpus, gil, priority, run_on, processes, moves),
         less_wait_ns=less_wait_ns or {},
         less_contention_ns=less_contention_ns or {},
         faster_executions=faster_executions or {},
@@ -171,6 +177,9 @@ def scale(
     cpus: int | None = None,
     gil: bool = True,
     priority: PriorityName | None = None,
+    run_on: Mapping[str, str] | None = None,
+    processes: int | None = None,
+    moves: Mapping[str, float] | None = None,
     plan: Plan | None = None,
     beside: Iterable[int] = (),
 ) -> Scaling:
@@ -185,7 +194,7 @@ def scale(
     plan = plan or Plan(run)
     found: dict[int, Replayed] = {}
     for number in counts:
-        settings = settings_of(run, number, faster or {}, without, cpus, gil, priority)
+        settings = settings_of(run, number, faster or {}, without, cpus, gil, priority, run_on, processes, moves)
         last = next(reversed(found.values()), None)
         # With workers to spare, more of them change nothing.
         found[number] = last if last is not None and last.spares_workers else plan.replay(settings)

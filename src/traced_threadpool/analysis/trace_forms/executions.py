@@ -96,7 +96,11 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
         worker=worker_of(backend, pid)
         if pid and backend
         else text_of(attributes, names.THREAD_NAME) or text_of(attributes, names.THREAD_ID) or "",
-        backend=backend if pid else "",
+        backend=backend,
+        is_remote=bool(pid and backend),
+        moved_bytes=sum([max(0, whole(attributes.get(size)) or 0) for size in (names.NODE_SENT, names.NODE_RECEIVED)])
+        if backend
+        else 0,
         task_id=text_of(attributes, names.TASK_ID),
         states=_states(attributes, ended_ns - started_ns, span.resolution_ns, repairs),
         samples=max(0, whole(attributes.get(names.NODE_SAMPLES)) or 0),

@@ -21,6 +21,7 @@ from traced_threadpool.analysis.trace_forms.grouping import Gathered, Group, gro
 from traced_threadpool.analysis.trace_forms.limits import one_of, problems_of
 from traced_threadpool.analysis.trace_forms.span import Attributes, number_of, text_of, texts, whole
 from traced_threadpool.model.formatting import count
+from traced_threadpool.model.lane import lane_of
 from traced_threadpool.model.recorded_run import NodeExecution, PoolRuns, RecordedRun
 from traced_threadpool.model.records import RUN_OUTCOMES, Outcome, RunOutcome
 from traced_threadpool.telemetry import names
@@ -115,6 +116,7 @@ def _record(
         attribution=text_of(attributes, names.ATTRIBUTION_METHOD) or "none",
         attribution_reason=text_of(attributes, names.ATTRIBUTION_REASON),
         gil_holders=_gil_holders(attributes),
+        backends=dict(filter(None, map(lane_of, texts(attributes.get(names.POOL_BACKENDS))))),
         expected_nodes=expected,
         left_out=left_out,
         started_unix_ns=started_ns,

@@ -45,6 +45,7 @@ def of_run(
     *,
     pool_name: str,
     max_workers: int,
+    backends: Sequence[str],
     graph_version: str | None,
     state_ns: Sequence[int] | None,
     left_out: int | None,
@@ -83,6 +84,8 @@ def of_run(
     if run.caller:
         attributes[names.THREAD_ID] = run.caller
     attributes[names.POOL_LIMIT] = max_workers
+    if backends:
+        attributes[names.POOL_BACKENDS] = backends
     attributes[names.POOL_NAME] = pool_name
     attributes[names.RUN_NODE_COUNT] = run.node_count
     attributes[names.RUN_OUTCOME] = run.outcome or "success"

@@ -61,6 +61,7 @@ class TracingObserver(Observer):
         tracer_provider: Where spans go; None takes the global one, whenever it is set.
         pool_name: Value of `hamilton.threadpool.name`.
         max_workers: Value of `hamilton.threadpool.workers.limit`.
+        backends: Value of `hamilton.threadpool.backends`.
         record_exceptions: Whether the message and stack trace of a node's exception are recorded.
         large_run: Runs of more nodes have spans for the notable ones alone; None for no run.
         warns: Whether the first of such runs is told to the log.
@@ -77,6 +78,7 @@ class TracingObserver(Observer):
         tracer_provider: trace.TracerProvider | None,
         pool_name: str,
         max_workers: int,
+        backends: Sequence[str] = (),
         record_exceptions: bool,
         large_run: int | None,
         warns: bool,
@@ -90,6 +92,7 @@ class TracingObserver(Observer):
         )
         self._pool_name = pool_name
         self.max_workers = max_workers
+        self._backends = backends
         self.large_run = large_run
         self._warns = warns
         self._graph_version = graph_version
@@ -138,6 +141,7 @@ class TracingObserver(Observer):
                     kept,
                     pool_name=self._pool_name,
                     max_workers=self.max_workers,
+                    backends=self._backends,
                     graph_version=run_trace.graph_version,
                     state_ns=run_trace.state_ns,
                     left_out=left_out,
