@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from tests.analysis.trace_documents import FORMATS, WHOLE, node_item, otlp, read, run_item
 from traced_threadpool.analysis.trace_file import TraceFileError, read_runs
+from traced_threadpool.analysis.trace_forms.json_stream import Documents
+from traced_threadpool.analysis.trace_forms.known_forms import BEGINNING
 
 
 def document(number: int) -> dict[str, Any]:
@@ -111,12 +113,10 @@ def test_lines_of_an_array_are_held_one_at_a_time(file: Path) -> None:
 @pytest.mark.parametrize("layout", ["compact", "two"])
 def test_reading_takes_time_linear_in_the_file(layout: str, file: Path) -> None:
     """The parser is given each byte a few times, not once for each line."""
-    from traced_threadpool.analysis.trace_forms import documents as module
-
     parsed = []
     file.write_text(printed([document(number) for number in range(2_000)], layout))
     with file.open("rb") as raw:
-        documents = module.Documents(raw)
+        documents = Documents(raw, BEGINNING)
         value = documents._value
         documents._value = lambda text, at: parsed.append(value(text, at)) or parsed[-1]
         assert sum(1 for _ in documents.read(lambda value: value)) == 2_000

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from traced_threadpool.analysis.trace_forms.byte_streams import GzipDamaged, utf8_stream
-from traced_threadpool.analysis.trace_forms.documents import KNOWN_BEGINNING, Documents, TooLarge
 from traced_threadpool.analysis.trace_forms.from_spans import runs_from
 from traced_threadpool.analysis.trace_forms.grouping import Gathered
-from traced_threadpool.analysis.trace_forms.jaeger_json import jaeger_span, jaeger_spans, jaeger_traces
-from traced_threadpool.analysis.trace_forms.otlp_json import otlp_span, otlp_spans, resource_spans
+from traced_threadpool.analysis.trace_forms.json_stream import Documents, TooLarge
+from traced_threadpool.analysis.trace_forms.known_forms import BEGINNING, OTHER_SIGNALS, reduced, spans_of
 from traced_threadpool.analysis.trace_forms.span import Found, Span, Unreadable
 from traced_threadpool.analysis.trace_forms.to_otlp import lines_of
 from traced_threadpool.model.atomic_write import write_whole
@@ -43,7 +42,6 @@ EXPECTED: Final = (
 )
 
 _PROGRESS_BYTES: Final = 2**20
-_OTHER_SIGNALS: Final = ("resourceMetrics", "resourceLogs", "resourceProfiles")
 
 
 class TraceFileError(ValueError):
@@ -117,7 +115,7 @@ class _Reading:
         """The spans, document by document."""
         try:
             stream = utf8_stream(self.raw, self._cut_off)
-            self.documents = Documents(stream, limit=self.limit, object_hook=_reduced, progress=self.tell)
+            self.documents = Documents(stream, BEGINNING, limit=self.limit, object_hook=reduced, progress=self.tell)
             yield from self.documents.read(self._spans_of)
         except GzipDamaged as error:
             raise TraceFileError(f"{self.shown} is compressed and damaged ({error}); {EXPECTED}") from error
@@ -157,14 +155,11 @@ class _Reading:
     def _spans_of(self, document: Any) -> Found | None:
         if not isinstance(document, dict):
             return None
-        if (resources := resource_spans(document)) is not None:
-            return otlp_spans(resources)
-        if (traces := jaeger_traces(document)) is not None:
-            return jaeger_spans(traces)
-        if any(signal in document for signal in _OTHER_SIGNALS):
+        found = spans_of(document)
+        if found is None and any(signal in document for signal in OTHER_SIGNALS):
             self.other_signals += 1
             return iter(())
-        return None
+        return found
 
     def _no_document(self) -> str:
         documents = self.documents
@@ -181,7 +176,7 @@ class _Reading:
                 f"{self.shown} holds half a line of spans and no whole one: the process that wrote it was killed, or "
                 "is writing; run it to its end, or until the next batch of spans is written"
             )
-        if documents.cut_lines and KNOWN_BEGINNING.match(text):
+        if documents.cut_lines and BEGINNING.match(text):
             return f"{self.shown} holds the beginning of a trace, and is cut off; download or copy it again"
         try:
             return f"{self.shown} holds {_what(json.loads(text))}; {EXPECTED}"
@@ -189,18 +184,6 @@ class _Reading:
             return f"{self.shown} is not JSON ({error}); {EXPECTED}"
         except RecursionError:
             return f"{self.shown} is not JSON (nested too deeply); {EXPECTED}"
-
-
-def _reduced(found: dict[str, Any]) -> Any:
-    """An object as soon as it is parsed, so that of a span only what a record needs is kept.
-
-    It also takes half the time of going through a whole line later, when its objects have left the CPU's cache.
-    """
-    if "startTimeUnixNano" in found:
-        return otlp_span(found)
-    if "spanID" in found and "startTime" in found:
-        return jaeger_span(found)
-    return found
 
 
 def _what(document: Any) -> str:

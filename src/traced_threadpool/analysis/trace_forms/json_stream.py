@@ -9,7 +9,7 @@ over a line break, so a document that just goes on in the next line fails at the
 
 >>> import io
 >>> text = b'{"resourceSpans": [1]}{"resourceSpans":\\n [2]}\\n!\\n{"resou'
->>> documents = Documents(io.BufferedReader(io.BytesIO(text)))
+>>> documents = Documents(io.BufferedReader(io.BytesIO(text)), re.compile('{"'))
 >>> list(documents.read(lambda value: value["resourceSpans"]))
 [[1], [2]]
 >>> documents.unread_lines, documents.cut_lines
@@ -31,10 +31,6 @@ SEPARATORS: Final = " \t\r\n,[]\ufeff\x1e"
 
 _AFTER_A_VALUE: Final = b" \t\r\n,]"
 _BEGINNING: Final = re.compile(r'\{\s*("|$)')
-KNOWN_BEGINNING: Final = re.compile(
-    r'\{\s*"(?:resourceSpans|batches|trace|result|data|traceID|resourceMetrics|resourceLogs|resourceProfiles)"\s*:'
-)
-"""How a document of a known form begins, for what follows broken text."""
 _GOES_ON: Final = -2
 _BROKEN: Final = -1
 
@@ -54,6 +50,7 @@ class Documents:
 
     Args:
         stream: What is read.
+        beginning: How a document begins, for what follows broken text.
         limit: How many bytes one document may have.
         object_hook: As `json.loads` has it.
         progress: Called after each read.
@@ -62,12 +59,14 @@ class Documents:
     def __init__(
         self,
         stream: io.BufferedReader,
+        beginning: re.Pattern[str],
         *,
         limit: int = 2**29,
         object_hook: Callable[[dict[str, Any]], Any] | None = None,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._stream = stream
+        self._beginning = beginning
         self._limit = limit
         self._decoder = json.JSONDecoder(object_hook=object_hook)
         self._progress = progress
@@ -143,7 +142,7 @@ class Documents:
             elif end == _GOES_ON and not is_last:
                 return text[start:].encode("utf-8", "replace") + b"\n"
             else:
-                following = KNOWN_BEGINNING.search(text, start + 1)
+                following = self._beginning.search(text, start + 1)
                 at = len(text) if following is None else following.start()
                 self._unread(text[start:at], is_cut=following is None and _BEGINNING.match(text, start) is not None)
         return b""
