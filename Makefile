@@ -4,7 +4,7 @@
 #   JOBS=2              how many test files run at once; 0: one after the other, in pytest's own process (for -s, --pdb)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-processes demo-dask test test-measures test-all test-core doctest bench guard lint format lock clean venv docs dashboards grafana-schema
+.PHONY: help demo demo-processes demo-dask test test-measures test-all test-core test-ray doctest bench guard lint format lock clean venv docs dashboards grafana-schema
 
 export PYTHON
 export HAMILTON_TELEMETRY_ENABLED ?= false
@@ -55,6 +55,10 @@ test-core: ## run the tests on the package as built, with its lowest dependencie
 	@.venv-core/bin/python scripts/check_core.py
 	@.venv-core/bin/python $(pytest) $(ARGS)
 
+test-ray: ## run the tests of nodes on Ray, which is too large for everybody's environment
+	@scripts/make-venv .venv-ray requirements/ray.txt editable
+	@.venv-ray/bin/python -m pytest tests/backends/test_ray.py $(ARGS)
+
 doctest: venv ## run the examples in docstrings and documents
 	@$(python) -m pytest --doctest-modules --doctest-glob='*.md' src $(wildcard README.md docs)
 
@@ -88,9 +92,12 @@ format: venv ## put the code into the form that lint asks for
 compile := uv pip compile --quiet --universal --custom-compile-command 'make lock' \
 	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
+extras := --extra otlp --extra report --extra demo --extra processes --extra dask
+
 lock: ## pin the dependencies again (needs uv); UPGRADE=1 for the newest
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
-	$(compile) --python-version 3.10 --extra all --group dev pyproject.toml --output-file requirements/dev.txt
+	$(compile) --python-version 3.10 $(extras) --group dev pyproject.toml --output-file requirements/dev.txt
+	$(compile) --python-version 3.10 $(extras) --extra ray --group build --group test --constraint requirements/dev.txt pyproject.toml --output-file requirements/ray.txt
 	$(compile) --python-version 3.13 --group free-threaded pyproject.toml --output-file requirements/free-threaded.txt
 	$(compile) --python-version 3.10 --resolution lowest-direct --group build --group test pyproject.toml --output-file requirements/core.txt
 

@@ -15,6 +15,7 @@ from traced_threadpool.engine.backends.errors import (
     WorkerSetupError,
 )
 from traced_threadpool.engine.backends.processes import Processes
+from traced_threadpool.engine.backends.ray import Ray
 from traced_threadpool.engine.backends.threads import Threads
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Dask",
     "NotPicklable",
     "Processes",
+    "Ray",
     "RemoteError",
     "RemoteTraceback",
     "Threads",

@@ -19,21 +19,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from traced_threadpool.engine.backends import remote_call
 from traced_threadpool.engine.backends.base import Call, Timing
-from traced_threadpool.engine.backends.errors import ClusterLost, WorkerCrashed, WorkerSetupError
+from traced_threadpool.engine.backends.cluster import (
+    MAX_NODES,
+    checked_integer,
+    checked_resources,
+    fill,
+    placed,
+    setup_error,
+)
+from traced_threadpool.engine.backends.cluster_worker import Facts
+from traced_threadpool.engine.backends.errors import ClusterLost, WorkerCrashed
 from traced_threadpool.engine.backends.held import Held
-from traced_threadpool.engine.backends.host_clock import HostClock, host_clock
 from traced_threadpool.engine.backends.near_call import Requests
-from traced_threadpool.engine.backends.pickling import Pickled, Place, dump_call
+from traced_threadpool.engine.backends.pickling import Pickled, dump_call
 from traced_threadpool.engine.backends.process_options import checked_count
-from traced_threadpool.engine.backends.remote_call import Report
 from traced_threadpool.model import forks
-from traced_threadpool.model.states import unsampled
 
 if TYPE_CHECKING:
     from distributed import Client
-
-MAX_NODES: Final = 256
-"""How many nodes are on their way at once by default. Each holds a thread here, which waits."""
 
 SCATTERED_BYTES: Final = 1 << 20
 """From this size on arguments go to a worker beside the call, and not by way of the scheduler."""
@@ -177,7 +180,7 @@ class Dask:
         with self._lock:
             client = self._connect()
         head = pickle.dumps(self._requests.of(call))
-        arguments, upstream = _placed(call.arguments)
+        arguments, upstream = placed(call.arguments)
         pickled = dump_call(node, call.function, arguments)
         del arguments
         waiting = _Waiting()
@@ -250,31 +253,12 @@ class Dask:
             waiting.hear(kind, facts)
 
     def _fill(self, timing: Timing, waiting: _Waiting, began_ns: int) -> None:
-        """What is known of the call into its timing. What is neither the function's nor waiting is transfer."""
-        now_ns = time.monotonic_ns()
+        """What is known of the call into its timing."""
         timing.attempts = len(waiting.starts)
         if waiting.starts:
-            _, timing.worker_address, timing.worker_pid, timing.worker_host = waiting.starts[-1]
-        if waiting.facts is None:
-            return
-        *reported, clock_name, unix_offset, moved_ns, _ = waiting.facts
-        report = Report(*reported)
-        clocks = host_clock(), HostClock(name=clock_name, unix_offset_ns=unix_offset)
-        stretch = {"sent_ns": waiting.sent_ns, "received_ns": now_ns}
-        taken_ns, until_ns, moved_by = clocks[0].convert(
-            clocks[1], started_ns=report.received_ns, ended_ns=report.ended_ns or report.received_ns, **stretch
-        )
-        if not report.started_ns:  # its arguments could not be read
-            return
-        timing.clock_correction_ns = abs(moved_by)
-        timing.ended_ns = until_ns
-        function_ns = min(report.ended_ns - report.started_ns, until_ns - taken_ns)
-        timing.started_ns = until_ns - function_ns
-        timing.cpu_ns = min(report.cpu_ns, function_ns)
-        delay_ns = min(report.runqueue_ns or 0, function_ns - timing.cpu_ns)
-        timing.state_ns = unsampled(timing.cpu_ns, delay_ns, function_ns - timing.cpu_ns - delay_ns)
-        timing.remote_queue_ns = max(0, taken_ns - waiting.sent_ns - moved_ns)
-        timing.transfer_ns = max(0, now_ns - began_ns - timing.remote_queue_ns - function_ns)
+            timing.worker_address, timing.worker_pid, timing.worker_host = waiting.starts[-1]
+        if waiting.facts is not None:
+            fill(timing, waiting.facts, began_ns=began_ns, sent_ns=waiting.sent_ns)
 
     # Cancelling and closing
 
@@ -308,7 +292,7 @@ class _Waiting:
         self.status = "pending"
         self.ended = threading.Event()
         self.starts: list[Any] = []
-        self.facts: Any = None
+        self.facts: Facts | None = None
         self.sent_ns = 0
         self.cancelled = False
         self.scattered = False
@@ -339,7 +323,7 @@ class _Waiting:
         if kind == 0:
             self.starts.append(facts)
         else:
-            self.facts = facts
+            self.facts = Facts(*facts)
 
     def cancel(self) -> None:
         with self._lock:
@@ -349,29 +333,9 @@ class _Waiting:
             remote.cancel()
 
 
-def _placed(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-    """Arguments with places for those that are on the cluster, and what stands for these."""
-    upstream: list[Any] = []
-
-    def place(values: list[Any], is_list: bool) -> Place:
-        first = len(upstream)
-        upstream.extend(each.remote for each in values)
-        return Place(tuple(range(first, len(upstream))), is_list)
-
-    placed = {}
-    for name, value in arguments.items():
-        if type(value) is Held:
-            placed[name] = place([value], is_list=False)
-        elif type(value) is list and value and all(type(each) is Held for each in value):
-            placed[name] = place(value, is_list=True)
-        else:
-            placed[name] = value
-    return placed, upstream
-
-
 def _value(client: Any, node: str, remote: Any, waiting: _Waiting, timing: Timing) -> Any:
     if waiting.status == "finished":
-        return Held(client, remote, partial(_bring, node, remote), waiting.facts[-1] if waiting.facts else 0)
+        return Held(client, remote, partial(_bring, node, remote), waiting.facts.nbytes if waiting.facts else 0)
     if waiting.status == "error":
         raise _raised(node, _error_of(remote), timing)
     if waiting.cancelled:
@@ -407,21 +371,13 @@ def _raised(node: str, error: BaseException, timing: Timing) -> BaseException:
     if isinstance(error, KilledWorker):
         timing.attempts = max(timing.attempts, error.allowed_failures + 1)
         return WorkerCrashed(node, timing.worker_pid)
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "traced_threadpool":
-        return WorkerSetupError(
-            f"no worker of the cluster can run node {node!r}: traced_threadpool is not installed there; "
-            "workers need the same version of it as this program"
-        )
-    return WorkerSetupError(f"no worker of the cluster can run node {node!r}: {error}")
+    return setup_error(node, error)
 
 
 def _checked_options(resources: Any, priority: Any, retries: Any) -> dict[str, Any]:
-    if resources is not None and not isinstance(resources, Mapping):
-        raise TypeError(f"resources must map names to numbers, such as {{'GPU': 1}}, not {resources!r}")
-    for name, value in (("priority", priority), ("retries", retries)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an integer, not {value!r}")
-    if retries < 0:
-        raise ValueError(f"retries must be 0 or more, not {retries}")
-    options = {"resources": dict(resources) if resources else None, "priority": priority, "retries": retries}
+    options = {
+        "resources": checked_resources(resources),
+        "priority": checked_integer("priority", priority),
+        "retries": checked_integer("retries", retries, least=0),
+    }
     return {name: value for name, value in options.items() if value}

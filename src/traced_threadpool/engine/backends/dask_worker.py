@@ -7,18 +7,15 @@ function starts and one when it has ended: the client hears of an event before i
 from __future__ import annotations
 
 import os
-import pickle
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from distributed import get_worker
 
-from traced_threadpool.engine.backends import remote_call
-from traced_threadpool.engine.backends.host_clock import host_clock
-from traced_threadpool.engine.backends.pickling import Pickled, Place, dump_result
-from traced_threadpool.engine.backends.remote_call import Report, Request
+from traced_threadpool.engine.backends import cluster_worker
+from traced_threadpool.engine.backends.pickling import Pickled
 
 STARTED: Final = 0
 ENDED: Final = 1
@@ -48,52 +45,14 @@ def run(topic: str, key: str, head: bytes, versions: dict[str, str], payload: An
         RuntimeError: This worker has another version of Python or of this package.
     """
     received_ns = time.monotonic_ns()
-    if versions != remote_call.VERSIONS:
-        raise RuntimeError(f"this worker has {_listed(remote_call.VERSIONS)}, and the program {_listed(versions)}")
+    request = cluster_worker.request_of(head, versions)
     worker = get_worker()
-    clock = host_clock()
-    request: Request = pickle.loads(head)
-    worker.log_event(topic, [key, STARTED, time.monotonic_ns(), worker.address, os.getpid(), platform.node()])
-    moved_ns = _moved_ns(worker, key)
-
-    size = 0
-
-    def load() -> tuple[Callable[..., Any], dict[str, Any]]:
-        function, arguments = _unpickled(payload)
-        return function, {
-            name: value.fill(upstream) if type(value) is Place else value for name, value in arguments.items()
-        }
-
-    def finish(value: Any) -> Any:
-        nonlocal size
-        size = dump_result(request.node, value).nbytes  # what cannot be pickled could not leave this worker
-        return value
-
-    report, answer = remote_call.perform_as(request, load, finish, received_ns)
-    worker.log_event(topic, [key, ENDED, *_facts(report), clock.name, clock.unix_offset_ns, moved_ns, size])
-    if report.raised is not None:
-        raise NodeRaised(bytes(answer.stream), [bytes(block) for block in answer.blocks], report.raised)
+    worker.log_event(topic, [key, STARTED, worker.address, os.getpid(), platform.node()])
+    facts, raised, answer = cluster_worker.perform(request, payload, upstream, received_ns, _moved_ns(worker, key))
+    worker.log_event(topic, [key, ENDED, *facts])
+    if raised is not None:
+        raise NodeRaised(bytes(answer.stream), [bytes(block) for block in answer.blocks], raised)
     return answer
-
-
-def _facts(report: Report) -> list[Any]:
-    """What msgpack takes, in the order in which `dask.Dask` reads it."""
-    return [
-        report.received_ns,
-        report.started_ns,
-        report.ended_ns,
-        report.cpu_ns,
-        report.runqueue_ns,
-        report.pid,
-        report.host,
-    ]
-
-
-def _unpickled(payload: Any) -> Any:
-    if isinstance(payload, (bytes, bytearray, memoryview)):
-        return pickle.loads(payload)
-    stream, *blocks = payload
-    return pickle.loads(stream, buffers=blocks)
 
 
 def _moved_ns(worker: Any, key: str) -> int:
@@ -108,7 +67,3 @@ def _moved_ns(worker: Any, key: str) -> int:
         total += max(0.0, stop - max(start, until))
         until = max(until, stop)
     return int(total * 1e9)
-
-
-def _listed(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -14,7 +14,7 @@ class WorkerCrashed(RuntimeError):
 
     Attributes:
         node: The node's name.
-        pid: The process.
+        pid: The process; 0 where it is not known.
         exitcode: Its exit code; None where a signal ended it, or where it is not known.
         signal: The number of the signal that ended it, else None.
     """
@@ -27,7 +27,8 @@ class WorkerCrashed(RuntimeError):
         self.signal = signal
 
     def __str__(self) -> str:
-        return f"worker process {self.pid} {self._how()} while it ran node {self.node!r}; other nodes are not affected"
+        worker = f"worker process {self.pid}" if self.pid else "the worker process"
+        return f"{worker} {self._how()} while it ran node {self.node!r}; other nodes are not affected"
 
     def _how(self) -> str:
         if self.signal is None:
