@@ -23,7 +23,19 @@ from hamilton import base
 from hamilton.io.materialization import to
 
 import traced_threadpool
-from tests.contract.shared import ITEMS, RIGHT, AdapterClass, Sorted, one, outcome_of, run, total, two
+from tests.contract.shared import (
+    ITEMS,
+    RIGHT,
+    AdapterClass,
+    Sorted,
+    error_of,
+    identity,
+    one,
+    outcome_of,
+    run,
+    total,
+    two,
+)
 from tests.dags import PATIENCE, Held, Stage, driver_of, submit, wait_for
 
 # Arguments
@@ -177,6 +189,61 @@ def assigns_an_executor_after_a_run(made: AdapterClass) -> Any:
     old, adapter.executor = adapter.executor, ThreadPoolExecutor(1, "new")
     old.shutdown()
     return first, submit(adapter, lambda: threading.current_thread().name).result(PATIENCE), run(adapter)
+
+
+def assigns_an_executor_while_nodes_are_stuck(made: AdapterClass) -> Any:
+    """All of the new one's workers are there for new nodes, and those that were stuck go on."""
+    adapter, stage = made(2, "old"), Stage()
+    old, barrier = adapter.executor, threading.Barrier(2)
+    stuck = [Held(stage), Held(stage)]
+    futures = [submit(adapter, each) for each in stuck]
+    for each in stuck:
+        wait_for(each.started)
+    adapter.executor = ThreadPoolExecutor(2, "new")
+    adapter.executor, other = ThreadPoolExecutor(2, "newer"), adapter.executor
+
+    def name() -> str:
+        barrier.wait(PATIENCE)
+        return threading.current_thread().name
+
+    names = sorted(future.result(PATIENCE) for future in [submit(adapter, name) for _ in range(2)])
+    values = driver_of(adapter, one, two, total).execute(["total"])
+    stage.end()
+    held = [future.result(PATIENCE) for future in futures]
+    for executor in (old, other):
+        executor.shutdown()
+    return names, values, held, run(adapter)
+
+
+def calls_back_and_waits_for_another_node(made: AdapterClass) -> Any:
+    """A done-callback runs on the worker, and holds up no other one's node."""
+    adapter, stage = made(2), Stage()
+    held, found = Held(stage), Future[Any]()
+    first = submit(adapter, held)
+    second = submit(adapter, lambda x: x, x=first)
+    first.add_done_callback(lambda _: found.set_result(second.result(PATIENCE)))
+    wait_for(held.started)
+    held.release.set()
+    return found.result(PATIENCE), run(adapter)
+
+
+def calls_back_of_a_node_that_never_ran(made: AdapterClass) -> Any:
+    """The same where the callback waits for what the worker would run next."""
+    adapter, stage = made(2), Stage()
+    failing, busy, found = Held(stage), Held(stage), Future[Any]()
+    first, second = submit(adapter, lambda: failing() + 1), submit(adapter, busy)  # type: ignore[operator]
+    queued = submit(adapter, one)
+    below = submit(adapter, identity, x=first)
+
+    def waits(_: Future[Any]) -> None:
+        busy.release.set()
+        found.set_result(queued.result(PATIENCE))
+
+    below.add_done_callback(waits)
+    wait_for(failing.started)
+    wait_for(busy.started)
+    failing.release.set()
+    return found.result(PATIENCE), type(error_of(below)).__name__, second.result(PATIENCE), run(adapter)
 
 
 def assigns_an_executor_that_runs_at_once(made: AdapterClass) -> Any:
@@ -347,6 +414,12 @@ ATTRIBUTES = {
     "result_builder taken away": (takes_a_builder_away, RIGHT),
     "executor assigned": (assigns_an_executor, (["new_0", "new_1"], RIGHT)),
     "executor assigned after a run": (assigns_an_executor_after_a_run, ({"total": 3}, "new_0", RIGHT)),
+    "executor assigned while nodes are stuck": (
+        assigns_an_executor_while_nodes_are_stuck,
+        (["newer_0", "newer_1"], {"total": 3}, ["held", "held"], RIGHT),
+    ),
+    "done-callback that waits": (calls_back_and_waits_for_another_node, ("held", RIGHT)),
+    "done-callback of a node that never ran": (calls_back_of_a_node_that_never_ran, (1, "TypeError", "held", RIGHT)),
     "executor assigned that runs at once": (assigns_an_executor_that_runs_at_once, (True, RIGHT)),
     "executor patched": (has_its_executor_patched, (["patched_0", "own_0"], RIGHT)),
     "executor put back": (gets_its_executor_back, ("own_0", True, RIGHT)),
@@ -393,6 +466,20 @@ def test_an_assigned_executor_is_the_programs_own(stage: Stage) -> None:
         adapter.close()
         assert executor.submit(one).result(PATIENCE) == 1
     assert (adapter.snapshot().max_workers, adapter.recorded_runs[-1].max_workers) == (3, 3)
+
+
+def test_a_nested_run_on_an_executor_that_was_replaced(stage: Stage) -> None:
+    """Its nodes run on the worker that waits for them, whatever keeps the new ones busy."""
+    adapter = stage.adapter(traced_threadpool.FutureAdapter(1))
+    outer, busy = Held(stage), Held(stage)
+    executing = submit(adapter, lambda: (outer(), driver_of(adapter, one, two, total).execute(["total"])))
+    wait_for(outer.started)
+    with ThreadPoolExecutor(1) as adapter.executor:
+        submit(adapter, busy)
+        wait_for(busy.started)
+        outer.release.set()
+        assert executing.result(PATIENCE) == ("held", {"total": 3})
+        busy.release.set()
 
 
 def test_its_own_executor_put_back_is_its_own(stage: Stage) -> None:

@@ -83,7 +83,7 @@ def _repairing(method: _Method) -> _Method:
 class _Loop:
     """One worker loop, or one helper: counted from the moment it is planned, with what it has in hand."""
 
-    __slots__ = ("call", "planner", "scheduler", "submitted", "thread", "to_begin", "work")
+    __slots__ = ("call", "following", "planner", "scheduler", "submitted", "thread", "to_begin", "work")
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.planner = threading.get_ident()
@@ -93,6 +93,10 @@ class _Loop:
         self.thread: threading.Thread | None = None
         self.to_begin = [self]  # empty from when it has begun
         self.work: Work | None = None
+        self.following: Work | None = None  # taken, while it is told of the end of `work`
+
+    def in_hand(self) -> Iterator[Work]:
+        return (work for work in (self.work, self.following) if work is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,21 +218,35 @@ class Pool:
         self._threads: set[threading.Thread] = set()  # as many as `max_workers` at most: they end with the executor
         self._loops: set[_Loop] = set()
         self._starting: set[_Loop] = set()  # those of them that have not begun
-        self._helpers: set[_Loop] = set()
+        self._helpers: set[_Loop] = set()  # those that help, and those whose executor was replaced
         self._ends_when_idle = False
+        self._after_each = False  # whether there is more to do after each node, see `_after_node`
 
+    @_repairing
     def use_executor(self, executor: Executor) -> None:
-        """What starts from now on runs on threads of somebody else's, as many nodes at once as it has workers."""
+        """What starts from now on runs on threads of somebody else's, as many nodes at once as it has workers.
+
+        Nodes that run go on where they are, and keep none of the new workers from the others.
+        """
         workers = getattr(executor, "_max_workers", None)
         with self._lock:
             replaced, self.executor = self.executor, executor
+            if executor is not replaced:
+                self._after_each = True
+                self._helpers |= {loop for loop in self._loops if not loop.to_begin}
+                self._loops.clear()  # those that have not begun see that they are not wanted
+                self._starting.clear()
+                self._loops = set()
+                self._scheduler.retire(self._scheduler.running, self._clock())
             if isinstance(workers, (int, float)) and workers >= 1:
                 self.max_workers = self._scheduler.max_workers = math.ceil(min(workers, MOST_WORKERS))
                 if self._scheduler.shares is not None:
                     self._scheduler.share(self._clock())
+            loops = self._plan_loops()
         for each in (replaced, executor):
             if isinstance(each, PoolExecutor) and each.is_of(self):
                 each.in_use = each is executor
+        self._start_loops_or_fail(loops)
 
     def _own_executor(self) -> PoolExecutor | None:
         """The executor, unless somebody put another in its place: that is theirs to shut down."""
@@ -439,12 +457,18 @@ class Pool:
         run, end_and_take = self._run, self._end_and_take
         while work is not None:
             ended = run(work)
-            if scheduler is not self._scheduler:
-                return  # forked inside the node: this process has a scheduler of its own, without this work
+            if loops is not self._loops:
+                if scheduler is self._scheduler:  # the executor was replaced
+                    self._end_alone(loop, work, ended)
+                return  # or forked inside the node: this process has a scheduler of its own, without this work
             work = end_and_take(loop, work) if ended else self._take_locked(loop)
 
     def _take(self, loop: _Loop) -> Work | None:
         """The loop's next work; without one it counts as ended from this moment on. Under the lock."""
+        if loop not in self._loops:  # its executor was replaced a moment ago
+            self._helpers.discard(loop)
+            loop.work = None
+            return None
         if self._scheduler.shares is not None:
             self._scheduler.shares.advance(self._clock())
         loop.work = work = self._scheduler.take()  # type: ignore[assignment]  # only Work is ever added
@@ -560,16 +584,23 @@ class Pool:
             run.pending.discard(work)
             if not run.pending:
                 finished = self._run_is_empty(run)
-            following: Work | None = scheduler.take()  # type: ignore[assignment]  # only Work is ever added
-            if following is None:
+            told = future._watched or cancelled or doomed or finished
+            # A done-callback may wait for the node that would be next here: then others may take that.
+            calls = told and bool(cancelled or doomed or future._done_callbacks)
+            following: Work | None = None if calls else scheduler.take()  # type: ignore[assignment]  # only Work is added
+            if following is None and not calls:
                 self._loops.discard(loop)
             if (len(self._loops) < self.max_workers or self._parked) and scheduler.ready_count:
                 loops = self._plan_loops()
-            if not (future._watched or cancelled or doomed or finished or loops):
-                loop.work = following  # until then it is this one that is in hand
+            if told or loops:
+                loop.following = following  # until then it is this one that is in hand as well
+            else:
+                loop.work = following
         finally:
             lock.release()
         if loop.work is work:
+            if loops:
+                self._start_loops_or_fail(loops)
             if future._watched:
                 future.notify()
             if cancelled or doomed:
@@ -577,15 +608,30 @@ class Pool:
                 self._end_unrun(doomed, work.ended_ns)
             if finished:
                 self._finish(run)
-            if loops:
-                self._start_loops_or_fail(loops)
-            loop.work = following
+            if calls:
+                following = self._take_locked(loop)
+            loop.work, loop.following = following, None
         work.function = work.context = work.future = work.thread = None
         work.arguments = _NO_ARGUMENTS
         work.inputs = work.parameters = ()
+        if self._after_each:
+            self._after_node(loop, following)
+        return following
+
+    def _after_node(self, loop: _Loop, following: Work | None) -> None:
+        """The pool was shut down without waiting for its nodes, or its executor was replaced."""
         if self._ends_when_idle:
             self._end_if_idle()
-        return following
+        with self._lock:
+            if loop in self._loops:
+                return
+            if following is None:
+                self._helpers.discard(loop)
+                return
+            # Taken while the executor was being replaced.
+            self._scheduler.retire([following], self._clock())
+            loops = self._plan_loops()
+        self._start_loops_or_fail(loops)
 
     def _end_failed(self, work: Work) -> tuple[Sequence[Task], Sequence[Task]]:
         """Under the lock. Returns the tasks that never run: cancelled by `fail_fast`, and doomed."""
@@ -714,7 +760,7 @@ class Pool:
             self._loops.discard(loop)
             self._helpers.discard(loop)
             loop.to_begin.clear()
-            work, loop.work = loop.work, None
+            work, loop.work, loop.following = loop.work, None, None
             fails = work is not None and work in work.queue.pending and work.state is RUNNING
             if work is not None and fails:
                 work.state = ENDED
@@ -744,7 +790,7 @@ class Pool:
                 self._starting.discard(loop)
                 self._loops.discard(loop)
             pending = [work for run in self._runs for work in run.pending]
-            held = {loop.work for loop in (*self._loops, *self._helpers) if loop.work is not None}
+            held = {work for loop in (*self._loops, *self._helpers) for work in loop.in_hand()}
             lost = [work for work in pending if work.state is ENDED and work.outcome is None]
             doomed = self._scheduler.rebuild(self._runs, pending, held, now_ns)
             for slot in [each for each in self._parked if each not in self._scheduler.running]:
@@ -893,15 +939,22 @@ class Pool:
         ended = self._run(work)
         if scheduler is not self._scheduler:
             return False
+        self._end_alone(helper, work, ended)
+        return True
+
+    def _end_alone(self, helper: _Loop, work: Work, ended: bool) -> None:
+        """Ends work that has run, or went back to wait for more, on a thread that takes nothing in its place."""
         if not ended:
             with self._lock:
                 helper.work = None
                 self._helpers.discard(helper)
-            return True
+                loops = self._plan_loops()
+            self._start_loops_or_fail(loops)
+            return
         cancelled: Sequence[Task] = ()
         with self._lock:
             if work.error is None:
-                doomed = scheduler.end(work, work.ended_ns)  # by another input, which failed before
+                doomed = self._scheduler.end(work, work.ended_ns)  # by another input, which failed before
             else:
                 cancelled, doomed = self._end_failed(work)
             loops = self._plan_loops()
@@ -912,7 +965,8 @@ class Pool:
             helper.work = None
             self._helpers.discard(helper)
         self._start_loops_or_fail(loops)
-        return True
+        if self._ends_when_idle:
+            self._end_if_idle()
 
     def _park(self, slot: Work, event: Event) -> None:
         self._parked.setdefault(slot, []).append(event)
@@ -958,6 +1012,7 @@ class Pool:
                 if not self._idle.wait(None if pending else QUIET_SECONDS) and not self._has_pending:
                     break
             self._ends_when_idle = ends_later = self._has_pending
+            self._after_each = self._after_each or ends_later
         if not ends_later:
             self._end_threads(wait=wait, cancel_futures=cancel_pending)
         if wait:

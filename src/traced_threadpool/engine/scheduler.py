@@ -156,8 +156,8 @@ class Scheduler:
         self.blocked_count = 0
         self.running: set[Task] = set()
         self.busy_count = 0  # slots held; a task on a lent slot holds none of its own
-        self._lender_of: dict[Task, Task] = {}  # for each task on a lent slot, the task that lends it
-        self._lending: set[Task] = set()
+        self._lender_of: dict[Task, Task | None] = {}  # for each task without a slot of its own, the task that lends it
+        self._lending: set[Task | None] = set()
         self._parked: set[Task] = set()  # tasks that wait for a run nested in them and have nothing of it to do
         self._ring: deque[RunQueue] = deque()  # every run that has a ready task, once
         self._ranked = 0  # how many tasks with a rank were ready so far
@@ -265,6 +265,13 @@ class Scheduler:
     def unpark(self, task: Task) -> None:
         self._parked.discard(task)
 
+    def retire(self, tasks: Iterable[Task], now_ns: int) -> None:
+        """The threads that run these tasks are not among the workers any more: the tasks hold no slot from now on."""
+        for task in tasks:
+            if task not in self._lender_of:
+                self._give_back_slot(task, now_ns)
+                self._lender_of[task] = None
+
     def end(self, task: Task, now_ns: int, *, failed: bool = False) -> Sequence[Task]:
         """The task has ended. Its dependents become ready, or are doomed by its failure.
 
@@ -343,7 +350,9 @@ class Scheduler:
         self.ready_count = self.blocked_count = 0
         self.running = {task for task in pending if task.state is RUNNING and task in held}
         self._lender_of = {
-            task: lender for task, lender in self._lender_of.items() if task in self.running and lender in self.running
+            task: lender
+            for task, lender in self._lender_of.items()
+            if task in self.running and (lender is None or lender in self.running)
         }
         self._lending = set(self._lender_of.values())
         self._parked &= self.running
@@ -518,13 +527,12 @@ class Scheduler:
             self._leave_backend(task)
 
     def _give_back_slot(self, task: Task, now_ns: int) -> None:
-        lender = self._lender_of.pop(task, None) if self._lender_of else None
-        if lender is None:
-            self.busy_count -= 1
-            if self.shares is not None:
-                self.shares.end(task, now_ns)
-        else:
-            self._lending.discard(lender)
+        if task in self._lender_of:
+            self._lending.discard(self._lender_of.pop(task))
+            return
+        self.busy_count -= 1
+        if self.shares is not None:
+            self.shares.end(task, now_ns)
 
     def _settle(self, ended: Iterable[Task], now_ns: int) -> list[Task]:
         """Tells dependents, and theirs, without recursion: a chain of 20,000 nodes may fall at once."""
