@@ -6,6 +6,7 @@ another on a thread (a node that executes a driver helps with that run), the inn
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,9 @@ from traced_threadpool.live.thread_now import ThreadNow, ThreadsNow, stack_of
 from traced_threadpool.model.frames import current_frames
 
 LET_GO_SECONDS: Final = 0.01
+WAKES_SHARE: Final = 0.25
+"""Of the times that a thread wakes up which waits for the GIL, one that keeps it wakes up for this part at most."""
+
 INNER_RUN: Final = ThreadNow(None, "a run of its own")
 
 
@@ -70,16 +74,19 @@ class NodesNow:
         depths = _nodes_within(running)
         busiest = self._busiest({work: thread for work, thread in running.items() if not depths[work]})
         found: dict[Work, NodeNow] = {}
+        here: dict[Work, threading.Thread] = {}
         for work, thread in running.items():
             elsewhere = self._elsewhere(work)
             if elsewhere is not None:
                 found[work] = _look_elsewhere(elsewhere, stacks=stacks)
                 continue
+            if not depths[work]:
+                here[work] = thread
             now = self._threads_look(work, thread, depths[work], busiest)
             stack = _stack(thread, depths[work]) if stacks else None
             found[work] = NodeNow(thread.name, now.state, now.on, stack)
         if gil_held_seconds:
-            found = _told_of_the_gil(found, running, gil_held_seconds)
+            found |= _told_of_the_gil({work: found[work] for work in here}, here, gil_held_seconds)
         # What has ended meanwhile may have left its thread to another node.
         return {work: NodeNow(now.worker) if work.ended_ns else now for work, now in found.items()}
 
@@ -115,34 +122,43 @@ def _nodes_within(running: Mapping[Work, threading.Thread]) -> dict[Work, int]:
 
 
 def _told_of_the_gil(
-    found: Mapping[Work, NodeNow], running: Mapping[Work, threading.Thread], seconds: float
+    found: Mapping[Work, NodeNow], threads: Mapping[Work, threading.Thread], seconds: float
 ) -> dict[Work, NodeNow]:
-    """C code that keeps the GIL lets nobody look: afterwards its thread is the one that waits for nothing else.
+    """C code that keeps the GIL lets nobody look: afterwards its thread waits for the GIL, as any that wants it does.
 
-    It waits for the GIL then, which looks like any lock where the address of the GIL is not known; unlike who waits for
-    a lock, it goes on when it can.
+    Or it has the GIL again, and sleeps in C code: to ask the kernel is to let go of it. So we look again. Who waits for
+    something else does not go on meanwhile, and who waits for the GIL wakes up once each switch interval.
     """
-    locked = {work: _switches(running[work]) for work, now in found.items() if now.state == "lock"}
-    if locked:
-        time.sleep(LET_GO_SECONDS)
-    able = [
-        work
-        for work, now in found.items()
-        if now.state in ("cpu", "gil") or (work in locked and locked[work] != _switches(running[work]))
-    ]
+    before, began = {work: _Waits.of(thread) for work, thread in threads.items()}, time.monotonic()
+    time.sleep(LET_GO_SECONDS)
+    after, elapsed = {work: _Waits.of(thread) for work, thread in threads.items()}, time.monotonic() - began
+    able = []
+    for work in found:
+        count = after[work].count - before[work].count
+        could_wake = (elapsed - (after[work].delay_seconds - before[work].delay_seconds)) / sys.getswitchinterval()
+        if 0 < count <= WAKES_SHARE * could_wake:
+            able.append(work)
     if len(able) != 1:
-        return dict(found)
+        return {}
     [holder] = able
-    return {**found, holder: replace(found[holder], state="gil", on=f"held by this node for {seconds:.2f} s")}
+    return {holder: replace(found[holder], state="gil", on=f"held by this node for {seconds:.2f} s")}
 
 
-def _switches(thread: threading.Thread, proc: Path = Path("/proc/self/task")) -> str:
-    """How often the thread has begun to wait, in the kernel's words."""
-    try:
-        text = (proc / str(thread.native_id) / "status").read_text()
-    except OSError:
-        return ""
-    return text[text.rfind("\nvoluntary_ctxt_switches") :].split("\n")[1]
+@dataclass(frozen=True, slots=True)
+class _Waits:
+    """How often a thread has begun to wait, and for how long it wanted a CPU: 0 where the kernel does not tell."""
+
+    count: int = 0
+    delay_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, thread: threading.Thread, proc: Path = Path("/proc/self/task")) -> _Waits:
+        try:
+            status = (proc / str(thread.native_id) / "status").read_text()
+            delay_ns = int((proc / str(thread.native_id) / "schedstat").read_text().split()[1])
+            return cls(int(status[status.rfind("\nvoluntary_ctxt_switches") :].split()[1]), delay_ns / 1e9)
+        except (OSError, IndexError, ValueError):
+            return cls()
 
 
 def _frame(thread: threading.Thread) -> FrameType | None:

@@ -74,7 +74,7 @@ class ThreadsNow:
         self._fds = proc / pid / "fd"
         self._is_own = pid == "self"
         self._gil_address = gil_address
-        self._seen: dict[int, tuple[float, float, float]] = {}  # by thread: when, and its CPU and run-queue seconds
+        self._seen: dict[int, tuple[float, float, float | None]] = {}  # by thread: when, its CPU seconds, its share
         self._table: Table | None = None
         with contextlib.suppress(UnknownArchitecture):
             self._table = table_for(platform.machine(), struct.calcsize("P"))
@@ -109,18 +109,17 @@ class ThreadsNow:
         """CPU seconds for each second since the last look at this thread; None at the first."""
         now = time.monotonic()
         try:
-            cpu, delay = (self._tasks / str(native_id) / "schedstat").read_text().split()[:2]
-        except (OSError, ValueError):
+            cpu = int((self._tasks / str(native_id) / "schedstat").read_text().split()[0]) / 1e9
+        except (OSError, ValueError, IndexError):
             return None
         before = self._seen.get(native_id)
         if before is not None and now - before[0] < 0.02:
-            return None
+            return before[2]
         if len(self._seen) > 10_000:
             self._seen.clear()
-        self._seen[native_id] = (now, int(cpu) / 1e9, int(delay) / 1e9)
-        if before is None:
-            return None
-        return (int(cpu) / 1e9 - before[1]) / (now - before[0])
+        share = None if before is None else (cpu - before[1]) / (now - before[0])
+        self._seen[native_id] = (now, cpu, share)
+        return share
 
     def _wants_cpu(self, native_id: int, *, waits_for_gil: bool, busiest: str | None) -> ThreadNow:
         share = self.cpu_share(native_id)
