@@ -63,10 +63,12 @@ def test_workers_that_die(cluster: DaskCluster, backend: Dask, tmp_path: Path) -
     cluster.worker()
     started = tmp_path / "started"
     _, future = background(backend, held, started=started, release=tmp_path / "release")
-    os.kill(alive(started), signal.SIGKILL)
+    pid = alive(started)
+    assert eventually(lambda: any(waiting.starts for waiting in backend._running.values()))  # the worker has said so
+    os.kill(pid, signal.SIGKILL)
     with pytest.raises(WorkerCrashed, match="ended while it ran node 'node'") as crashed:
         future.result(PATIENCE)
-    assert crashed.value.pid in (int(started.read_text()), 0)  # 0: it was killed before the driver heard from it
+    assert crashed.value.pid == pid
     waits = in_thread(lambda: timed(backend, os.getpid))
     second = cluster.worker()
     value, timing = waits.result(PATIENCE)
