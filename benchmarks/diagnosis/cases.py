@@ -51,6 +51,7 @@ CASES: Final[Mapping[str, Case]] = {
         _planted("straggling_request", "straggler"),
         _pathology("slow_network", "slow_network"),
         _pathology("slow_disk", "slow_disk"),
+        _pathology("transfer_bound", "transfer_bound"),
         _planted("long_chain", "critical_path"),
         _planted("slow_builder", "outside_nodes"),
         _planted("too_many_threads", "pool_too_large"),

@@ -14,11 +14,14 @@ from rich.markup import escape
 
 from traced_threadpool import FutureAdapter, TelemetrySetup, setup_telemetry
 from traced_threadpool.analysis.trace_file import TraceFileError, read_runs
+from traced_threadpool.backends import Processes
 
 from .options import Options
 from .pathology import Amount, Pathology
 from .says import what_the_tool_says
 from .service import ServiceError
+
+PROCESSES = 6
 
 
 class DemonstrationError(Exception):
@@ -48,8 +51,10 @@ def demonstrate(name: str, options: Options, console: Console) -> None:
         try:
             # First, so that they outlive the nodes: folders, a service.
             inputs = stack.enter_context(pathology.inputs(Amount(scale=options.scale, seed=options.seed)))
-            adapter = stack.enter_context(_closing(FutureAdapter(workers, name, run_name=name)))
-            build_driver(module, adapter).execute([pathology.output], inputs=dict(inputs))
+            adapter = stack.enter_context(_closing(_adapter(name, workers, pathology)))
+            pipeline = build_driver(module, adapter)
+            for _ in range(2 if pathology.on_processes else 1):
+                pipeline.execute([pathology.output], inputs=dict(inputs))
         except (ServiceError, OSError) as error:
             raise DemonstrationError(f"the run failed: {error}") from error
         telemetry.flush()
@@ -64,6 +69,18 @@ def demonstrate(name: str, options: Options, console: Console) -> None:
 def build_driver(pipeline: ModuleType, adapter: FutureAdapter) -> driver.Driver:
     """A Hamilton driver for the pipeline, on this adapter."""
     return driver.Builder().with_modules(pipeline).with_adapters(adapter).build()
+
+
+def _adapter(name: str, workers: int, pathology: Pathology) -> FutureAdapter:
+    if not pathology.on_processes:
+        return FutureAdapter(workers, name, run_name=name)
+    return FutureAdapter(
+        workers,
+        name,
+        run_name=name,
+        backends={"processes": Processes(PROCESSES)},
+        run_on=dict.fromkeys(pathology.on_processes, "processes"),
+    )
 
 
 def _print_run(trace: Path, console: Console) -> None:

@@ -20,6 +20,7 @@ NAMES = (
     "lock_convoy",
     "pool_starved",
     "hidden_sleep",
+    "transfer_bound",
     "mixed",
     "healthy",
 )
@@ -59,10 +60,12 @@ class Pathology:
     """How to run the pipeline.
 
     `inputs` makes what the pipeline works on, and takes it away again. `cpus` is how many the run may use, where
-    that matters: so many as in a small container, also on a large machine.
+    that matters: so many as in a small container, also on a large machine. `on_processes` are the nodes that run on
+    worker processes, which a run of its own starts beforehand.
     """
 
     output: str
     workers: int
     inputs: Callable[[Amount], AbstractContextManager[Mapping[str, Any]]]
     cpus: int | None = None
+    on_processes: tuple[str, ...] = ()

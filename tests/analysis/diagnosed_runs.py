@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from traced_threadpool.analysis.diagnosis.causes import Cause
 from traced_threadpool.analysis.diagnosis.diagnose import diagnose
+from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.recorded_run import NodeExecution, PoolRuns, RecordedRun
 from traced_threadpool.model.states import State
 from traced_threadpool.report.verdict import expected_gain, title
@@ -175,6 +176,59 @@ EXAMPLES: Final[Mapping[Cause, RecordedRun]] = {
         node("index", 700, 900, {"cpu": 120, "disk": 80}, worker="etl_0", upstream=("read",)),
         end=900,
     ),
+    "transfer_bound": run(
+        *(
+            node(
+                f"tile_{index}",
+                500 * (index // 2),
+                500 * (index // 2) + 500,
+                {"cpu": 100, "transfer": 400},
+                ready=0,
+                worker=f"cpu {41 + index % 2}",
+                backend="cpu",
+                is_remote=True,
+                moved_bytes=200_000_000,
+            )
+            for index in range(4)
+        ),
+        end=1000,
+        backends={"cpu": Lane("processes", 2)},
+    ),
+    "too_small_for_backend": run(
+        *(
+            node(
+                f"step_{index}",
+                10 * index,
+                10 * index + 10,
+                {"cpu": 1, "transfer": 9},
+                upstream=(f"step_{index - 1}",) if index else (),
+                worker="cluster 41",
+                backend="cluster",
+                is_remote=True,
+                moved_bytes=2_000,
+            )
+            for index in range(5)
+        ),
+        end=50,
+        backends={"cluster": Lane("dask", 1_000)},
+    ),
+    "remote_queue_bound": run(
+        *(
+            node(
+                f"train_{index}",
+                0,
+                800,
+                {"cpu": 300, "remote_queue": 500},
+                worker=f"cluster {41 + index}",
+                backend="cluster",
+                is_remote=True,
+                moved_bytes=2_000,
+            )
+            for index in range(2)
+        ),
+        end=800,
+        backends={"cluster": Lane("dask", 1_000)},
+    ),
     "critical_path": run(
         node("extract", 0, 400, {"cpu": 400}, worker="etl_0"),
         node("clean", 400, 700, {"cpu": 300}, worker="etl_0", upstream=("extract",)),
@@ -193,6 +247,12 @@ EXAMPLES: Final[Mapping[Cause, RecordedRun]] = {
         max_workers=8,
         cpus=1,
     ),
+    "switch_interval": run(
+        *side_by_side({"cpu": 500, "gil": 500}, 2),
+        *side_by_side({"network": 200, "gil": 190, "cpu": 10}, 2, "fetch"),
+        end=1000,
+        gil_holders={"parse_0": 700 * MS, "parse_1": 680 * MS},
+    ),
     "healthy": run(
         *side_by_side({"cpu": 400, "network": 400}, 2, "left"),
         node("right_0", 800, 1600, {"cpu": 400, "network": 400}, worker="etl_0", upstream=("left_0",)),
@@ -200,7 +260,7 @@ EXAMPLES: Final[Mapping[Cause, RecordedRun]] = {
         end=1600,
     ),
 }
-"""By the cause that the first finding is to name."""
+"""By the cause that the first finding is to name; `switch_interval` comes beside `gil_bound`."""
 
 UNATTRIBUTED: Final = run(
     *(node(f"parse_{index}", 0, 1000, worker=f"etl_{index}") for index in range(3)),

@@ -161,7 +161,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Ran]:
         with _started(folder, f"pathologies.{name}", "--scale", scale, "--trace", "trace.jsonl") as program:
             ended = program.end()
         assert ended.status == 0, ended.errors
-        [recorded] = read_runs(folder / "trace.jsonl")
+        *before, recorded = read_runs(folder / "trace.jsonl")
+        assert len(before) == bool(pathology_of(name).on_processes)  # a run that starts them
         return Ran(ended=ended, run=recorded)
 
     return run
@@ -198,6 +199,7 @@ PLANTED = {
     "lock_convoy": ["lock"],
     "pool_starved": ["queue"],
     "hidden_sleep": ["sleep"],
+    "transfer_bound": ["transfer"],
 }
 
 
@@ -241,6 +243,7 @@ DIAGNOSED: dict[str, set[Cause]] = {
     "lock_convoy": {"lock_contention"},
     "pool_starved": {"pool_too_small"},
     "hidden_sleep": {"sleeping_node"},
+    "transfer_bound": {"transfer_bound"},
     "mixed": {"gil_bound", "lock_contention", "slow_network"},
     "healthy": {"healthy"},
 }

@@ -49,6 +49,19 @@ def _clock(seconds: int) -> str:
     return f"{minutes} min {seconds} s"
 
 
+def size(number: float) -> str:
+    """Bytes, in three digits and the unit that fits.
+
+    >>> size(850), size(12_345), size(20_000_000), size(1.5e9)
+    ('850 B', '12.3 kB', '20.0 MB', '1.50 GB')
+    """
+    if number < 1_000:
+        return f"{number:.0f} B"
+    scale, unit = next(each for each in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if number >= each[0])
+    scaled = number / scale
+    return f"{scaled:.{0 if scaled >= 99.95 else 1 if scaled >= 9.995 else 2}f} {unit}"
+
+
 def signed(ns: float) -> str:
     """A difference, with its sign.
 

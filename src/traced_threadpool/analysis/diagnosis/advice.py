@@ -122,9 +122,15 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
             "waited": "waiting for the GIL" + _MOST,
             "holders": "who held the GIL meanwhile: {most}",
             "replay": "{source}: if nobody waited for it, {instead}",
+            "processes": "{source}: with {nodes} on {processes} worker processes, {instead}; even if moving arguments "
+            "and results took {moving} for each execution, {moved}",
         },
         advice={
-            "nodes": "Run {nodes} in processes, or use a library that releases the GIL (NumPy, Polars, Arrow).",
+            "processes": "Run {nodes} on worker processes: backends={{'cpu': Processes({processes})}} and run_on= (or "
+            "run_on='auto', which measures what moving takes); or use a library that releases the GIL (NumPy, Polars, "
+            "Arrow).",
+            "nodes": "In {nodes}, compute less in Python, or use a library that releases the GIL (NumPy, Polars, "
+            "Arrow). Worker processes would gain too little here.",
             "threads": "Keep thread {threads} from computing in this process while nodes run.",
         },
     ),
@@ -231,6 +237,48 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
             "": "In {nodes}, read and write larger blocks, and sync once for many writes; or use a faster disk.",
         },
     ),
+    "transfer_bound": CauseInWords(
+        title="Transfer-bound",
+        meaning="moving arguments and results to a backend and back takes longer than what is gained there",
+        evidence={
+            "moved": "moving to a backend and back" + _MOST,
+            "sizes": "{size} for each of {executions}",
+            "on_path": _ON_PATH,
+            "replay": "{source}: if nothing had to be moved, {instead}",
+            "back": "{source}: with {nodes} on threads, {instead}",
+        },
+        advice={
+            "less": "Let {nodes} hand on less: a path or a key rather than the data, a summary rather than the whole; "
+            "or make one node of those that hand large values to each other.",
+            "threads": "Run {nodes} on threads: take them out of run_on=, or their @run_on.",
+        },
+    ),
+    "too_small_for_backend": CauseInWords(
+        title="Nodes too small for their backend",
+        meaning="nodes on a backend compute for less time than it takes to call them there",
+        evidence={
+            "short": "{executions} of {nodes} on a backend compute for {computing} each, and take {whole}",
+            "back": "{source}: with {nodes} on threads, {instead}",
+        },
+        advice={
+            "": "Run {nodes} on threads, or make fewer and larger nodes of them: a call to another process takes about "
+            "0.4 ms, to a Dask cluster 4 to 13 ms.",
+        },
+    ),
+    "remote_queue_bound": CauseInWords(
+        title="Waiting for a backend's workers",
+        meaning="nodes wait for a free worker of their backend",
+        evidence={
+            "waited": "waiting for a worker of a backend" + _MOST,
+            "held": "{nodes} of backend {backends} were ready and held back, {total} in total",
+            "replay": "{source}: if nobody waited for such a worker, {instead}",
+            "processes": "{source}: with {processes} worker processes, {instead}",
+        },
+        advice={
+            "": "Give the backend of {nodes} more workers, or keep other work from it.",
+            "processes": "Set Processes(max_workers={processes}).",
+        },
+    ),
     "critical_path": CauseInWords(
         title="Critical path (dependency-bound)",
         meaning="a chain of nodes that depend on each other fills the run",
@@ -267,6 +315,19 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
         advice={
             "": "Set max_workers={workers}. Nodes then compute one after the other instead of taking turns, and fewer "
             "results and arguments are in memory at once.",
+        },
+    ),
+    "switch_interval": CauseInWords(
+        title="I/O nodes wait for nodes that hold the GIL",
+        meaning="nodes that wait for the network, a disk or a timer get the GIL late when they wake up",
+        evidence={
+            "waited": "{nodes} that mostly wait for the network, a disk or a timer spent {waited} more waiting for the "
+            "GIL, {share} of their time; most of it {most}",
+            "holders": "who held the GIL meanwhile: {most}",
+        },
+        advice={
+            "": "Call sys.setswitchinterval(0.0005) at the program's start: who holds the GIL gives it away after 0.5 "
+            "ms, and not after 5 ms, which is the default. It is a setting of the whole process.",
         },
     ),
     "healthy": CauseInWords(

@@ -18,9 +18,13 @@ Cause = Literal[
     "straggler",
     "slow_network",
     "slow_disk",
+    "transfer_bound",
+    "too_small_for_backend",
+    "remote_queue_bound",
     "critical_path",
     "outside_nodes",
     "pool_too_large",
+    "switch_interval",
     "healthy",
 ]
 """Why a run took as long as it did. The words are public: programs read them in JSON."""

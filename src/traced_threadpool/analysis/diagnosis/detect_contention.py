@@ -9,6 +9,7 @@ from typing import Final
 from traced_threadpool.analysis.diagnosis.advice import BOTH_LOCKS, CAUSES_IN_WORDS, NEITHER_LOCK, quoted
 from traced_threadpool.analysis.diagnosis.analyzed_run import OUTSIDE_OF_NODES, AnalyzedRun, most_first
 from traced_threadpool.analysis.diagnosis.causes import RankedFinding
+from traced_threadpool.analysis.diagnosis.detect_backends import on_processes
 from traced_threadpool.analysis.diagnosis.detect_waiting import waiting
 from traced_threadpool.analysis.diagnosis.ranking import (
     CONTRIBUTES,
@@ -20,7 +21,7 @@ from traced_threadpool.analysis.diagnosis.ranking import (
     by_gain,
     most_of,
 )
-from traced_threadpool.model.formatting import count, share
+from traced_threadpool.model.formatting import count, duration, share
 
 STARVED: Final = 1.0
 """Others take the CPUs away if nodes wait for one longer than they compute."""
@@ -48,7 +49,24 @@ def gil_bound(analyzed: AnalyzedRun, *, matters: float = MATTERS) -> RankedFindi
     nodes = [name for name in culprits if not name.startswith(OUTSIDE_OF_NODES)]
     threads = [name.removeprefix(OUTSIDE_OF_NODES) for name in culprits if name.startswith(OUTSIDE_OF_NODES)]
     advice = [words.advises("threads", threads=quoted(threads))] if threads else []
-    if nodes or not threads:
+    better = None
+    if not analyzed.is_held_from_outside:
+        better = on_processes(analyzed, nodes, list(holders or victims))
+    if better is not None:
+        named = quoted(better.nodes)
+        evidence.append(
+            words.says(
+                "processes",
+                source=analyzed.source,
+                nodes=named,
+                processes=f"{better.processes:,}",
+                instead=analyzed.instead(better.other),
+                moving=duration(better.moving_ns),
+                moved=analyzed.instead(better.moved),
+            )
+        )
+        advice.append(words.advises("processes", nodes=named, processes=better.processes))
+    elif nodes or not threads:
         advice.append(words.advises("nodes", nodes=quoted(nodes or list(victims))))
     said = and_more_workers(analyzed, " ".join(advice))
     return by_gain(analyzed, other, "gil_bound", nodes or list(victims), evidence, said, matters=matters)

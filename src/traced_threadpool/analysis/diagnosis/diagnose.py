@@ -11,6 +11,8 @@ The tree, in the order in which it is gone through:
    - if nobody waited for the GIL: `gil_bound`; for a CPU: `processor_starved`; for a lock:
      `lock_contention`; if nobody slept: `sleeping_node`;
    - with more workers: `pool_too_small`;
+   - if nodes of a backend ran on threads, or nothing had to be moved: `transfer_bound`, or
+     `too_small_for_backend` where little is moved; if nobody waited for a worker of a backend: `remote_queue_bound`;
    - if the longest of nodes that are alike took as long as the others: `straggler`;
    - where most of the critical path's nodes is waiting for the network or the disk, if that took half as long:
      `slow_network`, `slow_disk`;
@@ -22,7 +24,8 @@ The tree, in the order in which it is gone through:
    either alone would just have them meet at the other.
    Where something is found and waiting for the network or the disk is less than most, but a third, it is told after.
 4. What cannot be replayed: most of the run passes outside of nodes (`outside_nodes`); nodes stand in each other's way,
-   and half as many at once would be done as early (`pool_too_large`).
+   and half as many at once would be done as early (`pool_too_large`); where it is `gil_bound`, nodes that wait for I/O
+   wait for the GIL for a third of their time (`switch_interval`).
 5. Nothing of these: `healthy`; or `telemetry_loss`, where nobody knows what most of the run went to.
 
 Findings of 1 and 2 come first; of a run that failed, there are no others: how long it takes without the failure, the
@@ -50,6 +53,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from traced_threadpool.analysis.diagnosis import (
+    detect_backends as backends,
+)
 from traced_threadpool.analysis.diagnosis import (
     detect_contention as contention,
 )
@@ -107,6 +113,9 @@ _EXPLAIN_A_CHAIN: Final[frozenset[Cause]] = frozenset(
         "straggler",
         "slow_network",
         "slow_disk",
+        "transfer_bound",
+        "too_small_for_backend",
+        "remote_queue_bound",
     }
 )
 
@@ -118,7 +127,11 @@ def diagnose(run: RecordedRun, *, analyzed: AnalyzedRun | None = None) -> Diagno
     loss = outcome.telemetry_loss(analyzed)
     if loss is not None and loss[1]:
         first.append(loss[0])
-    slow = [] if run.outcome == "error" else [ranked.finding for ranked in (*_by_gain(analyzed), *_by_share(analyzed))]
+    slow: list[Finding] = []
+    if run.outcome != "error":
+        slow = [ranked.finding for ranked in _by_gain(analyzed)]
+        waits_for_gil = any(found.cause == "gil_bound" for found in slow)
+        slow += [ranked.finding for ranked in _by_share(analyzed, waits_for_gil=waits_for_gil)]
     findings = [*first, *slow] or [nothing_found.not_known(analyzed) or nothing_found.healthy(analyzed)]
     if loss is not None and not loss[1]:
         told = [found for found in findings if found.cause != "telemetry_loss"]
@@ -151,6 +164,8 @@ def _by_gain(analyzed: AnalyzedRun) -> list[RankedFinding]:
         contention.lock_contention(analyzed),
         waiting.sleeping_node(analyzed),
         workers.pool_too_small(analyzed) if behind_others is None else None,
+        backends.moving_costs(analyzed),
+        backends.remote_queue_bound(analyzed),
         shape.straggler(analyzed),
     ]
     found = [ranked for ranked in asked if ranked is not None]
@@ -177,11 +192,13 @@ def _by_gain(analyzed: AnalyzedRun) -> list[RankedFinding]:
     return [*first, behind_others, *[ranked for ranked in ordered if ranked not in first]]
 
 
-def _by_share(analyzed: AnalyzedRun) -> list[RankedFinding]:
+def _by_share(analyzed: AnalyzedRun, *, waits_for_gil: bool) -> list[RankedFinding]:
     """What cannot be replayed, that which is about most of the run first."""
     if analyzed.duration_ns <= 0 or analyzed.run.left_out:
         return []
-    asked = (shape.outside_nodes(analyzed), workers.pool_too_large(analyzed))
+    asked = [shape.outside_nodes(analyzed), workers.pool_too_large(analyzed)]
+    if waits_for_gil:
+        asked.append(backends.switch_interval(analyzed))
     return sorted((ranked for ranked in asked if ranked is not None), key=lambda ranked: -ranked.weight)
 
 

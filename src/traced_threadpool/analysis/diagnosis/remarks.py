@@ -18,12 +18,14 @@ from traced_threadpool.model.formatting import duration, percent
 from traced_threadpool.model.states import INFO, State
 
 COVERED_BY: Final[Mapping[PathState, Collection[str]]] = {
-    "gil": {"gil_bound", "pool_too_large"},
+    "gil": {"gil_bound", "pool_too_large", "switch_interval"},
     "runqueue": {"processor_starved", "pool_too_large"},
     "lock": {"lock_contention"},
     "sleep": {"sleeping_node"},
     "network": {"slow_network"},
     "disk": {"slow_disk"},
+    "transfer": {"transfer_bound", "too_small_for_backend"},
+    "remote_queue": {"remote_queue_bound"},
     "cpu": {"gil_bound", "processor_starved", "pool_too_large"},
     "queue": {"pool_too_small", "queued_behind_other_runs"},
     "dependency": {"telemetry_loss"},

@@ -58,6 +58,15 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGCHLD, _noticed)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     try:
+        _serve(channel, wakeup, waker)
+    finally:  # of the server alone: its forks end elsewhere
+        signal.set_wakeup_fd(-1)
+        for each in (channel, wakeup, waker):
+            each.close()
+
+
+def _serve(channel: Channel, wakeup: socket.socket, waker: socket.socket) -> None:
+    try:
         kind, start, _, _, _ = channel.receive()
     except Closed:
         return

@@ -1,0 +1,128 @@
+"""Advice about backends: given only where the replay, with what moving takes, gains; and not where others compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from tests.analysis.diagnosed_runs import EXAMPLES, MS, node, run, side_by_side
+from traced_threadpool.analysis.diagnosis.causes import Cause, Finding
+from traced_threadpool.analysis.diagnosis.diagnose import diagnose
+from traced_threadpool.model.lane import Lane
+from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+from traced_threadpool.model.states import State
+
+HELD = {"parse_0": 1500 * MS, "parse_1": 1500 * MS}
+
+
+def finding(run: RecordedRun, cause: Cause) -> Finding | None:
+    return next((found for found in diagnose(run).findings if found.cause == cause), None)
+
+
+def advises_processes(run: RecordedRun) -> bool:
+    """Whether nodes that held the GIL are to run on worker processes."""
+    found = finding(run, "gil_bound")
+    return found is not None and "on worker processes" in found.advice
+
+
+def parsing(states: Mapping[State, int] | None = None, **facts: object) -> RecordedRun:
+    nodes = side_by_side(states or {"cpu": 250, "gil": 750})
+    return run(*nodes, end=1000, **{"gil_holders": HELD, **facts})
+
+
+def test_nodes_that_hold_the_gil_are_advised_to_run_on_processes() -> None:
+    """By name, with what the run would take, also if moving took a while; on as many as the record has, or CPUs."""
+    found = finding(parsing(), "gil_bound")
+    assert found is not None
+    assert found.evidence[-1] == (
+        "replay: with `parse_0` and `parse_1` on 2 worker processes, 625 ms instead of 1.00 s; even if moving "
+        "arguments and results took 188 ms for each execution, 625 ms instead of 1.00 s"
+    )
+    assert found.advice.startswith("Run `parse_0` and `parse_1` on worker processes: backends={'cpu': Processes(2)}")
+    assert advises_processes(parsing(backends={"cpu": Lane("processes", 4)}))
+
+
+def test_processes_are_not_advised_where_they_do_not_gain() -> None:
+    """One CPU; others that have the CPUs; a thread outside of the pool that holds the GIL; a run within the nodes."""
+    assert not advises_processes(parsing(cpus=1))
+    assert not advises_processes(parsing({"cpu": 250, "gil": 650, "runqueue": 100}))
+    assert not advises_processes(parsing(gil_holders={"thread:reindex": 4000 * MS, **HELD}))
+    inner = [node(f"inner_{each}", 10, 20, {"cpu": 10}, parent=f"parse_{each}", run_id=f"{each}") for each in range(4)]
+    nested = parsing()
+    assert not advises_processes(replace(nested, nodes=(*nested.nodes, *inner), expected_nodes=8))
+
+
+def test_processes_are_not_advised_for_nodes_that_are_as_short_as_a_call() -> None:
+    """A thousand of a millisecond gain on paper, and nothing once their arguments are worth a word."""
+    short = [
+        node(f"parse_{each}", each // 2 * 2, each // 2 * 2 + 2, {"cpu": 1, "gil": 1}, ready=0, worker=f"etl_{each % 2}")
+        for each in range(1000)
+    ]
+    tiny = run(*short, end=1000, gil_holders={each.name: MS for each in short})
+    assert finding(tiny, "gil_bound") is not None
+    assert not advises_processes(tiny)
+
+
+def remote(name: str, start: int, end: int, states: Mapping[State, int], **facts: object) -> NodeExecution:
+    given = {"ready": 0, "backend": "cpu", "is_remote": True, "moved_bytes": 5_000, **facts}
+    return node(name, start, end, states, **given)
+
+
+@pytest.mark.parametrize(
+    ("states", "moved", "cause"),
+    [
+        ({"cpu": 100, "transfer": 400}, 200_000_000, "transfer_bound"),
+        ({"cpu": 100, "transfer": 400}, 5_000, "too_small_for_backend"),
+        ({"cpu": 400, "transfer": 100}, 200_000_000, None),
+        ({"cpu": 499, "transfer": 1}, 5_000, None),
+    ],
+)
+def test_what_moving_costs_is_told_where_it_is_much(
+    states: Mapping[State, int], moved: int, cause: Cause | None
+) -> None:
+    """By what is moved: the values, or the call."""
+    nodes = [remote(f"tile_{each}", 0, 500, states, moved_bytes=moved) for each in range(2)]
+    asked = run(*nodes, end=500, backends={"cpu": Lane("processes", 2)})
+    found = [each for each in diagnose(asked).findings if each.cause in ("transfer_bound", "too_small_for_backend")]
+    assert [each.cause for each in found] == ([] if cause is None else [cause])
+    assert all("on threads" in each.advice for each in found)
+
+
+def test_nodes_that_would_hold_the_gil_on_threads_are_to_move_less() -> None:
+    """Eight of 100 ms on eight CPUs: in turns on threads they take longer than with what moving takes."""
+    nodes = [remote(f"tile_{each}", 0, 180, {"cpu": 100, "transfer": 80}, moved_bytes=10**8) for each in range(8)]
+    found = finding(
+        run(*nodes, end=180, cpus=8, max_workers=8, backends={"cpu": Lane("processes", 8)}), "transfer_bound"
+    )
+    assert found is not None
+    assert found.evidence[-1] == "replay: if nothing had to be moved, 100 ms instead of 180 ms"
+    assert found.advice.startswith("Let `tile_0`,")
+
+
+def test_more_processes_are_not_advised_where_there_are_no_cpus_for_them() -> None:
+    """Held back by two processes on two CPUs, or on eight."""
+    nodes = [remote(f"fit_{each}", each // 2 * 200, each // 2 * 200 + 200, {"cpu": 200}) for each in range(8)]
+    lanes = {"cpu": Lane("processes", 2)}
+    enough = finding(run(*nodes, end=800, cpus=8, max_workers=8, backends=lanes), "remote_queue_bound")
+    assert enough is not None
+    assert enough.advice == "Set Processes(max_workers=4)."
+    assert finding(run(*nodes, end=800, cpus=2, max_workers=8, backends=lanes), "remote_queue_bound") is None
+
+
+def test_the_switch_interval_is_told_where_io_suffers_and_only_there() -> None:
+    """Not for nodes that compute themselves, nor where I/O hardly waits, nor where the GIL is no finding."""
+    told = EXAMPLES["switch_interval"]
+    assert finding(told, "switch_interval") is not None
+    computing = side_by_side({"network": 100, "gil": 190, "cpu": 110}, 2, "fetch")
+    assert finding(replace(told, nodes=(*told.nodes[:2], *computing)), "switch_interval") is None
+    hardly = side_by_side({"network": 350, "gil": 40, "cpu": 10}, 2, "fetch")
+    assert finding(replace(told, nodes=(*told.nodes[:2], *hardly)), "switch_interval") is None
+    alone = run(
+        node("parse_0", 0, 1000, {"cpu": 1000}),
+        *side_by_side({"network": 60, "gil": 40}, 2, "fetch"),
+        end=1000,
+        gil_holders={"parse_0": 80 * MS},
+    )
+    assert finding(alone, "switch_interval") is None
