@@ -26,8 +26,10 @@ PRELUDE = """
 import logging, os, resource, signal, sys, threading, time
 from hamilton import ad_hoc_utils, driver
 from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import REGISTRY
-from traced_threadpool import FutureAdapter, setup_telemetry
+import traced_threadpool
+from traced_threadpool import FutureAdapter
 
 logging.disable()
 NODES = 50
@@ -41,6 +43,17 @@ for number in range(1, NODES):
     functions.append(scope[f"n{number}"])
 module = ad_hoc_utils.create_temporary_module(*functions)
 
+ended = []
+
+class Ended(SpanProcessor):
+    def on_end(self, span):
+        ended.append(span.name)
+
+def setup_telemetry(**options):
+    setup = traced_threadpool.setup_telemetry(**options)
+    trace.get_tracer_provider().add_span_processor(Ended())
+    return setup
+
 def lost():
     return {
         stage: int(REGISTRY.get_sample_value("hamilton_telemetry_spans_lost_total", {"stage": stage}))
@@ -53,7 +66,7 @@ def runs(adapter, count):
         assert dr.execute([f"n{NODES - 1}"], inputs={"start": 0}) == {f"n{NODES - 1}": NODES}
 """
 SPANS = 51
-"""Of each run: its nodes and its own."""
+"""Of each run, at least: its nodes and its own. On a busy machine there are some of waits besides."""
 
 
 def program(text: str) -> str:
@@ -142,7 +155,7 @@ def test_an_endpoint_that_takes_nothing(
 ) -> None:
     """Every run is right, every span is counted as lost, and the program's end waits two seconds and a bit for it."""
     with endpoint() as url:
-        count, closing_seconds = finished(
+        count, spans, closing_seconds = finished(
             f"""
             setup = setup_telemetry(endpoint={url!r})
             with FutureAdapter(max_workers=4) as adapter:
@@ -151,12 +164,14 @@ def test_an_endpoint_that_takes_nothing(
             started = time.monotonic()
             setup.close()
             print(lost())
+            print(len(ended))
             print(time.monotonic() - started)
             """,
             tmp_path,
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
         )
-    assert count == str({"adapter": 0, "queue": 0, "endpoint": 10 * SPANS, "file": 0})
+    assert count == str({"adapter": 0, "queue": 0, "endpoint": int(spans), "file": 0})
+    assert int(spans) >= 10 * SPANS
     assert float(closing_seconds) < 8
 
 
@@ -178,12 +193,13 @@ def test_a_slow_endpoint_gets_everything(tmp_path: Path) -> None:
             with FutureAdapter(max_workers=4) as adapter:
                 runs(adapter, 20)
             print(lost())
+            print(len(ended))
             """,
             tmp_path,
             OTEL_BSP_MAX_EXPORT_BATCH_SIZE="64",
         )
-        assert len(receiver.spans) == 20 * SPANS
-    assert lines == [str({"adapter": 0, "queue": 0, "endpoint": 0, "file": 0})]
+        assert len(receiver.spans) == int(lines[1]) >= 20 * SPANS
+    assert lines[0] == str({"adapter": 0, "queue": 0, "endpoint": 0, "file": 0})
 
 
 @needs_extra
@@ -197,7 +213,7 @@ def test_a_collector_that_restarts(tmp_path: Path) -> None:
         adapter = FutureAdapter(max_workers=4)
         for step in sys.stdin:
             runs(adapter, 2)
-            print("done", flush=True)
+            print(len(ended), flush=True)
         adapter.close()
         setup.close()
     """
@@ -208,15 +224,14 @@ def test_a_collector_that_restarts(tmp_path: Path) -> None:
             running = Program(text, tmp_path, **variables)
             with contextlib.ExitStack() as stack:
                 stack.enter_context(running)
-                assert running.step() == "done"
-                receiver.wait_for(2 * SPANS)
+                receiver.wait_for(int(running.step()))
                 rotel.kill()
-                assert running.step() == "done"
+                running.step()
                 rotel.__enter__()
-                assert running.step() == "done"
+                ended = int(running.step())
                 stack.close()  # the program ends, and exports what it has
-            receiver.wait_for(6 * SPANS)
-    assert len({span.span_id for span in receiver.spans}) == 6 * SPANS
+            receiver.wait_for(ended)
+    assert len({span.span_id for span in receiver.spans}) == ended >= 6 * SPANS
 
 
 @needs_extra
@@ -232,13 +247,15 @@ def test_an_endpoint_that_comes_back_after_failures(tmp_path: Path) -> None:
             for step in sys.stdin:
                 runs(adapter, 1)
                 setup.flush()
-                print(lost()["endpoint"], flush=True)
+                print(lost()["endpoint"], len(ended), flush=True)
         """
         with Program(text, tmp_path) as running:
-            assert running.step() == str(SPANS)
+            refused, ended = map(int, running.step().split())
+            assert refused == ended >= SPANS
             receiver.refuse_with = None
-            assert running.step() == str(SPANS)
-        assert len(receiver.spans) == SPANS
+            lost, ended = map(int, running.step().split())
+            assert lost == refused
+        assert len(receiver.spans) == ended - refused >= SPANS
 
 
 @needs_extra
@@ -247,7 +264,7 @@ def test_an_endpoint_that_comes_back_after_failures(tmp_path: Path) -> None:
 def test_a_hanging_endpoint_makes_nothing_grow(tmp_path: Path) -> None:
     """Once its queue is full, thousands of runs more take no memory and no thread; each span beyond is counted."""
     with hanging() as url:
-        counted, grown, threads = finished(
+        counted, spans, grown, threads = finished(
             f"""
             def resident():
                 with open("/proc/self/statm") as file:
@@ -260,16 +277,17 @@ def test_a_hanging_endpoint_makes_nothing_grow(tmp_path: Path) -> None:
             grown = resident() - before
             adapter.close()
             print(sum(lost().values()))
+            print(len(ended))
             print(grown)
             print(threading.active_count() <= threads)
             setup.close()
-            assert sum(lost().values()) == 300 * {SPANS}, lost()
+            assert sum(lost().values()) == len(ended) >= 300 * {SPANS}, lost()
             """,
             tmp_path,
             OTEL_BSP_MAX_QUEUE_SIZE="1000",
             OTEL_EXPORTER_OTLP_TIMEOUT="30",
         )
-    assert 300 * SPANS - 1000 - 512 <= int(counted) <= 300 * SPANS - 1000
+    assert int(spans) - 1000 - 512 <= int(counted) <= int(spans) - 1000
     assert int(grown) < 16_000_000  # kept, these spans would take three times that
     assert threads == "True"
 
@@ -288,11 +306,13 @@ def test_a_full_disk_is_counted(tmp_path: Path) -> None:
                 runs(adapter, 3)
             setup.close()
             print(lost())
+            print(len(ended))
             """,
             tmp_path,
         )
-        assert len(receiver.spans) == 3 * SPANS
-    assert lines == [str({"adapter": 0, "queue": 0, "endpoint": 0, "file": 3 * SPANS})]
+    count, spans = lines[0], int(lines[1])
+    assert len(receiver.spans) == spans >= 3 * SPANS
+    assert count == str({"adapter": 0, "queue": 0, "endpoint": 0, "file": spans})
 
 
 @needs_extra
@@ -320,7 +340,7 @@ def test_kill_9_amid_runs_leaves_a_readable_file(tmp_path: Path) -> None:
     spans = [span for line in lines for span in spans_in([parse_line(line)])]
     assert len({(span.trace_id, span.span_id) for span in spans}) == len(spans) > 10 * SPANS
     first = [span for span in spans if span.trace_id == spans[0].trace_id]
-    assert len(first) == SPANS
+    assert len(first) >= SPANS
 
 
 # Scrapes

@@ -205,13 +205,33 @@ def test_an_init_that_collects_nothing(tmp_path: Path) -> None:
 
 
 C_FORK = """
+import select
+
 def forked_in_c(work):
-    pid = ctypes.PyDLL(None).fork()  # without the handlers of `os.fork`
-    if pid:
-        return pid
+    "By the C function, without the handlers of `os.fork`."
+    while True:
+        reading, writing = os.pipe()
+        pid = ctypes.PyDLL(None).fork()
+        if not pid:
+            break
+        os.close(writing)
+        runs_python = select.select([reading], [], [], 20)[0] and os.read(reading, 1)
+        os.close(reading)
+        if runs_python:
+            return pid
+        # Another thread was taking the interpreter's own locks at the fork: no Python can be run in that child.
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
     os.setsid()
     signal.alarm(120)
     try:
+        time.sleep(0.001)
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+        os.write(writing, b"1")
+        os.close(reading)
+        os.close(writing)
         work()
     finally:
         os._exit(0)

@@ -321,7 +321,7 @@ for _ in range(50):
     if after[0] - before[0] < 500 and after[2] <= before[2]:
         break
     time.sleep(0.1)  # without a GIL, what two threads have used goes a moment later
-say(after[0] - before[0] < 500, after[1] - before[1], max(after[2] - before[2], 0))
+say(after[0] - before[0] < 500, max(after[1] - before[1], 0), max(after[2] - before[2], 0))
 adapter.close()
 """
     )
