@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from tests.analysis.diagnosed_runs import EXAMPLES
 from tests.analysis.synthetic_runs import NASTY_NAMES, layered_run
 from tests.dags import driver_of
 from traced_threadpool import FutureAdapter, Tracing
-from traced_threadpool.analysis import read_runs, save_runs
+from traced_threadpool.analysis import diagnose, read_runs, save_runs
+from traced_threadpool.analysis.replay.what_if import replay
 from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
@@ -140,6 +143,50 @@ def test_many_runs_are_one_file_and_a_run_saved_twice_is_one(tmp_path: Path) -> 
     first.save(tmp_path / "one.jsonl")
     path.write_text(path.read_text() + (tmp_path / "one.jsonl").read_text())
     assert sorted(len(run.nodes) for run in read_runs(path)) == [5, 7]
+
+
+def test_other_runs_of_the_pool_are_saved_with_a_run(tmp_path: Path) -> None:
+    """Not as runs of the file: what is found and replayed is the same, also of a part of them and of all."""
+    run = EXAMPLES["queued_behind_other_runs"]
+    found = saved(run, tmp_path / "run.jsonl")
+    assert [other.id for other in found.neighbours] == [other.id for other in run.neighbours] != []
+    assert diagnose(found) == diagnose(run)
+    assert replay(found, workers=8).makespan_ns == replay(run, workers=8).makespan_ns
+    assert [other.id for other in saved(found, tmp_path / "again.jsonl").neighbours] == [
+        other.id for other in run.neighbours
+    ]
+    together = [run, *run.neighbours]
+    save_runs(tmp_path / "all.jsonl", together)
+    assert {each.id for each in read_runs(tmp_path / "all.jsonl")} == {each.id for each in together}
+    both = (tmp_path / "run.jsonl").read_text() + (tmp_path / "all.jsonl").read_text()
+    (tmp_path / "both.jsonl").write_text(both)
+    assert {each.id for each in read_runs(tmp_path / "both.jsonl")} == {each.id for each in together}
+
+
+def test_a_run_is_saved_with_those_that_were_recorded_beside_it(tmp_path: Path) -> None:
+    """Of a live pool: two runs, of which one waits for the other."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def load() -> int:
+        begun.set()
+        go_on.wait(60)
+        return 1
+
+    def quick() -> int:
+        return 2
+
+    with FutureAdapter(max_workers=2, name="shop", record=True, registry=CollectorRegistry()) as adapter:
+        other = threading.Thread(target=lambda: driver_of(adapter, load).execute(["load"]))
+        other.start()
+        assert begun.wait(60)
+        driver_of(adapter, quick).execute(["quick"])
+        go_on.set()
+        other.join(60)
+        [run] = [each for each in adapter.recorded_runs if each.nodes[0].name == "quick"]
+    found = saved(run, tmp_path / "run.jsonl")
+    (beside,) = found.neighbours
+    assert [node.name for node in beside.nodes] == ["load"]
+    assert beside.started_ns <= found.started_ns < found.ended_ns <= beside.ended_ns
 
 
 def test_a_file_that_cannot_be_written_stays_what_it_was(tmp_path: Path) -> None:

@@ -146,6 +146,17 @@ def test_others_that_are_not_in_the_record_are_known_by_the_waits(workers: int) 
     assert diagnose(record).cause == "queued_behind_other_runs"
 
 
+def test_others_that_are_too_many_are_said_to_be_left_out() -> None:
+    """The first 2,000 nodes of them are replayed."""
+    own = run(node("own", 0, 100, {"network": 100}), end=100, max_workers=2)
+    crowd = [
+        run(*(node(f"n{number}_{each}", 1, 2) for each in range(700)), end=100, id=f"c{number}") for number in range(4)
+    ]
+    assert "2 more runs in the pool left out: 2,000 nodes of others are replayed at most" in (
+        replay(beside_each_other(own, *crowd)).assumptions
+    )
+
+
 def test_runs_that_a_caller_begins_one_after_the_other_stay_so() -> None:
     """A client that waits for its run before it begins the next brings no more work to a slower pool."""
     others = [

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
+from traced_threadpool.analysis.replay.others import beside
 from traced_threadpool.analysis.trace_forms.byte_streams import GzipDamaged, utf8_stream
 from traced_threadpool.analysis.trace_forms.from_spans import runs_from
 from traced_threadpool.analysis.trace_forms.grouping import Gathered
@@ -92,10 +93,32 @@ def read_runs(
 def save_runs(path: str | os.PathLike[str], runs: Iterable[RecordedRun]) -> None:
     """Writes runs to a file of OTLP/JSON lines, whole or not at all, in place of what was there. `read_runs` reads it.
 
+    Other runs that were in the pool with them are written too, as what a replay of theirs needs: `read_runs` gives the
+    runs that were given here, and each has the others as its `neighbours`.
+
     Raises:
         OSError: It cannot be written.
     """
-    write_whole(path, (line for run in runs for line in lines_of(run)))
+    write_whole(path, _lines(list(runs)))
+
+
+def _lines(runs: Sequence[RecordedRun]) -> Iterator[str]:
+    others = {other.id: (run, other) for run in runs for other in beside(run)}
+    for run in runs:
+        others.pop(run.id, None)
+    # Times of a clock that began at 0 are put a moment after 1970, since 0 is no time.
+    first_ns = min((run.started_ns for run in (*runs, *(other for _, other in others.values()))), default=1)
+    shift_ns = max(0, 1 - first_ns)
+    for run in runs:
+        yield from lines_of(run, started_unix_ns=_unix_ns(run, run, shift_ns))
+    for run, other in others.values():
+        yield from lines_of(other, started_unix_ns=_unix_ns(run, other, shift_ns), beside=True)
+
+
+def _unix_ns(run: RecordedRun, other: RecordedRun, shift_ns: int) -> int:
+    """By the clock of the run that the other one was beside: each has an offset of its own to Unix time."""
+    since_ns = other.started_ns - run.started_ns
+    return (run.started_ns + shift_ns if run.started_unix_ns is None else run.started_unix_ns) + since_ns
 
 
 @dataclass(slots=True)

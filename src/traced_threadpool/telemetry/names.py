@@ -46,6 +46,7 @@ ATTRIBUTION_REASON: Final = "hamilton.attribution.reason"
 CPUS_LIMIT: Final = "hamilton.cpus.limit"
 CRITICAL_PATH: Final = "hamilton.run.critical_path"
 RECORD_PROBLEMS: Final = "hamilton.run.problems"
+RECORD_BESIDE: Final = "hamilton.run.beside"
 CRITICAL_PATH_DURATIONS: Final = "hamilton.run.critical_path.durations"
 RUN_QUEUE: Final = "hamilton.run.queue.duration"
 RUN_FAILED_NODES: Final = "hamilton.run.failed_nodes"
@@ -245,6 +246,12 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     ),
     Attribute(
         RECORD_PROBLEMS, "run", "string[]", "Only of a record that was saved: what it lacks, or what had to be repaired"
+    ),
+    Attribute(
+        RECORD_BESIDE,
+        "run",
+        "boolean",
+        "Only of a record that was saved: whether it is there for the sake of another run in the pool",
     ),
     Attribute(NODE_NAME, "node", "string", "The node's name"),
     Attribute(NODE_UPSTREAM, "node", "string[]", "Names of the upstream nodes, whole where the SDK truncates links"),

@@ -380,8 +380,8 @@ BOTH_LOCKS: Final = "{first} Then the other: by itself, neither gains much. {sec
 """Where nodes wait for the GIL and for another lock by turns."""
 
 ESTIMATED: Final = (
-    "A run of {nodes} is not replayed whole: {asked} rest on bounds and {scheduled}, with waiting for the GIL and for "
-    "CPUs as recorded, and whether fewer workers would do was not asked. what-if replays it whole."
+    "A run of {nodes} is not replayed whole: {asked} rest on bounds and {scheduled}, with waiting for the GIL, CPUs, "
+    "locks and other runs as recorded, and whether fewer workers would do was not asked. what-if replays it whole."
 )
 
 

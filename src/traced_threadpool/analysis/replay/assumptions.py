@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from traced_threadpool.analysis.replay.locks import FoundLock
-from traced_threadpool.analysis.replay.others import Others
+from traced_threadpool.analysis.replay.others import MAX_NODES, Others
 from traced_threadpool.analysis.replay.placing import CALL_NS, Placing
 from traced_threadpool.analysis.replay.settings import ReplaySettings
 from traced_threadpool.model.formatting import count, duration, share
@@ -119,6 +119,9 @@ def _of_others(run: RecordedRun, others: Others) -> list[str]:
     said = []
     if known:
         said.append(f"{count(known, 'other run')} in the pool, with the work and the arrival times that they had")
+    if others.left_out:
+        most = f"{MAX_NODES:,} nodes of others are replayed at most"
+        said.append(f"{count(others.left_out, 'more run')} in the pool left out: {most}")
     if others.unknown:
         said.append(
             "other runs that are not in the record had workers while nodes waited; they are taken to keep those, and "

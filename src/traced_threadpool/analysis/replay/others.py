@@ -38,13 +38,14 @@ TELLING_NS: Final = 300_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Others:
     """Nodes, and for each the number of its run, from 1 on; after the end of which of them it is submitted, if after
-    any; and which of their runs are not in the record.
+    any; whether some of their runs are not in the record; and how many are and were too many.
     """
 
     nodes: tuple[NodeExecution, ...] = ()
     run_of: tuple[int, ...] = ()
     after: tuple[str | None, ...] = ()
     unknown: bool = False
+    left_out: int = 0
 
     @property
     def run_count(self) -> int:
@@ -65,22 +66,23 @@ def others_of(run: RecordedRun, nodes: Sequence[NodeExecution], workers: int) ->
         run_of=(*known.run_of, *[number] * len(found)),
         after=(*known.after, *[None] * len(found)),
         unknown=True,
+        left_out=known.left_out,
     )
 
 
 def _known(run: RecordedRun) -> Others:
-    if run.pool_runs is None or not run.neighbours:
-        return Others()
     nodes: list[NodeExecution] = []
     run_of: list[int] = []
     after: list[str | None] = []
     last_of: dict[str, tuple[RecordedRun, str]] = {}  # by caller
     number = 0
-    for other in run.pool_runs.between(run.started_ns, run.ended_ns + LOOKS_AHEAD * run.duration_ns):
-        if other.id == run.id:
-            continue
+    left_out = 0
+    for other in beside(run):
         part = [node for node in other.outermost if node.ended_ns > run.started_ns]
-        if not part or len(nodes) + len(part) > MAX_NODES:
+        if not part:
+            continue
+        if len(nodes) + len(part) > MAX_NODES:
+            left_out += 1
             continue
         number += 1
         part = [_of_run(_cut(node, run.started_ns), number) for node in part]
@@ -90,7 +92,15 @@ def _known(run: RecordedRun) -> Others:
         run_of += [number] * len(part)
         after += [behind] * len(part)
         last_of[other.caller] = other, max(part, key=lambda node: node.ended_ns).key
-    return Others(nodes=tuple(nodes), run_of=tuple(run_of), after=tuple(after))
+    return Others(nodes=tuple(nodes), run_of=tuple(run_of), after=tuple(after), left_out=left_out)
+
+
+def beside(run: RecordedRun) -> list[RecordedRun]:
+    """The runs that a replay takes in, by their start; none where nobody was in the pool while the run went on."""
+    if run.pool_runs is None or not run.neighbours:
+        return []
+    until_ns = run.ended_ns + LOOKS_AHEAD * run.duration_ns
+    return [other for other in run.pool_runs.between(run.started_ns, until_ns) if other.id != run.id]
 
 
 def callers_next(runs: Sequence[RecordedRun]) -> dict[int, int]:

@@ -28,7 +28,10 @@ from traced_threadpool.telemetry import names
 
 
 def runs_from(gathered: Gathered, problems: Sequence[str] = ()) -> list[RecordedRun]:
-    """All runs, by their start. `problems` are those of the file, which each run may suffer from."""
+    """All runs, by their start. `problems` are those of the file, which each run may suffer from.
+
+    Runs that were saved for the sake of others are in the pool with these, and not among the file's own.
+    """
     groups = grouped(gathered)
     members: dict[str, list[Group]] = {}
     for name, group in groups.items():
@@ -41,14 +44,25 @@ def runs_from(gathered: Gathered, problems: Sequence[str] = ()) -> list[Recorded
     of_pool: dict[tuple[str, str], list[RecordedRun]] = {}
     pools: dict[tuple[str, str], PoolRuns] = {}
     runs = []
+    saved = {groups[name].run_id for name in members if not _is_beside(groups[name])}
+    beside: set[str] = set()
     for name, of_root in members.items():
         root = groups[name]
+        if _is_beside(root):
+            if root.run_id in saved or root.run_id in beside:
+                continue  # it has been saved by itself, or for two runs
+            beside.add(root.run_id)
         pool = root.process, root.pool
         together = of_pool.setdefault(pool, [])
         pool_runs = pools.setdefault(pool, PoolRuns(partial(list, together)))
         together.append(_record(root, of_root, gathered, shared, pool_runs))
-        runs.append(together[-1])
+        if not _is_beside(root):
+            runs.append(together[-1])
     return sorted(runs, key=lambda run: run.started_ns)
+
+
+def _is_beside(root: Group) -> bool:
+    return root.span is not None and root.span.attributes.get(names.RECORD_BESIDE) is True
 
 
 def _record(

@@ -1,12 +1,13 @@
 """A recorded run into lines of OTLP/JSON, as the adapter's own spans would be: `read_runs` gives the run back.
 
 Its trace id follows from the run's id, so that a run that is saved twice is one run. Nodes keep the span ids that they
-were read with; those of a run that was recorded in the process are numbered.
+were read with; those of a run that was recorded in the process are numbered. A run that is `beside` another is marked,
+so that the file does not count it among its own.
 
 >>> from traced_threadpool.model.recorded_run import NodeExecution
 >>> node = NodeExecution(key="0", name="load", submitted_ns=5, ready_ns=5, started_ns=5, ended_ns=9)
 >>> run = RecordedRun(id="r", name="etl", pool="p", started_ns=5, ended_ns=9, nodes=(node,))
->>> [line] = lines_of(run)
+>>> [line] = lines_of(run, started_unix_ns=5)
 >>> [span["name"] for span in json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"]]
 ['etl', 'load']
 """
@@ -32,9 +33,9 @@ _ERROR: Final = 2
 Json = dict[str, Any]
 
 
-def lines_of(run: RecordedRun) -> Iterator[str]:
+def lines_of(run: RecordedRun, *, started_unix_ns: int, beside: bool = False) -> Iterator[str]:
     """The run's spans, as lines with their ends."""
-    spans = _Spans(run).all
+    spans = _Spans(run, started_unix_ns, beside).all
     for first in range(0, len(spans), BATCH):
         scope = {"scope": {"name": names.SCOPE}, "spans": spans[first : first + BATCH]}
         document = {"resourceSpans": [{"resource": {}, "scopeSpans": [scope]}]}
@@ -45,12 +46,11 @@ def lines_of(run: RecordedRun) -> Iterator[str]:
 class _Spans:
     """The spans of one run, and of those that its nodes executed."""
 
-    def __init__(self, run: RecordedRun) -> None:
+    def __init__(self, run: RecordedRun, started_unix_ns: int, beside: bool) -> None:
         self.run = run
-        self.trace_id = _hash(f"{run.id}\n{run.started_unix_ns}", 16)
-        # Times of a clock that began at 0 are put a moment after 1970, since 0 is no time.
-        unix_ns = run.started_unix_ns if run.started_unix_ns is not None else max(1, run.started_ns)
-        self._offset_ns = unix_ns - run.started_ns
+        self._beside = beside
+        self.trace_id = _hash(f"{run.id}\n{run.started_unix_ns}{beside or ''}", 16)
+        self._offset_ns = started_unix_ns - run.started_ns
         kept = all(map(_SPAN_ID.fullmatch, run.by_key))
         self._ids = {key: key if kept else f"{number:016x}" for number, key in enumerate(run.by_key, 1)}
         self._taken = set(self._ids.values())
@@ -95,8 +95,8 @@ class _Spans:
             names.ATTRIBUTION_REASON: run.attribution_reason,
             names.RUN_GIL_HOLDERS: [names.gil_holder_exactly(name, ns / 1e9) for name, ns in run.gil_holders.items()],
             names.ERROR_TYPE: run.error_type,
-            names.THREAD_ID: run.caller or None,
             names.RECORD_PROBLEMS: list(run.problems),
+            names.RECORD_BESIDE: self._beside or None,
         }
         return self._span(own_id, None, run.name, run.started_ns, run.ended_ns, values)
 
@@ -181,6 +181,8 @@ def _attributes(values: Mapping[str, object]) -> list[Json]:
 def _any_value(value: object) -> Json:
     if isinstance(value, list):
         return {"arrayValue": {"values": [_any_value(each) for each in value]}}
+    if isinstance(value, bool):
+        return {"boolValue": value}
     if isinstance(value, int):
         return {"intValue": str(value)}
     return {"doubleValue": value} if isinstance(value, float) else {"stringValue": value}
