@@ -117,6 +117,16 @@ def test_what_does_not_go_together(
     assert message in command(words[0], many, *words[1:], status=status)
 
 
+def test_two_sets_have_a_page(command: Command, many: Path, tmp_path: Path) -> None:
+    """Beside what is printed; of one run on either side there is none, and a trace is not written over."""
+    page = tmp_path / "difference.html"
+    text = command("diff", many, many, "--all", "-o", page)
+    assert f"written to {page}" in text
+    assert "<h1>etl</h1>" in page.read_text(encoding="utf-8")
+    assert "give --all as well" in command("diff", many, many, "-o", page, status=2)
+    assert "would be overwritten" in command("diff", many, many, "--all", "-o", many, status=2)
+
+
 def test_the_fields_of_the_json_are_documented(command: Command, many: Path) -> None:
     """`docs/command-line.md` names each."""
     documented = (Path(__file__).parent.parent.parent / "docs" / "command-line.md").read_text()

@@ -14,12 +14,13 @@ from tests.analysis.synthetic_runs import NASTY_NAMES, layered_run
 from tests.analysis.test_many_runs import service
 from tests.report.browser import PATIENCE_MS, Opened
 from tests.report.documents import elements_of, renamed
+from traced_threadpool.analysis import compare_sets
 from traced_threadpool.model.recorded_run import RecordedRun
-from traced_threadpool.report.many_runs import explain_many
+from traced_threadpool.report.many_runs import difference_sentences, difference_tables, explain_many
 
 pytest.importorskip("jinja2", reason="needs the extra [report]")
 
-from traced_threadpool.report.runs_page import runs_page
+from traced_threadpool.report.runs_page import runs_page, sets_page
 
 SLOW = (3, 17, 30, 31, 44, 59)
 
@@ -67,6 +68,22 @@ def test_few_runs_have_a_page_too(nasty: bool) -> None:
         assert "The typical run" in runs_page(explain_many([run])) or run.outcome == "error"
 
 
+def two_sets() -> str:
+    before, after = service(), service(slow=range(60), parse=200, state="lock")
+    return sets_page(compare_sets(before, after), "etl", before, after)
+
+
+def test_the_page_of_two_sets_says_what_diff_says() -> None:
+    """Sentences and every table, in which markup stays text."""
+    before, after = service(), service(slow=range(60), parse=200, state="lock")
+    found = compare_sets(before, after)
+    texts = {text for _, _, text in elements_of(sets_page(found, "<b>etl</b>", before, after))}
+    assert {"<b>etl</b>", *difference_sentences(found)} <= texts
+    for table in difference_tables(found):
+        assert {table.heading, *table.columns, *(cell for row in table.rows for cell in row)} <= texts
+    assert "More than chance would give." in texts
+
+
 @pytest.fixture
 def opened(browser: Any, tmp_path: Path) -> Iterator[Opened]:
     file = tmp_path / "runs.html"
@@ -109,3 +126,22 @@ def test_the_chart_has_each_run(opened: Opened) -> None:
     assert opened.page.evaluate(told) == [53, 6, 1]
     opened.page.locator(".switch button[value=dark]").click()
     assert opened.page.evaluate(told) == [53, 6, 1]
+
+
+def test_the_chart_of_two_sets_has_each_run_and_the_medians(browser: Any, tmp_path: Path) -> None:
+    """In a real Chromium, whose console stays empty."""
+    file = tmp_path / "sets.html"
+    file.write_text(two_sets(), encoding="utf-8")
+    context = browser.new_context(viewport={"width": 1360, "height": 900})
+    context.set_default_timeout(PATIENCE_MS)
+    one = Opened(context.new_page())
+    one.page.goto(file.as_uri())
+    told = (
+        "echarts.getInstanceByDom(document.getElementById('sets-chart')).getOption().series"
+        ".map(one => [one.name, one.data.length, one.markLine.data[0].yAxis])"
+    )
+    found = one.page.evaluate(told)
+    assert [each[:2] for each in found] == [["before", 60], ["after", 60]]
+    assert found[0][2] < found[1][2]
+    context.close()
+    assert one.faults == []

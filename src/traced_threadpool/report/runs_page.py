@@ -1,11 +1,15 @@
-"""Many runs as one HTML file that needs nothing else: what `explain --all` says, a chart, a list of runs to sort."""
+"""Many runs as one HTML file that needs nothing else: what `explain --all` says, a chart, a list of runs to sort. Two
+sets of them likewise, as `diff --all` says how they differ.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from traced_threadpool.analysis.run_sets import RunFacts
+from traced_threadpool.analysis.run_sets import Durations, RunFacts, SetDifference
+from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.recording.critical_path import QUEUE
 from traced_threadpool.report.html_document import document
 from traced_threadpool.report.many_runs import (
@@ -13,6 +17,8 @@ from traced_threadpool.report.many_runs import (
     LIST_TEXTS,
     ManyExplanation,
     TextTable,
+    difference_sentences,
+    difference_tables,
     list_row,
     most_of_path,
 )
@@ -42,6 +48,24 @@ def runs_page(explanation: ManyExplanation) -> str:
         columns=LIST_COLUMNS,
         texts=LIST_TEXTS,
     )
+
+
+def sets_page(found: SetDifference, name: str, before: Sequence[RecordedRun], after: Sequence[RecordedRun]) -> str:
+    """How the runs of one name differ from earlier ones; the whole file as text, to be written as UTF-8."""
+    return document(
+        "sets.html",
+        "sets.js",
+        {"before": _lengths(before, found.before), "after": _lengths(after, found.after)},
+        name=name,
+        found=found,
+        sentences=difference_sentences(found),
+        tables=[_texts_first(table) for table in difference_tables(found)],
+    )
+
+
+def _lengths(runs: Sequence[RecordedRun], durations: Durations) -> dict[str, Any]:
+    in_order = sorted(runs, key=lambda run: run.started_ns)
+    return {"runs": [round(run.duration_ns / 1_000) for run in in_order], "median": round(durations.p50_ns / 1_000)}
 
 
 def _texts_first(table: TextTable) -> TextTable:
