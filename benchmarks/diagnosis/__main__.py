@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         return
                     cases.record(cases.CASES[name], seed=seed, scale=asked.scale, trace=trace)
                 run = cases.read(trace)
-                found = Judged(case=cases.CASES[name], seed=seed, run=run, diagnosis=diagnose(run))
+                found = Judged(
+                    case=cases.CASES[name], seed=seed, run=run, diagnosis=diagnose(run), company=cases.company(trace)
+                )
                 judged.append(found)
                 say(f"diagnosis: {found.in_a_line}")
     table.show(report.tables(judged))

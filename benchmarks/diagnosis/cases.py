@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from traced_threadpool.analysis.trace_file import read_runs
 from traced_threadpool.model.recorded_run import RecordedRun
 
 ROOT: Final = Path(__file__).parents[2]
-LIMIT_SECONDS: Final = 60.0
+LIMIT_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +70,12 @@ CASES: Final[Mapping[str, Case]] = {
 
 
 def record(case: Case, *, seed: int, scale: float, trace: Path) -> None:
-    """Run it once in a process of its own, and append what was recorded to the file.
+    """Run it once in a process of its own, and append what was recorded to the file. Beside it, how busy others were.
 
     Raises:
         subprocess.CalledProcessError: The program failed; it has said why.
     """
+    busy, own, began = _busy_seconds(), _own_seconds(), time.monotonic()
     subprocess.run(
         [
             *(sys.executable, "-m", case.module, *case.words),
@@ -85,6 +87,33 @@ def record(case: Case, *, seed: int, scale: float, trace: Path) -> None:
         timeout=LIMIT_SECONDS,
         check=True,
     )
+    others = _busy_seconds() - busy - (_own_seconds() - own)
+    _company_of(trace).write_text(f"{max(0.0, others / (time.monotonic() - began) / (os.cpu_count() or 1)):.3f}")
+
+
+def company(trace: Path) -> float:
+    """Which part of all CPUs other programs had while the one of this trace ran; 0 where nobody knows."""
+    file = _company_of(trace)
+    return float(file.read_text()) if file.exists() else 0.0
+
+
+def _company_of(trace: Path) -> Path:
+    return trace.with_suffix(".company")
+
+
+def _busy_seconds() -> float:
+    """What all programs together have had of the CPUs, as the kernel counts it."""
+    try:
+        user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    except (OSError, ValueError):
+        return 0.0
+    return float(user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    """What programs that were recorded have had of them."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def read(trace: Path) -> RecordedRun:

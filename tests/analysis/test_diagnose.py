@@ -22,6 +22,7 @@ from traced_threadpool.analysis.diagnosis import advice, detect_outcome, detect_
 from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS
 from traced_threadpool.analysis.diagnosis.causes import CAUSES, Cause, Finding
 from traced_threadpool.analysis.diagnosis.diagnose import ALIKE, MOST_FINDINGS, diagnose
+from traced_threadpool.analysis.replay import company
 from traced_threadpool.analysis.replay.what_if import HELPS, Replayed, replay
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.states import State
@@ -60,8 +61,8 @@ def test_the_page_says_the_numbers_of_the_tree() -> None:
     ] == re.findall(r"^### .*", page, re.M)
     for share_, words in (
         (detect_outcome.LOST, "are {} of the nodes missing"),
-        (ranking.FULL, "if nodes use {} of those that there are"),
-        (ranking.FULL, "less than {} of the CPUs"),
+        (company.FULL, "if nodes use {} of those that there are"),
+        (company.FULL, "less than {} of the CPUs"),
         (ALIKE, "less than {} of the\nrun"),
         (HELPS, "shorter by {}"),
     ):

@@ -197,6 +197,12 @@ class AnalyzedRun:
             if state == "lock":
                 known = self._without[state, part] = self.replayed(locks=False, less_wait_ns=self.unshared(less_ns))
                 return known
+            if state == "runqueue" and self.plan.demands.others:
+                for node, other in zip(self.plan.nodes, self.plan.demands.others, strict=True):
+                    if node.key in less_ns:
+                        less_ns[node.key] -= part * sum(other)
+                known = self._without[state, part] = self.replayed(quiet=True, less_contention_ns=less_ns)
+                return known
             what = "less_contention_ns" if state in ("gil", "runqueue") else "less_wait_ns"
             known = self._without[state, part] = self.replayed(**{what: less_ns})
         return known

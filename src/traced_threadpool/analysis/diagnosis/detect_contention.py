@@ -13,7 +13,6 @@ from traced_threadpool.analysis.diagnosis.detect_backends import on_processes
 from traced_threadpool.analysis.diagnosis.detect_waiting import waiting
 from traced_threadpool.analysis.diagnosis.ranking import (
     CONTRIBUTES,
-    FULL,
     GOVERNS,
     MATTERS,
     MOST_SHOWN,
@@ -21,10 +20,8 @@ from traced_threadpool.analysis.diagnosis.ranking import (
     by_gain,
     most_of,
 )
+from traced_threadpool.analysis.replay.company import FULL, STARVED
 from traced_threadpool.model.formatting import count, duration, share
-
-STARVED: Final = 1.0
-"""Others take the CPUs away if nodes wait for one longer than they compute."""
 
 CULPRITS: Final = 0.5
 """Those are named who held the GIL during this part of the waiting, beginning with the one who held it most."""

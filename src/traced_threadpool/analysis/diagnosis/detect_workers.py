@@ -8,7 +8,8 @@ from typing import Final
 from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun, names_of
 from traced_threadpool.analysis.diagnosis.causes import Finding, RankedFinding
-from traced_threadpool.analysis.diagnosis.ranking import FULL, MATTERS, UNKNOWN, by_gain
+from traced_threadpool.analysis.diagnosis.ranking import MATTERS, UNKNOWN, by_gain
+from traced_threadpool.analysis.replay.company import FULL
 from traced_threadpool.analysis.replay.what_if import HELPS, Scaling
 from traced_threadpool.model.formatting import count, duration
 

@@ -21,9 +21,6 @@ GOVERNS: Final = 0.2
 CONTRIBUTES: Final = 1 / 3
 """Waiting is a finding beside others from this part of the time on."""
 
-FULL: Final = 0.7
-"""From this part of its time on, a resource is what nodes share; below, others have it."""
-
 UNKNOWN: Final = 0.5
 """If of this part of the run nobody knows what it went to, nothing can be called healthy."""
 

@@ -12,6 +12,9 @@ from what is typical of the run. A node for which no wait was to be expected, si
 typical too; where no node met another, all cpu time is taken to be with the lock, as in plain Python, or as much of it
 as the lock had time for.
 
+What a node waited for a CPU because of other programs (see `company`) is demand: as long as its computing takes on a
+machine that is as busy with them. A thread that holds the GIL meanwhile keeps it.
+
 A node in another process computed under a GIL that is not this process's; one on a cluster, on CPUs that are not this
 machine's either: to this machine it waited.
 
@@ -28,6 +31,7 @@ from operator import add, mul, neg, sub, truediv
 from types import MappingProxyType
 from typing import Final
 
+from traced_threadpool.analysis.replay.company import others_ns
 from traced_threadpool.analysis.replay.machine import Demand
 from traced_threadpool.model.recorded_run import NodeExecution
 
@@ -52,20 +56,40 @@ TELLING_SHARE: Final = 0.1
 class Demands:
     """What each execution asked for, in the order of the nodes given.
 
-    `held_share` is by name the part of cpu time with the GIL; for the names in `unknown` it is assumed.
+    `held_share` is by name the part of cpu time with the GIL; for the names in `unknown` it is assumed. `others` is
+    what of `each` comes of other programs on the machine: empty where they took no CPU.
     """
 
     each: tuple[Demand, ...]
+    others: tuple[Demand, ...]
     held_share: Mapping[str, float]
     unknown: tuple[str, ...]
+
+    def asked(self, *, gil: bool = True, quiet: bool = False) -> Sequence[Demand]:
+        """The same, without the GIL, or on a machine that other programs leave alone."""
+        if gil and not (quiet and self.others):
+            return self.each
+        others = self.others or [Demand()] * len(self.each)
+        found = []
+        for each, other in zip(self.each, others, strict=True):
+            own = each.minus(other)
+            more_ns = 0.0 if quiet else other.wait_ns if gil else sum(other)
+            own = own if gil else own.without_lock()
+            found.append(own._replace(wait_ns=own.wait_ns + more_ns))
+        return found
+
+    @property
+    def others_held_ns(self) -> float:
+        """How long threads held the GIL and had no CPU."""
+        return sum([other.held_ns for other in self.others])
 
 
 class _Time:
     """The time of one execution, by what it means for a replay."""
 
-    __slots__ = ("cpu_ns", "duration_ns", "gil_ns", "name", "node", "number", "unseen_ns", "wait_ns")
+    __slots__ = ("cpu_ns", "duration_ns", "gil_ns", "name", "node", "number", "others_ns", "unseen_ns", "wait_ns")
 
-    def __init__(self, node: NodeExecution, lock_ns: int = 0, *, is_far: bool = False) -> None:
+    def __init__(self, node: NodeExecution, lock_ns: int = 0, others_ns: float = 0.0, *, is_far: bool = False) -> None:
         self.node = node
         self.name = node.name
         self.duration_ns = left_ns = node.duration_ns  # states that add up to more are cut
@@ -78,6 +102,8 @@ class _Time:
         left_ns -= self.gil_ns
         self.wait_ns: float = left_ns - max(0, min(left_ns, recorded_ns("runqueue", 0)))
         self.wait_ns -= max(0, min(self.wait_ns, lock_ns))
+        self.others_ns = max(0.0, min(others_ns, left_ns - self.wait_ns))
+        self.cpu_ns += self.others_ns  # as long as it took; what of it was no computing is told apart below
         self.number = 0
         """That of its name."""
         self.unseen_ns: float = 0
@@ -91,14 +117,18 @@ def demands(
     nodes: Sequence[NodeExecution],
     locks_ns: Mapping[int, int] = MappingProxyType({}),
     far: Collection[str] = (),
+    cpus: int | None = None,
 ) -> Demands:
     """What these executions asked for.
 
     `locks_ns` is by index how long they waited for locks of which it is known who shares them: that is contention.
-    `far` are the backends whose workers compute on other CPUs than this machine's.
+    `far` are the backends whose workers compute on other CPUs than this machine's, which are `cpus`.
     """
+    is_far = [node.is_remote and node.backend in far for node in nodes]
+    near = [index for index, each in enumerate(is_far) if not each]
+    by_others = dict(zip(near, others_ns([nodes[index] for index in near], cpus), strict=False))
     times = [
-        _Time(node, locks_ns.get(index, 0), is_far=node.is_remote and node.backend in far)
+        _Time(node, locks_ns.get(index, 0), by_others.get(index, 0.0), is_far=is_far[index])
         for index, node in enumerate(nodes)
     ]
     # By their start, so that what happens at about the same time lies close together in memory.
@@ -117,12 +147,17 @@ def demands(
                 time.wait_ns -= time.gil_ns
         meetings.ask_for_waits()
     shares, known = _held_shares(computing, len(numbers), meetings)
-    each = []
+    each, others = [], []
     for time in times:
-        held_ns = time.cpu_ns * shares[time.number] if time.cpu_ns and not time.node.is_remote else 0.0
-        each.append(Demand(time.wait_ns, held_ns, time.cpu_ns - held_ns))
+        share = shares[time.number] if time.cpu_ns and not time.node.is_remote else 0.0
+        other = Demand(time.others_ns * (1 - share), time.others_ns * share) if time.others_ns else Demand()
+        held_ns = time.cpu_ns * share
+        free_ns = time.cpu_ns - held_ns - other.wait_ns
+        each.append(Demand(time.wait_ns + other.wait_ns, held_ns, free_ns))
+        others.append(other)
     return Demands(
         each=tuple(each),
+        others=tuple(others) if any(by_others.values()) else (),
         held_share=dict(zip(numbers, shares, strict=True)),
         unknown=tuple(sorted(name for name, number in numbers.items() if number not in known)),
     )

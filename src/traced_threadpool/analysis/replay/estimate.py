@@ -178,6 +178,10 @@ class Estimate(Plan):
         for less_ns in filter(None, (settings.less_wait_ns, settings.less_contention_ns)):
             less = less_ns.get
             lasting_ns = [max(0, round(ns - less(node.key, 0.0))) for ns, node in zip(lasting_ns, nodes, strict=True)]
+        if settings.quiet and self.demands.others:
+            lasting_ns = [
+                max(0, round(ns - sum(other))) for ns, other in zip(lasting_ns, self.demands.others, strict=True)
+            ]
         gone: list[State] = [] if settings.gil else ["gil"]
         if settings.cpus and self.run.cpus and settings.cpus > self.run.cpus:
             gone.append("runqueue")

@@ -50,6 +50,10 @@ class Demand(NamedTuple):
     def times(self, factor: float) -> Demand:
         return Demand(self.wait_ns * factor, self.held_ns * factor, self.free_ns * factor)
 
+    def minus(self, other: Demand) -> Demand:
+        """Without what another one asks for, which is a part of this."""
+        return Demand(*[max(0.0, own - part) for own, part in zip(self, other, strict=True)])
+
     def without_lock(self) -> Demand:
         return Demand(self.wait_ns, 0, self.held_ns + self.free_ns)
 

@@ -81,24 +81,31 @@ class Placing:
 
     def wanted(self, demands: Demands, settings: ReplaySettings) -> Sequence[Demand]:
         """What each node asks for where it is now."""
+        asked = demands.asked(gil=settings.gil, quiet=settings.quiet)
         if not settings.run_on:
-            return demands.each
-        where = self._where(settings)
+            return asked
+        where, away = self._where(settings), demands.asked(gil=False, quiet=settings.quiet)
         return [
             demand
             if (backend := where.get(node.name)) is None
-            else self._moved(node, demand, backend, demands, settings)
-            for node, demand in zip(self.nodes, demands.each, strict=True)
+            else self._moved(node, demand, elsewhere, backend, demands, settings)
+            for node, demand, elsewhere in zip(self.nodes, asked, away, strict=True)
         ]
 
     def _moved(
-        self, node: NodeExecution, demand: Demand, backend: str, demands: Demands, settings: ReplaySettings
+        self,
+        node: NodeExecution,
+        demand: Demand,
+        away: Demand,
+        backend: str,
+        demands: Demands,
+        settings: ReplaySettings,
     ) -> Demand:
         here = not backend or backend in self._lanes
         is_far, was_far = backend in self._far, node.is_remote and node.backend in self._far
         if here is not node.is_remote and is_far is was_far:
             return demand
-        wait_ns, held_ns, free_ns = self._back(node, demands) if node.is_remote else demand
+        wait_ns, held_ns, free_ns = self._back(node, demands) if node.is_remote else demand if here else away
         if here:
             return Demand(wait_ns, held_ns, free_ns)
         wait_ns += self._transfer_ns(node.name, backend, settings)

@@ -52,11 +52,8 @@ class Plan:
         self.locks = find_locks(self.nodes) if self.is_whole else []
         self.locking = {index: each for lock in self.locks for index, each in lock.members.items()}
         self.placing = Placing(run, self.nodes)
-        self.demands = demands(
-            self.nodes,
-            {index: ns for lock in self.locks for index, ns in lock.waits_ns.items()},
-            far_backends(run),
-        )
+        locks_ns = {index: ns for lock in self.locks for index, ns in lock.waits_ns.items()}
+        self.demands = demands(self.nodes, locks_ns, far_backends(run), run.cpus)
         self.assumptions = Assumptions(
             run,
             own,
@@ -212,6 +209,7 @@ class Plan:
             at_once = most_at_once([when for when in times if when is not None])
         served = [demand for demand, when in zip(wanted, times, strict=True) if when is not None]
         held_ns = sum(demand.held_ns for demand in served)
+        no_cpu_ns = min(held_ns, self.demands.others_held_ns) if settings.gil and not settings.quiet else 0.0
         return Replayed(
             makespan_ns=makespan_ns,
             workers=workers,
@@ -221,7 +219,9 @@ class Plan:
                 makespan_ns * workers,
             ),
             gil_share=_share(held_ns, makespan_ns),
-            cpu_share=_share(held_ns + sum(demand.free_ns for demand in served), makespan_ns * (settings.cpus or 0)),
+            cpu_share=_share(
+                held_ns - no_cpu_ns + sum(demand.free_ns for demand in served), makespan_ns * (settings.cpus or 0)
+            ),
             assumptions=self.assumptions.of(settings),
             at_once=at_once,
         )

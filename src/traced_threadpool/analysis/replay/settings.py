@@ -35,6 +35,7 @@ class ReplaySettings:
     run_on: Mapping[str, str] = field(default_factory=dict)
     processes: int | None = None
     moves: Mapping[str, float] = field(default_factory=dict)
+    quiet: bool = False
 
     def factor(self, node: NodeExecution) -> float:
         """What a node's time is multiplied by."""

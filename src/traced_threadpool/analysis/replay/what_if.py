@@ -128,6 +128,7 @@ def replay(
     run_on: Mapping[str, str] | None = None,
     processes: int | None = None,
     moves: Mapping[str, float] | None = None,
+    quiet: bool = False,
     plan: Plan | None = None,
 ) -> Replayed:
     """The run to expect with other settings; what is not given stays as recorded.
@@ -149,6 +150,7 @@ def replay(
         run_on: By name of a node, where it runs instead: "processes", "threads", or a backend of the record.
         processes: How many worker processes there are. None: as recorded; where there were none, one for each CPU.
         moves: By name of a node of `run_on`, the bytes of its arguments and result where the record does not tell.
+        quiet: True: no other program takes the CPUs from the nodes.
         plan: What was worked out of this run before, for whoever replays it several times.
 
     Raises:
@@ -161,6 +163,7 @@ def replay(
         faster_executions=faster_executions or {},
         alone=alone,
         locks=locks,
+        quiet=quiet,
     )
     plan = plan or Plan(run)
     found = plan.replay(settings)
