@@ -111,6 +111,7 @@ RUN_ATTRIBUTES = {
     "hamilton.cpus.limit",
     "hamilton.run.critical_path",
     "hamilton.run.problems",
+    "hamilton.run.beside",
     "hamilton.run.critical_path.durations",
     "hamilton.run.queue.duration",
     "hamilton.run.failed_nodes",
@@ -182,6 +183,7 @@ NOT_IN_EVERY_RUN = {
     "hamilton.run.overrides",  # empty ones are left out
     "hamilton.run.node.spans.left_out",  # large runs
     "hamilton.run.problems",  # of a record that was saved
+    "hamilton.run.beside",
     "hamilton.task.id",  # dynamic execution
     "code.stacktrace",  # of a node that stalls
     "hamilton.node.wait.samples",
