@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.backends.dask_cluster import DaskCluster
 from tests.dags import PATIENCE, Stage, driver_of, eventually, in_thread
 from traced_threadpool import FutureAdapter
 from traced_threadpool.backends import ClusterLost, Dask, WorkerCrashed
+from traced_threadpool.live.fields import LiveNode
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,48 @@ def test_workers_that_die(cluster: DaskCluster, backend: Dask, tmp_path: Path) -
     second = cluster.worker()
     value, timing = waits.result(PATIENCE)
     assert (value.result(), timing.worker_pid) == (second.pid, second.pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
+def test_what_the_live_view_tells_of_the_cluster(
+    cluster: DaskCluster, backend: Dask, stage: Stage, tmp_path: Path
+) -> None:
+    """Worker, state and stack of the node that runs; that the other waits for a worker; that a worker stands still."""
+    worker = cluster.worker()
+    started, release = tmp_path / "started", tmp_path / "release"
+
+    def first(started: Path, release: Path) -> int:
+        return held(started, release)
+
+    def second(started: Path, release: Path) -> int:
+        return held(started, release)
+
+    adapter = stage.adapter(FutureAdapter(2, metrics=False, backends={"far": backend}, run_on="far", fail_fast=True))
+
+    def nodes(*, stacks: bool = False) -> dict[bool, LiveNode]:
+        """By whether a worker runs it."""
+        return {bool(node.worker): node for run in adapter.live(stacks=stacks).runs for node in run.running}
+
+    call = in_thread(
+        lambda: driver_of(adapter, first, second).execute(
+            ["first", "second"], inputs={"started": started, "release": release}
+        )
+    )
+    assert alive(started) == worker.pid
+    assert eventually(lambda: nodes().keys() == {True, False} and nodes()[True].state == "sleep")
+    found = nodes(stacks=True)
+    runs, waits = found[True], found[False]
+    assert (runs.backend, runs.worker.startswith("tcp://127.0.0.1:")) == ("far", True)
+    assert runs.stack is not None
+    assert runs.stack[0].endswith(f" in {runs.name}")
+    assert "test_dask_faults.py:" in runs.stack[0]
+    assert runs.stack[-1].endswith(" in held")
+    assert (waits.state, waits.on, waits.stack) == ("remote_queue", "for a worker of the cluster", None)
+    worker.send_signal(signal.SIGSTOP)
+    assert eventually(lambda: nodes()[True].on == f"process {worker.pid} is stopped")
+    worker.kill()
+    with pytest.raises(WorkerCrashed):
+        call.result(PATIENCE)
 
 
 def test_a_value_that_its_worker_took_along(cluster: DaskCluster, backend: Dask) -> None:

@@ -105,7 +105,9 @@ def a_document(node_name: str = "load", /, **run: Any) -> dict[str, Any]:
         "since": 0.0,
         "elapsed_seconds": 60.0,
         "done": 3,
-        "failed": [],
+        "failed": 0,
+        "failed_names": [],
+        "skipped": 0,
         "planned": 9,
         "running": [node],
         "queued": [],
@@ -177,7 +179,7 @@ def test_no_line_is_wider_than_the_terminal(width: int, command: Command, monkey
 def test_names_are_nothing_that_a_terminal_obeys(command: Command) -> None:
     """Neither escape sequences nor rich's markup come through."""
     hostile = "\x1b]0;title\x07[red]\x1b[2J\n\r\u202e"
-    document = a_document(hostile, name=hostile, failed=[hostile], critical_chain=[hostile])
+    document = a_document(hostile, name=hostile, failed=1, failed_names=[hostile], critical_chain=[hostile])
     with answering(json.dumps(document).encode()) as url:
         said = command("live", url, "--once")
     assert not set("\x1b\x07\r\u202e") & set(said)
@@ -219,7 +221,7 @@ def test_wrong_usage(words: list[str], said: str, command: Command) -> None:
 
 def test_a_hundred_thousand_nodes_that_wait() -> None:
     """A screen of them takes no longer than a screen of few: only their number and the first names are shown."""
-    node = {"name": "n", "task_id": None, "backend": "threads", "since": 0.0, "elapsed_seconds": 1.0, "position": 0}
+    node = {"name": "n", "task_id": None, "backend": "threads", "since": 0.0}
     lines = process_text(a_document(queued=[node] * 100_000), width=80)
     assert len(lines) < 12
     assert any("100,000 queued" in line.plain for line in lines)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
+import tracemalloc
+from collections.abc import Callable
 
 import pytest
 
-from tests.dags import Stage, driver_of, in_thread, wait_for
+from tests.dags import Held, Stage, driver_of, eventually, in_thread, wait_for
 from traced_threadpool import FutureAdapter
 from traced_threadpool.live.fields import BlockedNode, LivePool, LiveRun
 
@@ -48,14 +50,14 @@ def test_running_queued_and_blocked(stage: Stage) -> None:
     call = in_thread(lambda: driver_of(adapter, first, slow, waiting, last).execute(["last"]))
     wait_for(started)
     run = only_run(adapter.live(stacks=True, graph=True))
-    assert (run.done, run.planned, run.failed) == (1, 4, ())
+    assert (run.done, run.planned, run.failed, run.skipped) == (1, 4, 0, 0)
     [node] = run.running
     assert (node.name, node.backend, node.stalled) == ("slow", "threads", False)
     assert node.worker.startswith("etl")
     assert node.stack is not None
     assert any("in test_running_queued_and_blocked.<locals>.slow" in line or " in slow" in line for line in node.stack)
     assert not any("traced_threadpool" in line for line in node.stack)
-    assert [(each.name, each.position) for each in run.queued] == [("waiting", 0)]
+    assert [each.name for each in run.queued] == ["waiting"]
     assert run.blocked == (BlockedNode("last", None, ("slow", "waiting")),)
     assert run.graph is not None
     assert {each.name: (each.depth, each.state) for each in run.graph} == {
@@ -108,12 +110,19 @@ def test_the_end_is_predicted_from_earlier_runs(stage: Stage) -> None:
     call.result()
 
 
-def test_failed_nodes_are_named(stage: Stage) -> None:
-    """While the rest of the run goes on."""
+def test_failed_and_skipped_nodes(stage: Stage) -> None:
+    """While the rest of the run goes on: all are counted, the first hundred that failed are named."""
     started, release = stage.event(), stage.event()
 
-    def broken() -> int:
-        raise LookupError("private")
+    def broken(index: int) -> Callable[[], int]:
+        def node() -> int:
+            raise LookupError("private")
+
+        node.__name__ = f"broken_{index}"
+        return node
+
+    def after(broken_0: int) -> int:
+        return broken_0
 
     def slow() -> int:
         started.set()
@@ -121,10 +130,17 @@ def test_failed_nodes_are_named(stage: Stage) -> None:
         return 1
 
     adapter = stage.adapter(FutureAdapter(1))
-    call = in_thread(lambda: driver_of(adapter, broken, slow).execute(["broken", "slow"]))
+    names = [f"broken_{index}" for index in range(120)]
+    driver = driver_of(adapter, *map(broken, range(120)), after, slow)
+    call = in_thread(lambda: driver.execute([*names, "after", "slow"]))
     wait_for(started)
     pool = adapter.live(graph=True)
-    assert only_run(pool).failed == ("broken",)
+    run = only_run(pool)
+    assert (run.done, run.failed, run.skipped) == (121, 120, 1)
+    assert run.failed_names == tuple(names[:100])
+    assert run.graph is not None
+    states = {each.name: each.state for each in run.graph}
+    assert (states["broken_0"], states["after"], states["slow"]) == ("failed", "skipped", "running")
     assert "private" not in repr(pool)
     release.set()
     with pytest.raises(LookupError):
@@ -161,7 +177,10 @@ def test_a_thousand_looks_while_nodes_run(stage: Stage) -> None:
         records = 0
         while not done.is_set():
             for run in adapter.live(graph=True).runs:
-                assert run.done + len(run.running) + len(run.queued) + len(run.blocked) <= 2 * 200
+                states = [each.state for each in run.graph or ()]
+                counts = [states.count(state) for state in ("done", "running", "queued", "planned")]
+                known = run.done + len(run.running) + len(run.queued)
+                assert counts == [run.done, len(run.running), len(run.queued), 200 - known]
                 assert run.planned == 200
             records += 1
         return records
@@ -177,7 +196,6 @@ def test_progress_is_logged_where_there_is_no_terminal(stage: Stage, caplog: pyt
     """A line for each run, every so often; nothing is left when it ends."""
     import logging
 
-    from tests.dags import eventually
     from traced_threadpool.live.progress import Progress
 
     started, release = stage.event(), stage.event()
@@ -207,3 +225,72 @@ def test_progress_by_itself(stage: Stage) -> None:
     assert "traced-threadpool-progress" not in {thread.name for thread in threading.enumerate()}
     with adapter.progress():
         assert driver_of(adapter, node).execute(["node"]) == {"node": 1}
+
+
+def test_what_has_not_changed_is_not_made_anew(stage: Stage) -> None:
+    """While nothing happens the record is the same for some milliseconds, and its parts for longer."""
+    gates = {name: Held(stage) for name in ("first", "second")}
+
+    def first() -> str:
+        return gates["first"]()
+
+    def second() -> str:
+        return gates["second"]()
+
+    def after(first: str) -> str:
+        return first
+
+    def last(after: str, second: str) -> str:
+        return after + second
+
+    adapter = stage.adapter(FutureAdapter(2))
+    call = in_thread(lambda: driver_of(adapter, first, second, after, last).execute(["last"]))
+    for gate in gates.values():
+        wait_for(gate.started)
+    assert eventually(lambda: adapter.live() is adapter.live())
+    one = adapter.live()
+    assert eventually(lambda: adapter.live() is not one)
+    assert only_run(adapter.live()).blocked is only_run(one).blocked
+    assert adapter.live(graph=True) is not adapter.live()
+    gates["first"].release.set()
+    assert eventually(lambda: only_run(adapter.live()).done == 2)
+    [last_one] = only_run(adapter.live()).blocked
+    assert last_one == BlockedNode("last", None, ("second",))
+    gates["second"].release.set()
+    call.result()
+    assert adapter.live().runs == ()
+
+
+@pytest.mark.parametrize("nodes", [200, 2_000])
+def test_a_look_copies_no_node_that_is_where_it_was(stage: Stage, nodes: int) -> None:
+    """What `live()` allocates while nothing happens is the same for any number of nodes that wait."""
+    held = Held(stage)
+
+    def gate() -> str:
+        return held()
+
+    def make(index: int) -> Callable[..., int]:
+        def node(gate: str) -> int:
+            return index
+
+        node.__name__ = f"n{index}"
+        return node
+
+    adapter = stage.adapter(FutureAdapter(1))
+    driver = driver_of(adapter, gate, *map(make, range(nodes)))
+    call = in_thread(lambda: driver.execute([f"n{index}" for index in range(nodes)]))
+    wait_for(held.started)
+    assert eventually(lambda: len(only_run(adapter.live()).blocked) == nodes)
+    time.sleep(0.5)  # for as long as the last record is given again, as it took long
+    adapter.live()
+    time.sleep(0.01)
+    tracemalloc.start()
+    try:
+        record = adapter.live()
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(only_run(record).blocked) == nodes
+    assert most < 16_000  # bytes: a pointer to each of 2,000 nodes is as much
+    held.release.set()
+    call.result()

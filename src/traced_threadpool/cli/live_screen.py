@@ -120,19 +120,23 @@ def _pool(pool: Mapping[str, Any], width: int) -> Iterator[Text]:
 
 
 def _run(run: Mapping[str, Any], width: int) -> Iterator[Text]:
-    planned, done, failed, running = run["planned"], run["done"], run["failed"], run["running"]
+    planned, done, failed, skipped, running = (
+        run[name] for name in ("planned", "done", "failed", "skipped", "running")
+    )
     of = "" if planned is None else f" of {planned:,d}"
     line = Text("  ")
     line.append(one_line(run["name"]), style="bold")
     line.append(f"  for {_seconds(run['elapsed_seconds'])}  ", style="dim")
     progress = Text(f"{done:,d}{of} done")
     if failed:
-        progress.append(f", {len(failed):,} failed", style="bold red")
+        progress.append(f", {failed:,d} failed", style="bold red")
+    if skipped:
+        progress.append(f", {skipped:,d} skipped", style="red")
     others = {"running": len(running), "queued": len(run["queued"]), "blocked": len(run["blocked"])}
     progress.append("".join(f", {number:,} {state}" for state, number in others.items() if number))
     place = min(MOST_BAR, width - len(line) - len(progress) - 2)
     if planned and place >= LEAST_BAR:
-        line.append_text(_bar(place, planned, done - len(failed), len(failed), len(running)))
+        line.append_text(_bar(place, planned, done - failed - skipped, failed + skipped, len(running)))
         line.append("  ")
         line.append_text(progress)
         yield line
@@ -141,7 +145,7 @@ def _run(run: Mapping[str, Any], width: int) -> Iterator[Text]:
         yield Text("    ").append_text(progress)
     yield Text("    ").append_text(_end(run["predicted_end"]))
     if failed:
-        yield Text(f"    failed: {_names(failed)}", style="red")
+        yield Text(f"    failed: {_names(run['failed_names'], failed)}", style="red")
     yield from _running(running, width)
     chain = run["critical_chain"]
     if chain:
@@ -222,9 +226,10 @@ def _label(node: Mapping[str, Any]) -> str:
     return one_line(node["name"]) + (f" [{one_line(task)}]" if task else "")
 
 
-def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(one_line(name) for name in names[:10])
-    return shown + (f" and {count(len(names) - 10, 'other')}" if len(names) > 10 else "")
+def _names(names: Sequence[str], number: int | None = None) -> str:
+    """The first of them, and how many others there are; `number` in all, where not all names are known."""
+    shown, others = names[:10], (len(names) if number is None else number) - min(10, len(names))
+    return ", ".join(map(one_line, shown)) + (f" and {count(others, 'other')}" if others > 0 else "")
 
 
 def _seconds(seconds: float) -> str:

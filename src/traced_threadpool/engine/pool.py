@@ -44,7 +44,8 @@ from traced_threadpool.engine.inputs import (
     input_of,
     resolve,
 )
-from traced_threadpool.engine.scheduler import AS_ADDED, ENDED, RUNNING, Scheduler, Task
+from traced_threadpool.engine.pool_look import PoolLook, RunLook, lanes_of, look_at
+from traced_threadpool.engine.scheduler import AS_ADDED, ENDED, RUNNING, RunQueue, Scheduler, Task
 from traced_threadpool.engine.work import NodeFuture, Run, Work, closed_error, current_work
 from traced_threadpool.model import forks
 from traced_threadpool.model.exceptions import is_a, set_traceback, traceback_of
@@ -56,9 +57,6 @@ logger = logging.getLogger("traced_threadpool")
 
 MOST_WORKERS: Final = 1_000_000
 """Of an executor that says it has more, or no end of them."""
-
-MOST_FAILED_NAMES: Final = 100
-"""How many names of nodes that raised a run keeps, for whoever looks at it while it goes on."""
 
 QUIET_SECONDS: Final = 1.0
 """How long `close` waits for the next node of a run that its caller has not left."""
@@ -127,38 +125,6 @@ class PoolSnapshot:
     active_runs: int
     lanes: Sequence[LaneSnapshot] = ()
     stalled_nodes: int = 0  # told by whoever watches, not by the pool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneLook:
-    """How one lane stands."""
-
-    backend: str
-    limit: int
-    active: int
-    queued: int
-    oldest_queued_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunLook:
-    """One run as the pool has it: what runs, what is ready in the order in which it starts, what waits for inputs."""
-
-    run: Run
-    running: Sequence[Work]
-    ready: Sequence[Work]
-    blocked: Sequence[Work]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolLook:
-    """All runs of a pool and its lanes. `now_ns` is of the pool's clock; `threads` are those of what runs."""
-
-    now_ns: int
-    threads: Mapping[Work, threading.Thread]
-    closed: bool
-    lanes: Sequence[LaneLook]
-    runs: Sequence[RunLook]
 
 
 class Meter(Protocol):
@@ -641,8 +607,7 @@ class Pool:
             run.errors.append(work.error)
         if run.failure is None:
             run.failure = work
-        if len(run.failed_names) < MOST_FAILED_NAMES:
-            run.failed_names.append(work.name)
+        run.note_failed(work.name)
         if run.fail_fast and not run.stopped:
             run.stop()
             cancelled = scheduler.cancel(scheduler.unstarted(run), work.ended_ns, work)
@@ -689,6 +654,7 @@ class Pool:
             if task.outcome is not None:
                 return  # somebody else tells of it
             task.outcome = "cancelled" if unrun_because_cancelled else "upstream_error"
+            task.queue.skipped.append(task.name)
         task.error = error_here
         # What stopped it may have ended just before it was submitted.
         task.started_ns = task.ended_ns = max(now_ns, task.submitted_ns, task.ready_ns)
@@ -770,6 +736,7 @@ class Pool:
                 work.started_ns = work.started_ns or self._clock()
                 work.ended_ns = work.ended_ns or self._clock()
                 work.queue.errors.append(work.error)
+                work.queue.note_failed(work.name)
         if work is None:
             logger.error("a worker was interrupted between two nodes, and goes on", exc_info=error)
         else:
@@ -1116,40 +1083,32 @@ class Pool:
             for name, limit in {THREADS: self.max_workers, **limits}.items()
         ]
 
-    def look(self) -> PoolLook:
-        """The runs in progress and their nodes, for whoever wants to see them."""
-        snapshot = self.snapshot()
+    def look(self, before: PoolLook | None = None) -> PoolLook:
+        """The runs in progress and their nodes, copied at one moment.
+
+        Args:
+            before: The last look. A run in which nothing has come, started or ended since is not copied again.
+        """
+        known = {} if before is None else {each.run: each for each in before.runs}
         with self._lock:
             now_ns = self._clock()
+            scheduler = self._scheduler
             threads = self._threads_at_work()
-            runs = sorted(
-                (run for run in self._runs if run.record is not None),
-                key=lambda run: run.record.started_ns if run.record is not None else 0,
-            )
-            running: dict[Run, list[Work]] = {run: [] for run in runs}
-            for task in self._scheduler.running:
-                if isinstance(task, Work) and task.queue in running:
-                    running[task.queue].append(task)
+            running: dict[RunQueue, list[Work]] = {}
+            for task in scheduler.running:
+                running.setdefault(task.queue, []).append(task)  # type: ignore[arg-type]  # only Work is ever added
             looks = [
-                RunLook(
-                    run=run,
-                    running=running[run],
-                    ready=[*run.waiting_in_order(), *self._scheduler.held(run)],  # type: ignore[list-item]  # only Work
-                    blocked=list(run.blocked),  # type: ignore[arg-type]  # likewise
-                )
-                for run in runs
+                look_at(run, running.get(run, ()), scheduler.held(run), before=known.get(run)) for run in self._runs
             ]
-        lanes = [
-            LaneLook(
-                backend=lane.backend,
-                limit=lane.max_workers,
-                active=lane.active_workers,
-                queued=lane.queue_depth,
-                oldest_queued_seconds=lane.oldest_queued_seconds,
-            )
-            for lane in snapshot.lanes
-        ]
-        return PoolLook(now_ns=now_ns, threads=threads, closed=self.closed, lanes=lanes, runs=looks)
+            closed, busy = self.closed, scheduler.busy_count
+        limits = {THREADS: self.max_workers, **(self._limits or {})}
+        return PoolLook(
+            now_ns=now_ns,
+            threads=threads,
+            closed=closed,
+            lanes=lanes_of(looks, limits, busy, now_ns),
+            runs=sorted((look for look in looks if look.run.record is not None), key=_started_ns),
+        )
 
     def running(self) -> tuple[int, Mapping[Work, threading.Thread]]:
         """The moment, and the nodes that run, each with its thread."""
@@ -1163,6 +1122,10 @@ class Pool:
             for loop in (*self._loops, *self._helpers)
             if loop.work is not None and loop.work.state is RUNNING and loop.thread is not None
         }
+
+
+def _started_ns(look: RunLook) -> int:
+    return 0 if look.run.record is None else look.run.record.started_ns
 
 
 class _Wake:

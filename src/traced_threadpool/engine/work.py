@@ -40,6 +40,9 @@ def closed_error() -> RuntimeError:
     return RuntimeError("this FutureAdapter is closed and takes no new work; make a new one")
 
 
+MOST_FAILED_NAMES: Final = 100
+"""How many names of nodes that raised a run keeps, for whoever looks at it while it goes on."""
+
 MOST_CAUSES: Final = 16
 """How far an exception is followed to what it was raised from."""
 
@@ -62,6 +65,7 @@ class Run(RunQueue):
         "errors",
         "expanded",
         "fail_fast",
+        "failed_count",
         "failed_names",
         "failure",
         "opened",
@@ -71,6 +75,7 @@ class Run(RunQueue):
         "placement",
         "plan",
         "record",
+        "skipped",
         "stopped",
     )
 
@@ -97,7 +102,9 @@ class Run(RunQueue):
         self.closed = False  # no more nodes will come
         self.built = False  # Hamilton has asked for its result
         self.failure: Work | None = None  # the first node that failed
+        self.failed_count = 0
         self.failed_names: list[str] = []  # of the first that raised
+        self.skipped: list[str] = []  # names of the nodes that ended without running
         self.plan: Callable[[], Mapping[str, Sequence[str]] | None] | None = None  # the nodes that it will have
         self.errors: list[BaseException] = []  # of all that failed
         self.cancelled = False  # some node of it was, or all that was left
@@ -113,6 +120,12 @@ class Run(RunQueue):
                 backend.cancel(call)
             except Exception:  # such as no thread for the timer: the call then runs to its end
                 logger.exception("node %r could not be cancelled on its backend", call.record.name)
+
+    def note_failed(self, name: str) -> None:
+        """One of its nodes raised. Under the pool's lock."""
+        self.failed_count += 1
+        if len(self.failed_names) < MOST_FAILED_NAMES:
+            self.failed_names.append(name)
 
     def raised(self, error: BaseException) -> bool:
         """Whether this came from one of the run's nodes: it raised it, or what it was raised from; or was cancelled."""

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final
 
-from traced_threadpool.engine.scheduler import RunQueue, Scheduler, Task
+from traced_threadpool.engine.scheduler import NEW, RunQueue, Scheduler, Task
 from traced_threadpool.live.fields import PredictedEnd
+from traced_threadpool.model.records import THREADS
 from traced_threadpool.model.usual_duration import UsualDuration
 
 Z95: Final = NormalDist().inv_cdf(0.95)
@@ -92,7 +93,7 @@ def predict_ends(
 
     Args:
         nodes: All nodes of all runs of the pool that have not ended, inputs before what needs them.
-        limits: How many nodes each lane runs at once.
+        limits: How many nodes run at once: in all, and of each further lane among these.
         reasons: Runs whose end cannot be known, and why.
 
     Returns:
@@ -141,95 +142,83 @@ def predict_ends(
 class _Virtual(Task):
     __slots__ = ("index",)
 
-    def __init__(self, index: int, name: str, queue: RunQueue) -> None:
-        super().__init__(name, queue=queue)
+    def __init__(self, index: int, name: str, queue: RunQueue, lane: str) -> None:
+        # Not all that a live task has: thousands of these are made, and only the scheduler reads them.
         self.index = index
+        self.name = name
+        self.queue = queue
+        self.backend = lane
+        self.state = NEW
+        self.failed = False
+        self.dependents = None
+        self.submitted_ns = 0
 
 
 class _Replay:
-    """The nodes that are left, in virtual time, one scheduler a lane."""
+    """The nodes that are left, in virtual time, through a scheduler with the pool's limits."""
 
     def __init__(self, nodes: Sequence[NodeLeft], limits: Sequence[int]) -> None:
         self._nodes = nodes
-        usual = sorted(node.usual.p50_seconds for node in nodes if node.usual is not None)
-        middle = usual[len(usual) // 2] if usual else 0.0
-        self._unknown = UsualDuration(p50_seconds=middle, p95_seconds=3 * middle, count=0)
-        self._limits = list(limits)
+        self._unknown = _middle(nodes)
+        self._limits = limits
         self.ends: list[float] = [0.0] * len(nodes)
-        self._governing: list[int | None] = [None] * len(nodes)
+        self._governing: list[int | None] = [None] * len(nodes)  # whose end let this one start
         self.last_of: dict[Hashable, int] = {}
 
     def usual(self, index: int) -> UsualDuration:
         return self._nodes[index].usual or self._unknown
 
-    def _seconds(self, index: int) -> float:
-        node = self._nodes[index]
-        usual = self.usual(index)
-        return usual.p50_seconds if node.elapsed_seconds is None else left_seconds(usual, node.elapsed_seconds)
-
     def variance(self, index: int) -> float:
         """Of how long the node will go on."""
         usual, elapsed = self.usual(index), self._nodes[index].elapsed_seconds or 0.0
         spread = usual.p50_seconds * (math.exp(_sigma(usual)) - 1)
-        return (spread if elapsed <= usual.p50_seconds else max(spread / 2, self._seconds(index))) ** 2
+        return (spread if elapsed <= usual.p50_seconds else max(spread / 2, left_seconds(usual, elapsed))) ** 2
 
     def play(self) -> None:
-        nodes = self._nodes
-        schedulers = [Scheduler(limit) for limit in self._limits]
-        queues: dict[tuple[int, Hashable], RunQueue] = {}
-        ranks: dict[tuple[int, Hashable], dict[str, float]] = {}
+        nodes, ends, governing, unknown = self._nodes, self.ends, self._governing, self._unknown
+        scheduler = self._scheduler()
+        queues: dict[Hashable, RunQueue] = {}
+        ranks: dict[Hashable, dict[str, float]] = {}
         tasks: list[_Virtual] = []
-        waiting = [len(node.upstream) for node in nodes]
-        needed_by: list[list[int]] = [[] for _ in nodes]
         for index, node in enumerate(nodes):
-            key = (node.lane, node.run)
-            if key not in queues:
-                ranks[key] = {}
-                queues[key] = RunQueue(ranks=ranks[key])
-            ranks[key][str(index)] = node.rank
-            tasks.append(_Virtual(index, str(index), queues[key]))
-            for upstream in node.upstream:
-                needed_by[upstream].append(index)
+            if node.run not in queues:
+                ranks[node.run] = {}
+                queues[node.run] = RunQueue(ranks=ranks[node.run])
+            ranks[node.run][node.name] = node.rank
+            tasks.append(_Virtual(index, node.name, queues[node.run], _lane(node.lane)))
         events: list[tuple[float, int]] = []
-        # What runs already goes first, so that it holds its worker.
-        order = sorted(range(len(nodes)), key=lambda index: nodes[index].elapsed_seconds is None)
-        for index in order:
-            node = nodes[index]
+        for index, node in enumerate(nodes):  # what runs already has its worker
             if node.elapsed_seconds is not None:
-                ranks[(node.lane, node.run)][str(index)] = -math.inf
-                waiting[index] = 0
-            if not waiting[index]:
-                schedulers[node.lane].add(tasks[index], (), 0)
-        now = 0.0
-        last_end: list[int | None] = [None] * len(schedulers)
+                scheduler.add(tasks[index], (), 0)
+                scheduler.take()
+                ends[index] = left_seconds(node.usual or unknown, node.elapsed_seconds)
+                heapq.heappush(events, (ends[index], index))
+        for index, node in enumerate(nodes):
+            if node.elapsed_seconds is None:
+                scheduler.add(tasks[index], [tasks[each] for each in node.upstream], 0)
+        now, ended = 0.0, None
+        take, end, push, pop = scheduler.take, scheduler.end, heapq.heappush, heapq.heappop
+        while True:
+            while (task := take()) is not None:
+                index = task.index  # type: ignore[attr-defined]  # nothing else was added
+                governing[index] = ended  # it was an input, or had the worker
+                ends[index] = at = now + (nodes[index].usual or unknown).p50_seconds
+                push(events, (at, index))
+            if not events:
+                return
+            now, ended = pop(events)
+            end(tasks[ended], 0)
+            self.last_of[nodes[ended].run] = ended
 
-        def take(lane: int) -> None:
-            scheduler = schedulers[lane]
-            while scheduler.ready_count and (task := scheduler.take()) is not None:
-                assert isinstance(task, _Virtual)
-                index = task.index
-                if self._governing[index] is None or self.ends[self._governing[index] or 0] < now:
-                    self._governing[index] = last_end[lane]  # it had to wait for a worker
-                self.ends[index] = now + self._seconds(index)
-                heapq.heappush(events, (self.ends[index], index))
-
-        for lane in range(len(schedulers)):
-            take(lane)
-        while events:
-            now, index = heapq.heappop(events)
-            node = nodes[index]
-            schedulers[node.lane].end(tasks[index], 0)
-            last_end[node.lane] = index
-            self.last_of[node.run] = index
-            touched = {node.lane}
-            for each in needed_by[index]:
-                waiting[each] -= 1
-                if not waiting[each] and nodes[each].elapsed_seconds is None:
-                    self._governing[each] = index
-                    schedulers[nodes[each].lane].add(tasks[each], (), 0)
-                    touched.add(nodes[each].lane)
-            for lane in touched:
-                take(lane)
+    def _scheduler(self) -> Scheduler:
+        """With a place for everything that runs already, more than the limits where runs are nested in nodes."""
+        running = [0] * len(self._limits)
+        for node in self._nodes:
+            running[node.lane] += node.elapsed_seconds is not None
+        places = [max(limit, number) for limit, number in zip(self._limits, running, strict=True)]
+        return Scheduler(
+            max(places[0], sum(running)), {_lane(lane): limit for lane, limit in enumerate(places) if lane} or None
+        )
 
     def chain(self, last: int) -> list[int]:
         """From a node that runs now, or starts at once, to the last."""
@@ -237,3 +226,14 @@ class _Replay:
         while (before := self._governing[found[-1]]) is not None and len(found) <= len(self._nodes):
             found.append(before)
         return found[::-1]
+
+
+def _lane(number: int) -> str:
+    return str(number) if number else THREADS
+
+
+def _middle(nodes: Sequence[NodeLeft]) -> UsualDuration:
+    """For a node of which nothing is known: the median of the others."""
+    known = sorted(node.usual.p50_seconds for node in nodes if node.usual is not None)
+    middle = known[len(known) // 2] if known else 0.0
+    return UsualDuration(p50_seconds=middle, p95_seconds=3 * middle, count=0)

@@ -35,14 +35,12 @@ class LiveNode:
 
 
 class QueuedNode(NamedTuple):
-    """A node whose inputs are there, waiting for a worker. `position` counts from 0 within its lane."""
+    """A node whose inputs are there, waiting for a worker."""
 
     name: str
     task_id: str | None
     backend: str
     since: float
-    elapsed_seconds: float
-    position: int
 
 
 class BlockedNode(NamedTuple):
@@ -56,7 +54,8 @@ class BlockedNode(NamedTuple):
 class GraphNode(NamedTuple):
     """A node in the picture of a run. `depth` counts the links of the longest way from a node without inputs.
 
-    `state` is `done`, `failed`, `running`, `queued`, `blocked`, or `planned`: not submitted yet.
+    `state` is `done`, `failed`, `skipped` (ended without running), `running`, `queued`, `blocked`, or `planned`: not
+    submitted yet.
     """
 
     name: str
@@ -94,6 +93,8 @@ class LiveLane:
 class LiveRun:
     """A run in progress. `planned` is None where the number of nodes is not known.
 
+    `done` counts all nodes that have ended, `failed` and `skipped` among them; `failed_names` are of the first hundred
+    that failed. `queued` has the order in which nodes start, `blocked` that in which they were submitted.
     `critical_chain` names the nodes, from one that runs or is ready to the last, that the end of the run waits for.
     `graph` has all nodes, and is there only on request.
     """
@@ -103,7 +104,9 @@ class LiveRun:
     since: float
     elapsed_seconds: float
     done: int
-    failed: tuple[str, ...]
+    failed: int
+    failed_names: tuple[str, ...]
+    skipped: int
     planned: int | None
     running: tuple[LiveNode, ...]
     queued: tuple[QueuedNode, ...]
@@ -142,8 +145,6 @@ def _plain_run(run: LiveRun) -> dict[str, Any]:
     plain["running"] = [asdict(node) for node in run.running]
     plain["predicted_end"] = asdict(run.predicted_end)
     for name in ("queued", "blocked", "graph"):
-        items = plain[name]
-        if items:
-            keys = items[0]._fields
-            plain[name] = [dict(zip(keys, item, strict=True)) for item in items]
+        if plain[name] is not None:
+            plain[name] = [item._asdict() for item in plain[name]]
     return plain

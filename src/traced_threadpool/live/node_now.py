@@ -27,13 +27,21 @@ INNER_RUN: Final = ThreadNow(None, "a run of its own")
 
 
 class Elsewhere(Protocol):
-    """Where a backend runs a node: a process, by its number on this host, and how it is named."""
+    """Where a backend runs a node: how that is named, and the process and its thread, where they are on this host."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def pid(self) -> int | None: ...
+
+    @property
+    def thread(self) -> int | None:
+        """The kernel's number of it."""
+
+    @property
+    def waits(self) -> tuple[str, str] | None:
+        """The state, and on what, of a node that nothing runs yet."""
 
     def stack(self) -> tuple[str, ...] | None:
         """Its calls, innermost last; None where it does not tell."""
@@ -171,13 +179,15 @@ def _stack(thread: threading.Thread, within: int) -> tuple[str, ...] | None:
 
 
 def _look_elsewhere(elsewhere: Elsewhere, *, stacks: bool) -> NodeNow:
-    pid = elsewhere.pid
-    if pid is None:
+    pid, thread = elsewhere.pid, elsewhere.thread
+    if elsewhere.waits is not None:
+        return NodeNow(elsewhere.name, *elsewhere.waits)
+    if pid is None or thread is None:
         return NodeNow(elsewhere.name, stack=elsewhere.stack() if stacks else None)
     life = _life(pid)
     if life is not None:
         return NodeNow(elsewhere.name, "other", f"process {pid} {life}")
-    now = ThreadsNow(pid=str(pid)).look(pid, stack=lambda: None)
+    now = ThreadsNow(pid=str(pid)).look(thread, stack=lambda: None)
     return NodeNow(elsewhere.name, now.state, now.on, elsewhere.stack() if stacks else None)
 
 

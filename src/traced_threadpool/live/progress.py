@@ -26,7 +26,7 @@ def progress_line(run: LiveRun) -> str:
     planned = "" if run.planned is None else f" of {run.planned:,}"
     parts = [f"{run.done:,}{planned} nodes done"]
     if run.failed:
-        parts.append(f"{len(run.failed):,} failed")
+        parts.append(f"{run.failed:,} failed")
     parts.append(f"{len(run.running):,} running")
     if run.queued:
         parts.append(f"{len(run.queued):,} queued")

@@ -38,6 +38,15 @@ def _file_of(module: str) -> str | None:
     return None if found is None else found.__file__
 
 
+def _table() -> Table | None:
+    try:
+        return table_for(platform.machine(), struct.calcsize("P"))
+    except UnknownArchitecture:
+        return None
+
+
+_TABLE: Final = _table()
+
 MAX_FRAMES: Final = 60
 MAX_TEXT: Final = 200
 CPU_BOUND_SHARE: Final = 0.5
@@ -70,14 +79,13 @@ class ThreadsNow:
     def __init__(
         self, *, proc: Path = Path("/proc"), pid: str = "self", gil_address: Callable[[], int | None] = lambda: None
     ) -> None:
-        self._tasks = proc / pid / "task"
-        self._fds = proc / pid / "fd"
+        self._tasks = f"{proc}/{pid}/task"
+        self._fds = f"{proc}/{pid}/fd"
         self._is_own = pid == "self"
         self._gil_address = gil_address
-        self._seen: dict[int, tuple[float, float, float | None]] = {}  # by thread: when, its CPU seconds, its share
-        self._table: Table | None = None
-        with contextlib.suppress(UnknownArchitecture):
-            self._table = table_for(platform.machine(), struct.calcsize("P"))
+        self._seen: dict[int, tuple[float, int, float | None]] = {}  # by thread: when, its CPU time in ns, its share
+        self._classifier: Classifier | None = None  # made anew when the address of the GIL is known
+        self._classifies_for: int | None = None
 
     def look(self, native_id: int, *, stack: Callable[[], FrameType | None], busiest: str | None = None) -> ThreadNow:
         """What the thread does.
@@ -87,13 +95,14 @@ class ThreadsNow:
             stack: Gives its innermost frame; asked where the thread waits for a lock.
             busiest: The running node that uses the most CPU, for who holds the GIL.
         """
-        if self._table is None:
+        text = _read(f"{self._tasks}/{native_id}/syscall")
+        if _TABLE is None or not text:
             return ThreadNow()
-        try:
-            text = (self._tasks / str(native_id) / "syscall").read_bytes()
-        except OSError:
-            return ThreadNow()
-        classifier = Classifier(self._table, gil_address=self._gil_address() or 0, descriptor=self._link)
+        gil_address = self._gil_address() or 0
+        classifier = self._classifier
+        if classifier is None or gil_address != self._classifies_for:
+            self._classifies_for = gil_address
+            self._classifier = classifier = Classifier(_TABLE, gil_address=gil_address, descriptor=self._link)
         kind = classifier.classify(text)
         if kind in (RUNNING, GIL):
             return self._wants_cpu(native_id, waits_for_gil=kind == GIL, busiest=busiest)
@@ -108,17 +117,17 @@ class ThreadsNow:
     def cpu_share(self, native_id: int) -> float | None:
         """CPU seconds for each second since the last look at this thread; None at the first."""
         now = time.monotonic()
-        try:
-            cpu = int((self._tasks / str(native_id) / "schedstat").read_text().split()[0]) / 1e9
-        except (OSError, ValueError, IndexError):
-            return None
         before = self._seen.get(native_id)
         if before is not None and now - before[0] < 0.02:
             return before[2]
+        try:
+            cpu_ns, *_ = map(int, _read(f"{self._tasks}/{native_id}/schedstat").split())
+        except ValueError:
+            return None
         if len(self._seen) > 10_000:
             self._seen.clear()
-        share = None if before is None else (cpu - before[1]) / (now - before[0])
-        self._seen[native_id] = (now, cpu, share)
+        share = None if before is None else (cpu_ns - before[1]) / 1e9 / (now - before[0])
+        self._seen[native_id] = (now, cpu_ns, share)
         return share
 
     def _wants_cpu(self, native_id: int, *, waits_for_gil: bool, busiest: str | None) -> ThreadNow:
@@ -129,7 +138,7 @@ class ThreadsNow:
 
     def _link(self, number: int) -> str:
         with contextlib.suppress(OSError):
-            return str((self._fds / str(number)).readlink())
+            return os.readlink(f"{self._fds}/{number}")  # noqa: PTH115  # half the time of a Path's
         return ""
 
     def _descriptor_of(self, text: bytes, *, network: bool) -> str | None:
@@ -142,6 +151,20 @@ class ThreadsNow:
             link = self._link(number)
             return shown(link) if link.startswith("/") else None
         return peer_of(number) if self._is_own and self._link(number).startswith("socket:") else None
+
+
+def _read(path: str) -> bytes:
+    """A file of the kernel's, in one call; empty where it cannot be read."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(file, 4096)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
 
 
 def peer_of(descriptor: int) -> str | None:
@@ -165,18 +188,20 @@ def peer_of(descriptor: int) -> str | None:
 
 def shown(text: str) -> str:
     """Printable, and not endless."""
-    text = "".join(character if character.isprintable() else "?" for character in text)
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
 def calling_line(frame: FrameType) -> str | None:
     """`file.py:41` of the innermost call that is not the standard library's own waiting."""
     at: FrameType | None = frame
-    while at is not None and Path(at.f_code.co_filename).name in _WAITING_CODE:
+    while at is not None:
+        name = at.f_code.co_filename.rpartition(os.sep)[2]
+        if name not in _WAITING_CODE:
+            return shown(f"{name}:{at.f_lineno}")
         at = at.f_back
-    if at is None:
-        return None
-    return shown(f"{Path(at.f_code.co_filename).name}:{at.f_lineno}")
+    return None
 
 
 def stack_of(frame: FrameType, *, within: int = 0) -> tuple[str, ...]:

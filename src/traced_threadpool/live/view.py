@@ -1,16 +1,23 @@
-"""What the pool says of this moment into the records that `FutureAdapter.live()` gives."""
+"""What the pool says of this moment into the records that `FutureAdapter.live()` gives.
+
+Who asks again and again pays for what has changed. Of a run that nothing has happened to the parts of the last record
+are used again, and within a few milliseconds the record itself; of one that something has happened to, those of its
+nodes that are where they were. Where a record takes long all the same, since there are thousands of nodes, the last one
+is given again for as long as keeps the cost at `SHARE`.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
 
-from traced_threadpool.engine.pool import PoolLook, RunLook
+from traced_threadpool.engine.pool_look import PoolLook, RunLook
+from traced_threadpool.engine.scheduler import ENDED
 from traced_threadpool.engine.work import Run, Work
-from traced_threadpool.live.eta import NodeLeft, RunEnd, predict_ends
+from traced_threadpool.live.eta import RunEnd
 from traced_threadpool.live.fields import (
     BlockedNode,
     GraphNode,
@@ -22,15 +29,51 @@ from traced_threadpool.live.fields import (
     QueuedNode,
 )
 from traced_threadpool.live.node_now import NodeNow, NodesNow
-from traced_threadpool.model.usual_duration import UsualDuration
+from traced_threadpool.live.prediction import SUBMITTED, Plan, Prediction, Usual
 
 MAX_UPSTREAM: Final = 10
 MAX_CHAIN: Final = 100
-PREDICTING_SHARE: Final = 0.05
-MOST_REUSED_SECONDS: Final = 2.0
+SAME_SECONDS: Final = 0.005
+"""For how long a record in which nothing has changed is given again."""
 
-Plan = Mapping[str, Sequence[str]]
-"""The nodes of a run in the order in which they are submitted, each with its inputs."""
+SHARE: Final = 0.02
+LARGE_SECONDS: Final = 0.001
+"""A record that takes longer is given again for as long as keeps that at `SHARE` of a CPU, whatever has changed."""
+
+_NOT_ASKED: Final = RunEnd(end=PredictedEnd(reason="it was not asked for"))
+_ALL_ENDED: Final = RunEnd(end=PredictedEnd(reason="all nodes ended"))
+_NOTHING_KNOWN: Final = NodeNow()
+
+
+class Look(Protocol):
+    """Gives the pool at this moment; with the last look, what has changed since."""
+
+    def __call__(self, before: PoolLook | None = None) -> PoolLook: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """A record, from what, and until when it is good whatever changes."""
+
+    asked: tuple[bool, ...]
+    look: PoolLook
+    record: LivePool
+    at: float
+    until: float
+
+    def is_of(self, look: PoolLook) -> bool:
+        return self.look.closed == look.closed and list(map(id, self.look.runs)) == list(map(id, look.runs))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What was made of a run's nodes."""
+
+    look: RunLook
+    queued: Mapping[Work, tuple[int, QueuedNode]]  # with when it was ready, and the record
+    blocked: Mapping[Work, tuple[int, Sequence[Work], BlockedNode]]  # with how many inputs it waits for, and its inputs
+    queued_nodes: tuple[QueuedNode, ...]
+    blocked_nodes: tuple[BlockedNode, ...]
 
 
 class LiveView:
@@ -49,8 +92,8 @@ class LiveView:
         self,
         *,
         pool_name: str,
-        look: Callable[[], PoolLook],
-        usual: Callable[[str], UsualDuration | None],
+        look: Look,
+        usual: Usual,
         plan: Callable[[Run], Plan | None],
         nodes: NodesNow,
         stalled: Callable[[Work], bool] = lambda work: False,
@@ -59,9 +102,13 @@ class LiveView:
         self._look = look
         self._usual = usual
         self._plan = plan
+        self._prediction = Prediction(usual, plan)
         self._nodes = nodes
-        self._predicted: tuple[float, Mapping[str, RunEnd]] = (0.0, {})  # until when it is good, and the ends
         self._stalled = stalled
+        # Each is replaced as a whole: of several threads that ask at once each has its own, and the last one's stays.
+        self._made: _Made | None = None
+        self._parts: Mapping[Run, _Parts] = {}
+        self._seen: Mapping[Work, tuple[float, NodeNow]] = {}  # what a node did, and when
 
     def live(
         self, *, stacks: bool = False, graph: bool = False, predict: bool = True, cancelled: bool = True
@@ -74,154 +121,164 @@ class LiveView:
             predict: Add the end of each run.
             cancelled: Also runs that were cancelled, or interrupted, and whose nodes have not all ended.
         """
-        look = self._look()
+        asked = (stacks, graph, predict, cancelled)
+        at, began = time.monotonic(), time.thread_time()
+        made = self._made
+        same = made if made is not None and made.asked == asked and not stacks else None
+        if same is not None and at < same.until:
+            return same.record
+        look = self._look(None if made is None else made.look)
+        if same is not None and at < same.at + SAME_SECONDS and same.is_of(look):
+            return same.record
+        record = self._record(look, stacks=stacks, graph=graph, predict=predict, cancelled=cancelled)
+        took = time.thread_time() - began
+        until = at + took / SHARE if took > LARGE_SECONDS else at
+        self._made = _Made(asked=asked, look=look, record=record, at=at, until=until)
+        return record
+
+    def _record(self, look: PoolLook, *, stacks: bool, graph: bool, predict: bool, cancelled: bool) -> LivePool:
         now = time.time()
-        lanes = [lane.backend for lane in look.lanes]
-        ends: Mapping[str, RunEnd] = {}
-        if predict:
-            ends = self._predict(look)
-        nodes = self._running_nodes(look, now, lanes, stacks=stacks)
+        ends = self._prediction.ends(look) if predict else {}
+        nodes = self._running_nodes(look, now, stacks=stacks)
+        parts = self._parts
+        self._parts = parts = {
+            each.run: _parts(each, parts.get(each.run), now - look.now_ns / 1e9) for each in look.runs
+        }
         return LivePool(
             at=now,
             pid=os.getpid(),
             pool=self._pool_name,
             closed=look.closed,
             lanes=tuple(
-                LiveLane(
-                    name=lane.backend,
-                    limit=lane.limit,
-                    active=lane.active,
-                    queued=lane.queued,
-                    oldest_queued_seconds=lane.oldest_queued_seconds,
-                )
-                for lane in look.lanes
+                [
+                    LiveLane(
+                        name=lane.backend,
+                        limit=lane.limit,
+                        active=lane.active,
+                        queued=lane.queued,
+                        oldest_queued_seconds=lane.oldest_queued_seconds,
+                    )
+                    for lane in look.lanes
+                ]
             ),
             runs=tuple(
-                self._run(each, look.now_ns, now, lanes, nodes, ends, graph=graph)
-                for each in look.runs
-                if cancelled or not each.run.cancelled
+                [
+                    self._run(parts[each.run], look.now_ns, now, nodes, ends.get(each.run, end), graph=graph)
+                    for end in (_ALL_ENDED if predict else _NOT_ASKED,)
+                    for each in look.runs
+                    if cancelled or not each.run.cancelled
+                ]
             ),
         )
 
-    def _predict(self, look: PoolLook) -> Mapping[str, RunEnd]:
-        """By run id. Made anew where the last is old: who asks all the time has a twentieth of a CPU for it at most."""
-        now = time.monotonic()
-        until, ends = self._predicted
-        if now < until and all(each.run.record is not None and each.run.record.id in ends for each in look.runs):
-            return {run: _later(end) for run, end in ends.items()}
-        left, limits, reasons = _what_is_left(look, self._usual, self._plan)
-        found = predict_ends(left, limits, reasons=reasons)
-        ends = {
-            each.run.record.id: found[each.run]
-            for each in look.runs
-            if each.run in found and each.run.record is not None
-        }
-        took = time.monotonic() - now
-        self._predicted = now + min(MOST_REUSED_SECONDS, took / PREDICTING_SHARE), ends
-        return ends
-
     def _run(
-        self,
-        look: RunLook,
-        now_ns: int,
-        now: float,
-        lanes: Sequence[str],
-        nodes: Mapping[Work, LiveNode],
-        ends: Mapping[str, RunEnd],
-        *,
-        graph: bool,
+        self, parts: _Parts, now_ns: int, now: float, nodes: Mapping[Work, LiveNode], end: RunEnd, *, graph: bool
     ) -> LiveRun:
-        run = look.run
-        record = run.record
+        look = parts.look
+        record = look.run.record
         assert record is not None
-        end = ends.get(record.id) or RunEnd(
-            end=PredictedEnd(reason="it was not asked for" if not ends else "all nodes ended")
-        )
         elapsed = (now_ns - record.started_ns) / 1e9
-        plan = self._plan(run)
+        plan = self._plan(look.run)
         return LiveRun(
             id=record.id,
             name=record.name,
             since=now - elapsed,
             elapsed_seconds=elapsed,
-            done=max(0, record.node_count - len(run.pending)),
-            failed=tuple(run.failed_names),
-            planned=None if plan is None else max(len(plan), record.node_count),
-            running=tuple(
-                sorted(
-                    (nodes[work] for work in look.running if work in nodes),
-                    key=lambda node: (-node.late_seconds, -node.elapsed_seconds),
-                )
-            ),
-            queued=tuple(
-                QueuedNode(
-                    work.name,
-                    work.task_id,
-                    work.backend or lanes[0],
-                    now - (waited := max(0, now_ns - work.ready_ns) / 1e9),
-                    waited,
-                    position,
-                )
-                for position, work in enumerate(look.ready)
-            ),
-            blocked=tuple(
-                [BlockedNode(work.name, work.task_id, _waits_for(work)) for work in _as_submitted(look.blocked)]
-            ),
+            done=look.done,
+            failed=look.failed,
+            failed_names=look.failed_names,
+            skipped=len(look.skipped),
+            planned=None if plan is None else max(len(plan), look.submitted),
+            running=tuple(sorted([nodes[work] for work in look.running], key=_latest_first)),
+            queued=parts.queued_nodes,
+            blocked=parts.blocked_nodes,
             critical_chain=end.chain[:MAX_CHAIN],
             predicted_end=end.end,
             graph=_graph(look, plan) if graph else None,
         )
 
-    def _running_nodes(self, look: PoolLook, now: float, lanes: Sequence[str], *, stacks: bool) -> dict[Work, LiveNode]:
-        running = [work for run in look.runs for work in run.running if work.started_ns]
-        doing = self._nodes.look(look.threads, stacks=stacks)
+    def _running_nodes(self, look: PoolLook, now: float, *, stacks: bool) -> dict[Work, LiveNode]:
+        doing = self._doing(look, stacks=stacks)
         found: dict[Work, LiveNode] = {}
-        for work in running:
-            does = doing.get(work, NodeNow())
-            elapsed = max(0, look.now_ns - work.started_ns) / 1e9
-            usual = self._usual(work.name)
-            found[work] = LiveNode(
-                name=work.name,
-                task_id=work.task_id,
-                backend=work.backend or lanes[0],
-                worker=does.worker,
-                since=now - elapsed,
-                elapsed_seconds=elapsed,
-                state=does.state,
-                on=does.on,
-                usual=usual,
-                late_seconds=0.0 if usual is None else max(0.0, elapsed - usual.p95_seconds),
-                stalled=self._stalled(work),
-                stack=does.stack,
-            )
+        for run in look.runs:
+            for work in run.running:
+                does = doing.get(work, _NOTHING_KNOWN)
+                elapsed = max(0, look.now_ns - (work.started_ns or look.now_ns)) / 1e9
+                usual = self._usual(work.name)
+                found[work] = LiveNode(
+                    name=work.name,
+                    task_id=work.task_id,
+                    backend=work.backend,
+                    worker=does.worker,
+                    since=now - elapsed,
+                    elapsed_seconds=elapsed,
+                    state=does.state,
+                    on=does.on,
+                    usual=usual,
+                    late_seconds=0.0 if usual is None else max(0.0, elapsed - usual.p95_seconds),
+                    stalled=self._stalled(work),
+                    stack=does.stack,
+                )
         return found
 
+    def _doing(self, look: PoolLook, *, stacks: bool) -> Mapping[Work, NodeNow]:
+        """What running nodes do. Not asked again of one that was looked at within the last `SAME_SECONDS`."""
+        now = time.monotonic()
+        seen = {
+            work: told for work, told in self._seen.items() if told[0] > now - SAME_SECONDS and work in look.threads
+        }
+        new = {thread for work, thread in look.threads.items() if stacks or work not in seen}
+        if new:  # with all nodes that are within one another on a thread
+            asked = {work: thread for work, thread in look.threads.items() if thread in new}
+            seen |= {work: (now, does) for work, does in self._nodes.look(asked, stacks=stacks).items()}
+        self._seen = seen
+        return {work: does for work, (_, does) in seen.items()}
 
-def _later(run_end: RunEnd) -> RunEnd:
-    """The same prediction, counted from now."""
-    end = run_end.end
-    if end.at is None or end.seconds is None or end.earliest_seconds is None or end.latest_seconds is None:
-        return run_end
-    passed = max(0.0, end.seconds - (end.at - time.time()))
-    return replace(
-        run_end,
-        end=replace(
-            end,
-            seconds=max(0.0, end.seconds - passed),
-            earliest_seconds=max(0.0, end.earliest_seconds - passed),
-            latest_seconds=max(0.0, end.latest_seconds - passed),
-        ),
+
+def _latest_first(node: LiveNode) -> tuple[float, float]:
+    return -node.late_seconds, -node.elapsed_seconds
+
+
+def _parts(look: RunLook, before: _Parts | None, clock_offset: float) -> _Parts:
+    """What is known of the run's nodes; from `before` where it is the same.
+
+    `clock_offset` is what the clock of nodes lags behind Unix time, in seconds.
+    """
+    if before is not None and before.look is look:
+        return before
+    known_queued = {} if before is None else before.queued
+    queued: dict[Work, tuple[int, QueuedNode]] = {}
+    for work in look.ready:
+        ready_ns = work.ready_ns
+        one = known_queued.get(work)
+        if one is None or one[0] != ready_ns:
+            one = (ready_ns, QueuedNode(work.name, work.task_id, work.backend, ready_ns / 1e9 + clock_offset))
+        queued[work] = one
+    known_blocked = {} if before is None else before.blocked
+    blocked: dict[Work, tuple[int, Sequence[Work], BlockedNode]] = {}
+    for work, inputs, remaining in zip(look.blocked, look.inputs, look.remaining, strict=True):
+        other = known_blocked.get(work)
+        if other is None or other[0] != remaining or other[1] is not inputs:
+            other = (remaining, inputs, BlockedNode(work.name, work.task_id, _waits_for(inputs, look)))
+        blocked[work] = other
+    if known_blocked.keys() >= blocked.keys():
+        blocked = {work: blocked[work] for work in known_blocked if work in blocked}  # which has their order
+    else:
+        blocked = {work: blocked[work] for work in sorted(blocked, key=SUBMITTED)}
+    return _Parts(
+        look=look,
+        queued=queued,
+        blocked=blocked,
+        queued_nodes=tuple([node for _, node in queued.values()]),
+        blocked_nodes=tuple([node for _, _, node in blocked.values()]),
     )
 
 
-def _as_submitted(works: Sequence[Work]) -> list[Work]:
-    return sorted(works, key=lambda work: work.submitted_ns)
-
-
-def _waits_for(work: Work) -> tuple[str, ...]:
+def _waits_for(inputs: Sequence[Work], look: RunLook) -> tuple[str, ...]:
+    """Names of the inputs that had not ended when the pool was looked at."""
     names: dict[str, None] = {}
-    for upstream in work.inputs:
-        if not upstream.ended_ns:
+    for upstream in inputs:
+        if upstream in look.unended if upstream.queue is look.run else upstream.state is not ENDED:
             names[upstream.name or "a future that is no node's"] = None
             if len(names) >= MAX_UPSTREAM:
                 break
@@ -229,70 +286,19 @@ def _waits_for(work: Work) -> tuple[str, ...]:
 
 
 def _graph(look: RunLook, plan: Plan | None) -> tuple[GraphNode, ...]:
-    """All nodes of a run that is planned; else those that have not ended, and those that failed."""
-    record = look.run.record
-    assert record is not None
+    """All nodes of a run that is planned; else those that have not ended, and those that failed or were skipped."""
     states: dict[str, str] = {}
     depths: dict[str, int] = {}
     if plan is not None:
         for index, (name, upstream) in enumerate(plan.items()):
-            states[name] = "done" if index < record.node_count else "planned"
-            depths[name] = 1 + max((depths.get(each, 0) for each in upstream), default=-1)
-    states.update(dict.fromkeys(look.run.failed_names, "failed"))
-    for state, works in (("blocked", look.blocked), ("queued", look.ready), ("running", look.running)):
-        states.update((work.name, state) for work in works)
+            states[name] = "done" if index < look.submitted else "planned"
+            depths[name] = 1 + max([depths[each] for each in upstream if each in depths], default=-1)
+    for state, names in (
+        ("failed", look.failed_names),
+        ("skipped", look.skipped),
+        ("blocked", [work.name for work in look.blocked]),
+        ("queued", [work.name for work in look.ready]),
+        ("running", [work.name for work in look.running]),
+    ):
+        states.update(dict.fromkeys(names, state))
     return tuple([GraphNode(name, depths.get(name, 0), state) for name, state in states.items()])
-
-
-def _what_is_left(
-    look: PoolLook, usual: Callable[[str], UsualDuration | None], plan_of: Callable[[Run], Plan | None]
-) -> tuple[list[NodeLeft], list[int], dict[Hashable, str]]:
-    """The nodes of all runs that have not ended, submitted or not; the lanes; and why there is no answer."""
-    nodes: list[NodeLeft] = []
-    reasons: dict[Hashable, str] = {}
-    known: dict[str, UsualDuration | None] = {}
-
-    def usual_of(name: str) -> UsualDuration | None:
-        if name not in known:
-            known[name] = usual(name)
-        return known[name]
-
-    lanes: list[str | None] = [lane.backend for lane in look.lanes]
-    for each in look.runs:
-        run = each.run
-        record = run.record
-        assert record is not None
-        place: dict[object, int] = {}
-        by_name: dict[str, int] = {}
-
-        def add(work: Work, elapsed: float | None, upstream: Sequence[int]) -> None:
-            place[work] = by_name[work.name] = len(nodes)  # noqa: B023  # called within this turn of the loop
-            rank = 0.0 if run.ranks is None else run.ranks.get(work.name, 0.0)  # noqa: B023  # likewise
-            nodes.append(
-                NodeLeft(
-                    name=work.name,
-                    run=run,  # noqa: B023  # likewise
-                    lane=lanes.index(work.backend) if work.backend in lanes else 0,
-                    upstream=upstream,
-                    elapsed_seconds=elapsed,
-                    usual=usual_of(work.name),
-                    rank=rank,
-                )
-            )
-
-        for work in each.running:
-            add(work, max(0, look.now_ns - (work.started_ns or look.now_ns)) / 1e9, ())
-        for work in each.ready:
-            add(work, None, ())
-        for work in _as_submitted(each.blocked):  # inputs first
-            add(work, None, [place[upstream] for upstream in work.inputs if upstream in place])
-        plan = plan_of(run)
-        if plan is None:
-            reasons[run] = "how many nodes it will have is not known yet"
-            continue
-        names = list(plan)
-        for name in names[record.node_count :]:
-            by_name[name] = len(nodes)
-            upstream = [by_name[other] for other in plan[name] if other in by_name]
-            nodes.append(NodeLeft(name=name, run=run, upstream=upstream, usual=usual_of(name)))
-    return nodes, [lane.limit for lane in look.lanes], reasons

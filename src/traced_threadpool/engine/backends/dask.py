@@ -28,6 +28,7 @@ from traced_threadpool.engine.backends.cluster import (
     setup_error,
 )
 from traced_threadpool.engine.backends.cluster_worker import Facts
+from traced_threadpool.engine.backends.dask_task import DaskTask, Stacks
 from traced_threadpool.engine.backends.errors import ClusterLost, WorkerCrashed
 from traced_threadpool.engine.backends.held import Held
 from traced_threadpool.engine.backends.near_call import Requests
@@ -37,6 +38,8 @@ from traced_threadpool.model import forks
 
 if TYPE_CHECKING:
     from distributed import Client
+
+    from traced_threadpool.model.records import NodeRecord
 
 SCATTERED_BYTES: Final = 1 << 20
 """From this size on arguments go to a worker beside the call, and not by way of the scheduler."""
@@ -116,6 +119,7 @@ class Dask:
         self._listens = False
         self._waiting: dict[str, _Waiting] = {}  # by the task's key
         self._running: dict[Call, _Waiting] = {}
+        self._stacks = Stacks()
 
     def _forget(self) -> None:
         """For a forked child: the parent's connection is not usable in it."""
@@ -256,9 +260,23 @@ class Dask:
         """What is known of the call into its timing."""
         timing.attempts = len(waiting.starts)
         if waiting.starts:
-            timing.worker_address, timing.worker_pid, timing.worker_host = waiting.starts[-1]
+            timing.worker_address, timing.worker_pid, timing.worker_host, _ = waiting.starts[-1]
         if waiting.facts is not None:
             fill(timing, waiting.facts, began_ns=began_ns, sent_ns=waiting.sent_ns)
+
+    def worker_of(self, node: NodeRecord) -> DaskTask | None:
+        """Where a node is on the cluster now, for whoever looks at it."""
+        with self._lock:
+            client = self._client
+            for call, waiting in self._running.items():
+                if call.record is node:
+                    started = waiting.starts[-1] if waiting.starts else None
+                    return DaskTask(started, partial(self._stacks.of, client, waiting.key, self._started))
+        return None
+
+    def _started(self) -> list[str]:
+        with self._lock:
+            return [waiting.key for waiting in self._running.values() if waiting.starts]
 
     # Cancelling and closing
 

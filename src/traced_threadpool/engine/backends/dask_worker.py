@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -47,7 +48,8 @@ def run(topic: str, key: str, head: bytes, versions: dict[str, str], payload: An
     received_ns = time.monotonic_ns()
     request = cluster_worker.request_of(head, versions)
     worker = get_worker()
-    worker.log_event(topic, [key, STARTED, worker.address, os.getpid(), platform.node()])
+    here = worker.address, os.getpid(), platform.node(), threading.get_native_id()
+    worker.log_event(topic, [key, STARTED, *here])
     facts, raised, answer = cluster_worker.perform(request, payload, upstream, received_ns, _moved_ns(worker, key))
     worker.log_event(topic, [key, ENDED, *facts])
     if raised is not None:

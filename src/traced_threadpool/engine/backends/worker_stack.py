@@ -77,6 +77,15 @@ class RunningWorker:
     def name(self) -> str:
         return f"process {self.pid}"
 
+    @property
+    def thread(self) -> int:
+        """The kernel's number of the thread that runs the node."""
+        return self.pid
+
+    @property
+    def waits(self) -> None:
+        """It runs."""
+
     def stack(self) -> tuple[str, ...] | None:
         """Its calls, innermost last: `file.py:41 in function`. None where it does not tell, as while C code in its node
         keeps the GIL.

@@ -82,11 +82,11 @@
       const wait = lane.queued ? `, oldest for ${time(lane.oldest_queued_seconds)}` : "";
       say(item, `${lane.name}: ${lane.active} of ${lane.limit} busy, ${lane.queued} queued${wait}`);
     });
-    keep(made.runs, pool.runs, (run) => run.id, makeRun, updateRun);
+    keep(made.runs, pool.runs, (run) => run.id, makeRun, (item, run) => updateRun(item, run, pool.at));
     show(made.idle, !pool.runs.length);
   }
 
-  const KINDS = ["done", "failed", "running", "queued", "blocked"];
+  const KINDS = ["done", "failed", "skipped", "running", "queued", "blocked"];
   function makeRun() {
     const made = element("article", "run");
     const header = element("header");
@@ -155,13 +155,14 @@
     return `${time(end.seconds)} left (${time(end.earliest_seconds)} to ${time(end.latest_seconds)}), until ${at}`;
   }
 
-  function updateRun(made, run) {
+  function updateRun(made, run, at) {
     say(made.title_, run.name);
     say(made.since, `for ${time(run.elapsed_seconds)}, id ${run.id}`);
     say(made.end, endText(run));
     const counts = {
-      done: run.done - run.failed.length,
-      failed: run.failed.length,
+      done: run.done - run.failed - run.skipped,
+      failed: run.failed,
+      skipped: run.skipped,
       running: run.running.length,
       queued: run.queued.length,
       blocked: run.blocked.length,
@@ -176,9 +177,10 @@
     const summary = `${run.done.toLocaleString("en")}${of} done, ${counts.running} running, ` +
       `${counts.queued} queued, ${counts.blocked} blocked`;
     if (made.bar.getAttribute("aria-label") !== summary) made.bar.setAttribute("aria-label", summary);
-    show(made.failedNames, run.failed.length > 0);
-    const others = run.failed.length > 10 ? ` and ${(run.failed.length - 10).toLocaleString("en")} more` : "";
-    say(made.failedNames, `Failed: ${run.failed.slice(0, 10).join(", ")}${others}`);
+    show(made.failedNames, run.failed > 0);
+    const named = run.failed_names.slice(0, 10);
+    const others = run.failed > named.length ? ` and ${(run.failed - named.length).toLocaleString("en")} more` : "";
+    say(made.failedNames, `Failed: ${named.join(", ")}${others}`);
     show(made.chain, run.critical_chain.length > 0);
     const chain = run.critical_chain;
     say(made.chain, "The end waits for: " +
@@ -187,7 +189,7 @@
     keep(made.rows, run.running.slice(0, SHOWN), (node) => `${label(node)} ${node.worker}`, makeRow, updateRow);
     show(made.graph, run.graph !== null || !made.graph.open);
     if (made.graph.open && run.graph) draw(made, run.graph, summary);
-    fill(made.queued, run.queued, (node) => `${label(node)}, for ${time(node.elapsed_seconds)}`);
+    fill(made.queued, run.queued, (node) => `${label(node)}, for ${time(Math.max(0, at - node.since))}`);
     fill(made.blocked, run.blocked, (node) => `${label(node)}, waits for ${node.upstream.join(", ")}`);
   }
 

@@ -1,0 +1,152 @@
+"""What is left of the runs of a pool into when they will be over, made anew as often as it may cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from typing import Final
+
+from traced_threadpool.engine.pool_look import PoolLook, RunLook
+from traced_threadpool.engine.work import Run, Work
+from traced_threadpool.live.eta import NodeLeft, RunEnd, predict_ends
+from traced_threadpool.live.pace import Pace
+from traced_threadpool.model.usual_duration import UsualDuration
+
+SHARE: Final = 0.01
+"""Of a CPU, at most, for who asks all the time."""
+
+MOST_REUSED_SECONDS: Final = 2.0
+
+Plan = Mapping[str, Sequence[str]]
+"""The nodes of a run in the order in which they are submitted, each with its inputs."""
+
+Usual = Callable[[str], UsualDuration | None]
+
+SUBMITTED: Final = attrgetter("submitted_ns")
+
+
+class Prediction:
+    """Predicts, and remembers what the next prediction needs.
+
+    Args:
+        usual: How long a node of that name usually takes, None where that is not known.
+        plan: The nodes that a run will have, None where that is not known.
+    """
+
+    def __init__(self, usual: Usual, plan: Callable[[Run], Plan | None]) -> None:
+        self._usual = usual
+        self._plan = plan
+        self._known: tuple[float, Mapping[Run, RunEnd]] = (0.0, {})  # until when they are good, and the ends
+        self._runs: dict[Run, _Watched] = {}
+
+    def ends(self, look: PoolLook) -> Mapping[Run, RunEnd]:
+        """When each run will be over, counted from now. From now on the durations of its nodes are watched."""
+        now = time.monotonic()
+        until, ends = self._known
+        if now < until and all(each.run in ends for each in look.runs):
+            return {run: _counted_from_now(end) for run, end in ends.items()}
+        began = time.thread_time()
+        runs = self._runs
+        self._runs = watched = {each.run: runs.get(each.run) or _Watched(each.run, self._usual) for each in look.runs}
+        left: list[NodeLeft] = []
+        reasons: dict[Hashable, str] = {}
+        lanes = {lane.backend: place for place, lane in enumerate(look.lanes)}
+        for each in look.runs:
+            plan = self._plan(each.run)
+            if plan is None:
+                reasons[each.run] = "how many nodes it will have is not known yet"
+            _add_what_is_left(left, each, plan or {}, lanes, watched[each.run].usual(), look.now_ns)
+        limits = [lane.limit for lane in look.lanes]
+        found = predict_ends(left, limits, reasons=reasons)
+        ends = {each.run: found[each.run] for each in look.runs if each.run in found}
+        self._known = now + min(MOST_REUSED_SECONDS, (time.thread_time() - began) / SHARE), ends
+        return ends
+
+
+class _Watched:
+    """A run that somebody looks at: the usual durations as of the first look, and its pace since."""
+
+    def __init__(self, run: Run, usual: Usual) -> None:
+        self._usual = usual
+        self._known: dict[str, UsualDuration | None] = {}
+        self._pace = Pace(self._before)
+        run.learn = self._pace.learning(run.learn)
+
+    def _before(self, name: str) -> UsualDuration | None:
+        """How long a node of that name usually took before this run."""
+        try:
+            return self._known[name]
+        except KeyError:
+            self._known[name] = usual = self._usual(name)
+            return usual
+
+    def usual(self) -> Usual:
+        """How long the nodes that are left may take."""
+        factor, before = self._pace.factor(), self._before
+        if factor == 1.0:
+            return before
+
+        def at_this_pace(name: str) -> UsualDuration | None:
+            usual = before(name)
+            if usual is None:
+                return None
+            return UsualDuration(
+                p50_seconds=factor * usual.p50_seconds, p95_seconds=factor * usual.p95_seconds, count=usual.count
+            )
+
+        return at_this_pace
+
+
+def _add_what_is_left(
+    left: list[NodeLeft], look: RunLook, plan: Plan, lanes: Mapping[str, int], usual: Usual, now_ns: int
+) -> None:
+    """The nodes of a run that have not ended, submitted or not, inputs before what needs them."""
+    run = look.run
+    ranks = run.ranks or {}
+    place: dict[Work, int] = {}
+    by_name: dict[str, int] = {}
+
+    def add(work: Work, elapsed: float | None = None, upstream: Sequence[int] = ()) -> None:
+        name = work.name
+        place[work] = by_name[name] = len(left)
+        left.append(
+            NodeLeft(
+                name=name,
+                run=run,
+                lane=lanes[work.backend],
+                upstream=upstream,
+                elapsed_seconds=elapsed,
+                usual=usual(name),
+                rank=ranks.get(name, 0.0),
+            )
+        )
+
+    for work in look.running:
+        add(work, max(0, now_ns - (work.started_ns or now_ns)) / 1e9)
+    for work in look.ready:
+        add(work)
+    inputs = dict(zip(look.blocked, look.inputs, strict=True))
+    for work in sorted(look.blocked, key=SUBMITTED):
+        add(work, None, [place[upstream] for upstream in inputs[work] if upstream in place])
+    for name in list(plan)[look.submitted :]:
+        by_name[name] = len(left)
+        upstream = [by_name[other] for other in plan[name] if other in by_name]
+        left.append(NodeLeft(name=name, run=run, upstream=upstream, usual=usual(name), rank=ranks.get(name, 0.0)))
+
+
+def _counted_from_now(run_end: RunEnd) -> RunEnd:
+    end = run_end.end
+    if end.at is None or end.seconds is None or end.earliest_seconds is None or end.latest_seconds is None:
+        return run_end
+    passed = max(0.0, end.seconds - (end.at - time.time()))
+    return replace(
+        run_end,
+        end=replace(
+            end,
+            seconds=max(0.0, end.seconds - passed),
+            earliest_seconds=max(0.0, end.earliest_seconds - passed),
+            latest_seconds=max(0.0, end.latest_seconds - passed),
+        ),
+    )
