@@ -13,6 +13,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks import machine
+from benchmarks.marked import write_between
 from benchmarks.predictions.cases import CASES, Case
 from benchmarks.predictions.measure import Measured, measure
 from benchmarks.settings import say
@@ -87,12 +88,7 @@ def write(page: Path, table: str) -> None:
     Raises:
         ValueError: The page has no marks.
     """
-    text = page.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{str(page)!r} has no place for the table; expected the lines {BEGIN!r} and {END!r}")
-    page.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
+    write_between(page, BEGIN, END, table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

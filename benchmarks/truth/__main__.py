@@ -23,6 +23,8 @@ ROOT: Final = Path(__file__).parents[2]
 VERSIONS: Final = ("3.10", "3.11", "3.12", "3.13")
 ATTEMPTS: Final = 3
 LIMIT_SECONDS: Final = 120.0
+OTHERS: Final = "## Nodes on worker processes"
+"""How the part of the page begins that another benchmark writes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asked.json.write_text(json.dumps([asdict(each) for each in measured]) + "\n", encoding="utf-8")
     if asked.write is not None:
         found = machine.describe()
-        asked.write.write_text(
-            report.document(measured, f"{found['CPUs usable']} × {found['CPU']}, {found['system']}"),
-            encoding="utf-8",
-        )
+        written = report.document(measured, f"{found['CPUs usable']} × {found['CPU']}, {found['system']}")
+        old = asked.write.read_text(encoding="utf-8") if asked.write.exists() else ""
+        _, heading, others = old.partition(OTHERS)  # what `benchmarks.placements` writes
+        asked.write.write_text(f"{written.rstrip()}\n\n{heading}{others}" if heading else written, encoding="utf-8")
 
 
 def measure(library: Path, python: str, scenario: str, *, quick: bool) -> Measured:
