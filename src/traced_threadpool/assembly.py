@@ -36,6 +36,7 @@ from traced_threadpool.model.concurrency import members
 from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.lock_backoff import letting_go
 from traced_threadpool.model.observers import ErrorLog, Observer, Observers
+from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.model.records import RunRecord
 from traced_threadpool.options import Metrics, Options
 from traced_threadpool.placement import AUTO, Placements
@@ -166,6 +167,7 @@ class Assembly:
             warns=settings.large_run == DEFAULT_LARGE_RUN,
             describe=hamilton_graph.describe,
             graph_version=hamilton_graph.graph_version,
+            diagnose=_diagnose,
             errors=self.errors,
         )
 
@@ -354,6 +356,13 @@ def _durations_from(
     if isinstance(given, Durations):
         return given, None
     return (durations_file.load(given) if Path(given).exists() else Durations()), given
+
+
+def _diagnose(run: RecordedRun, until: float) -> str | None:
+    """Imported by whoever has a run that is worth it."""
+    from traced_threadpool.analysis.diagnosis.first_finding import first_finding
+
+    return first_finding(run, until)
 
 
 def _tell_path(run: RunRecord, recording: Recording) -> None:

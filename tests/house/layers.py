@@ -51,7 +51,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hamilton_graph": LOWER,
     "delegation": LOWER,
     "run_registry": LOWER,
-    "assembly": LOWER | {"live", "options", "placement", "hamilton_graph", "run_registry", "report"},
+    "assembly": LOWER
+    | {"analysis/diagnosis", "live", "options", "placement", "hamilton_graph", "run_registry", "report"},
     "hamilton_hooks": LOWER | {"assembly", "hamilton_graph", "placement"},
     "adapter": LOWER | {"live", "delegation", "placement", "assembly", "hamilton_graph", "hamilton_hooks", "options"},
     "demo": {"adapter", "telemetry/export"},

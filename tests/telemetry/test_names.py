@@ -115,6 +115,7 @@ RUN_ATTRIBUTES = {
     "hamilton.run.critical_path.durations",
     "hamilton.run.queue.duration",
     "hamilton.run.failed_nodes",
+    "hamilton.run.finding",
     "hamilton.attributes.cut",
 }
 

@@ -16,14 +16,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.states import CPU, OTHER, REMOTE_QUEUE, TRANSFER, in_order
 from traced_threadpool.model.timing import Timing
+
+if TYPE_CHECKING:
+    from traced_threadpool.model.recorded_run import RecordedRun
 
 Outcome = Literal["success", "error", "upstream_error", "cancelled"]
 """How a node ended: its function returned; it raised; an upstream failed; it was never started."""
@@ -35,6 +38,20 @@ RunOutcome = Literal["success", "error", "cancelled"]
 RUN_OUTCOMES: Final[tuple[RunOutcome, ...]] = ("success", "error", "cancelled")
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("success", "error", "upstream_error", "cancelled")
+
+
+def cause_by_outcome(
+    run: RunOutcome, nodes: Iterable[Outcome | None]
+) -> Literal["failing_upstream", "cancelled"] | None:
+    """The cause of a run that did not end as it should, from how it and its nodes ended.
+
+    >>> cause_by_outcome("error", ["error", "cancelled"]), cause_by_outcome("success", ["success", "cancelled"])
+    ('failing_upstream', 'cancelled')
+    """
+    found = set(nodes)
+    if run == "error" or "error" in found:
+        return "failing_upstream"
+    return "cancelled" if run == "cancelled" or "cancelled" in found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,12 +169,14 @@ class PathWait:
 class KeptNodes:
     """The nodes of a run, and its critical path from its end: nodes, and those waits that are told one by one.
 
-    `whole` tells whether no node is left out; else nothing is known of the path.
+    `whole` tells whether no node is left out; else nothing is known of the path. `nests` tells whether runs are nested
+    in it, or it is nested in another.
     """
 
     nodes: Sequence[KeptNode]
     path: Sequence[KeptNode]
     whole: bool
+    nests: bool = False
     waits: Sequence[PathWait] = ()
     facts: PathFacts = field(default_factory=PathFacts)
 
@@ -178,7 +197,8 @@ class RunRecord:
     `caller` is the thread that executes it, 0 where nobody knows.
     `critical_path` gives the chain of nodes that fills the run, then too, and `kept` all its nodes. `priority` is the
     order of ready nodes. `placed` tells of each node that `run_on="auto"` has moved, why. `planned` is how many nodes
-    it will have at least, where that was looked at.
+    it will have at least, where that was looked at. `recorded` gives the record of an outermost run that was alone in
+    the pool: what others had to do with a run is known only once they have ended.
     """
 
     __slots__ = (
@@ -199,6 +219,7 @@ class RunRecord:
         "placed",
         "planned",
         "priority",
+        "recorded",
         "started_ns",
         "telemetry",
         "unix_offset_ns",
@@ -236,6 +257,7 @@ class RunRecord:
         self.wait_facts: Callable[[], WaitFacts] | None = None
         self.critical_path: Callable[[], PathFacts] | None = None
         self.kept: Callable[[], KeptNodes] | None = None
+        self.recorded: Callable[[], RecordedRun] | None = None
         self.planned = 0
         self.caller = 0
 

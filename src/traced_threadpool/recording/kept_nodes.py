@@ -35,6 +35,8 @@ class Part:
         """The critical path from its end, once it was found and until it has been told."""
         self.parent: Entry | None = None
         self.nested = False
+        self.shared = False
+        """Whether another run ended while this one went on."""
         self.beside: deque[Recording] = deque()
         """Other runs of the pool that ended while this one went on."""
         self._beside_nodes = 0

@@ -126,17 +126,21 @@ class Recorder(Observer):
         if recording.root is not part:
             return
         recording.end(run, self._pool_name, self.max_workers, self._backends)
+        going_on = [other for other in list(self._parts.values()) if other is not part]
+        for other in going_on:
+            other.shared = True
+        if not going_on and not part.shared:
+            run.recorded = recording.recorded
         if self._keep:
-            self._keep_beside(recording)
+            self._keep_beside(recording, going_on)
             if len(self._kept) == self._keep:
                 self._kept[0].let_go()
             self._kept.append(recording)
         if self._on_end is not None:
             self._on_end(run, recording)
 
-    def _keep_beside(self, recording: Recording) -> None:
+    def _keep_beside(self, recording: Recording, going_on: Sequence[Part]) -> None:
         """Each run is kept with those that had nodes in the pool at the same time."""
-        going_on = [part for part in list(self._parts.values()) if part is not recording.root]
         for part in going_on:
             part.keep_beside(recording)
         if going_on:
@@ -326,6 +330,7 @@ class Recording:
             nodes=entries,
             path=[entry for kind, entry, _, _ in stretches if kind == "node" and entry is not None],
             whole=len(entries) >= part.node_count,
+            nests=len(self._parts) > 1,
             waits=path_waits(stretches, entries, part.holders, unix_offset_ns=unix_offset_ns),
             facts=part.path,
         )
@@ -357,6 +362,9 @@ class Recording:
         last_ended_ns = max(map(_ended_ns, nodes), default=0)
         last = min((entry for entry in nodes if entry.ended_ns == last_ended_ns), key=_submitted_ns, default=None)
         return walk_back(last, started_ns, ended_ns, upstream_of)
+
+    def recorded(self) -> RecordedRun:
+        return self.record
 
     @lazy
     def record(self) -> RecordedRun:

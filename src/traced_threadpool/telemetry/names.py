@@ -50,6 +50,7 @@ RECORD_BESIDE: Final = "hamilton.run.beside"
 CRITICAL_PATH_DURATIONS: Final = "hamilton.run.critical_path.durations"
 RUN_QUEUE: Final = "hamilton.run.queue.duration"
 RUN_FAILED_NODES: Final = "hamilton.run.failed_nodes"
+RUN_FINDING: Final = "hamilton.run.finding"
 
 # Queue span: a node's wait for a worker, on the critical path of its run; gap span: time there without one
 QUEUE_NODE: Final = "hamilton.queue.node"
@@ -228,6 +229,13 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     ),
     Attribute(CRITICAL_PATH_DURATIONS, "run", "double[], s", "How long each of these steps took"),
     Attribute(RUN_QUEUE, "run", "double, s", "Sum of the time that each of the run's nodes waited for a worker"),
+    Attribute(
+        RUN_FINDING,
+        "run",
+        "string",
+        "The cause that `explain` names first, such as `pool_too_small`: where finding it takes at most 1 % of the "
+        "run's time, and of each run that failed or was cancelled",
+    ),
     Attribute(
         RUN_FAILED_NODES, "run", "string[]", "Names of the nodes that raised, in the order of their ends; 20 at most"
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from operator import itemgetter
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from traced_threadpool.analysis.replay.plan import Plan
 from traced_threadpool.analysis.replay.replayed import Replayed
 from traced_threadpool.analysis.replay.what_if import MOST_WORKERS, Scaling, counts_to_try, replay, scale
 from traced_threadpool.model.formatting import count, duration, share
+from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.states import State
 from traced_threadpool.recording.critical_path import CriticalPath, critical_path
@@ -41,22 +41,22 @@ class AnalyzedRun:
         self._without: dict[tuple[State, float], Replayed] = {}
         self._by_name: dict[tuple[PathState, ...], dict[str, float]] = {}
 
-    @cached_property
+    @lazy
     def path(self) -> CriticalPath:
         return critical_path(self.run)
 
-    @cached_property
+    @lazy
     def on_path(self) -> Mapping[PathState, float]:
         """What the critical path's time went to, in whole nanoseconds, so that it is told alike wherever it is told."""
         return {state: round(part_ns) for state, part_ns in path_states(self.run, self.path).items()}
 
-    @cached_property
+    @lazy
     def own_on_path_ns(self) -> float:
         """How much of the critical path is what its nodes do by themselves."""
         others = BETWEEN_NODES | CONTENTION
         return sum(part_ns for state, part_ns in self.on_path.items() if state not in others)
 
-    @cached_property
+    @lazy
     def plan(self) -> Plan:
         """What all replays have in common: worked out once. Of a very large run, what estimates have.
 
@@ -91,7 +91,7 @@ class AnalyzedRun:
         """`replay` of this run, with these settings of its."""
         return replay(self.run, plan=self.plan, **settings)
 
-    @cached_property
+    @lazy
     def as_recorded(self) -> Replayed | None:
         """The replay with nothing changed; None where nothing can be replayed."""
         if self.duration_ns <= 0:
@@ -101,7 +101,7 @@ class AnalyzedRun:
         except ValueError:
             return None
 
-    @cached_property
+    @lazy
     def without_gil(self) -> Replayed:
         """The run where nobody waits for the GIL.
 
@@ -109,7 +109,7 @@ class AnalyzedRun:
         """
         return self.without("gil") if self.is_held_from_outside else self.replayed(gil=False)
 
-    @cached_property
+    @lazy
     def scaling(self) -> Scaling | None:
         """How the run scales with its workers. Findings and curves have the same numbers from here."""
         if self.as_recorded is None:
@@ -124,7 +124,7 @@ class AnalyzedRun:
             return scale(self.run, {now, most}, plan=self.plan)
         return scale(self.run, {now, 2 * now, 4 * now, most}, plan=self.plan)
 
-    @cached_property
+    @lazy
     def most_at_once(self) -> int:
         return 0 if self.as_recorded is None else self.as_recorded.most_busy
 
@@ -133,7 +133,7 @@ class AnalyzedRun:
         """How many nodes ran at once, on average."""
         return self.busy_ns / self.duration_ns
 
-    @cached_property
+    @lazy
     def idle_ns(self) -> int:
         """How long no node ran."""
         idle_ns, until_ns = 0, self.run.started_ns
@@ -168,7 +168,7 @@ class AnalyzedRun:
             self._by_name[states] = most_first(sums)
         return self._by_name[states]
 
-    @cached_property
+    @lazy
     def _sums(self) -> dict[PathState, dict[str, float]]:
         """By state, over all nodes of each name."""
         sums: dict[PathState, dict[str, float]] = {}

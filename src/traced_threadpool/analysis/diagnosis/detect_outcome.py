@@ -6,9 +6,11 @@ from typing import Final
 
 from traced_threadpool.analysis.diagnosis.advice import CAUSES_IN_WORDS, quoted
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun, most_first, names_of
-from traced_threadpool.analysis.diagnosis.causes import Finding
+from traced_threadpool.analysis.diagnosis.causes import Cause, Finding
 from traced_threadpool.analysis.diagnosis.ranking import MATTERS, MOST_SHOWN, most_of
 from traced_threadpool.model.formatting import count, duration, listed, one_line, share, shortened
+from traced_threadpool.model.recorded_run import RecordedRun
+from traced_threadpool.model.records import cause_by_outcome
 
 MAX_MESSAGE: Final = 200
 """How many characters of an exception's message are shown."""
@@ -20,9 +22,9 @@ LOST: Final = 0.05
 def failing_upstream(analyzed: AnalyzedRun) -> Finding | None:
     """A node raised."""
     run, words = analyzed.run, CAUSES_IN_WORDS["failing_upstream"]
-    raised = sorted((node for node in run.nodes if node.outcome == "error"), key=lambda node: (node.ended_ns, node.key))
-    if not raised and run.outcome != "error":
+    if _cause(run) != "failing_upstream":
         return None
+    raised = sorted((node for node in run.nodes if node.outcome == "error"), key=lambda node: (node.ended_ns, node.key))
     evidence = [
         words.says(
             "raised_saying" if node.error_message else "raised",
@@ -60,15 +62,17 @@ def failing_upstream(analyzed: AnalyzedRun) -> Finding | None:
 def cancelled(analyzed: AnalyzedRun) -> Finding | None:
     """It was stopped, and no node had raised."""
     run, words = analyzed.run, CAUSES_IN_WORDS["cancelled"]
+    if _cause(run) != "cancelled":
+        return None
     never_ran = sum(node.outcome == "cancelled" for node in run.nodes)
-    if run.outcome == "error" or any(node.outcome == "error" for node in run.nodes):
-        return None
-    if not never_ran and run.outcome != "cancelled":
-        return None
     stopped = words.says(
         "stopped", duration=duration(run.duration_ns), never_ran=f"{never_ran:,}", nodes=count(len(run.nodes), "node")
     )
     return Finding(cause="cancelled", nodes=(), evidence=(stopped,), advice=words.advises(""), gain_seconds=None)
+
+
+def _cause(run: RecordedRun) -> Cause | None:
+    return cause_by_outcome(run.outcome, (node.outcome for node in run.nodes))
 
 
 def telemetry_loss(analyzed: AnalyzedRun) -> tuple[Finding, bool] | None:

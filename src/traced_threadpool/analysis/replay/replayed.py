@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 from traced_threadpool.analysis.replay.virtual_pool import most_at_once
+from traced_threadpool.model.lazy import lazy
 
 
 class ReplayedNode(NamedTuple):
@@ -44,7 +44,7 @@ class Replayed:
     def makespan_seconds(self) -> float:
         return self.makespan_ns / 1e9
 
-    @cached_property
+    @lazy
     def most_busy(self) -> int:
         """The most workers that have a node of the run at once."""
         return most_at_once([(node.started_ns, node.ended_ns) for node in self.nodes])

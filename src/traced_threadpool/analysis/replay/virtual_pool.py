@@ -12,12 +12,12 @@ import heapq
 from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Final, NamedTuple
 
 from traced_threadpool.analysis.replay.locks import Locking
 from traced_threadpool.analysis.replay.machine import Demand, Machine
 from traced_threadpool.engine.scheduler import NEW, READY, RunQueue, Scheduler, Task
+from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import NodeExecution
 
 SLICES: Final = 2
@@ -243,7 +243,7 @@ class VirtualPool:
             )
         return found
 
-    @cached_property
+    @lazy
     def _all_submissions(self) -> _Submissions:
         return self._submissions(frozenset())
 

@@ -49,6 +49,7 @@ def of_run(
     graph_version: str | None,
     state_ns: Sequence[int] | None,
     left_out: int | None,
+    finding: str | None,
 ) -> Attributes:
     """Of a run that has ended. `state_ns` are the sums over its nodes; `left_out` is how many have no span."""
     attributes: Attributes = {}
@@ -79,6 +80,8 @@ def of_run(
         attributes[names.RUN_PLACEMENT] = list(run.placed.values())
     if left_out is not None:
         attributes[names.RUN_SPANS_LEFT_OUT] = left_out
+    if finding is not None:
+        attributes[names.RUN_FINDING] = finding
     if run.outcome == "error" and run.error is not None:
         attributes[names.ERROR_TYPE] = error_type(run.error)
     if run.caller:

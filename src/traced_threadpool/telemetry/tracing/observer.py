@@ -29,11 +29,14 @@ from traced_threadpool.telemetry.tracing.attributes import Definition
 from traced_threadpool.telemetry.tracing.large_runs import LargeRun, SpanOnDemand
 from traced_threadpool.telemetry.tracing.late_spans import Unrun, record_notable, record_unrun
 from traced_threadpool.telemetry.tracing.node_spans import NodeSpans, links
+from traced_threadpool.telemetry.tracing.run_finding import RunFinding
 from traced_threadpool.telemetry.tracing.wait_spans import record_waits
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
+
+    from traced_threadpool.model.recorded_run import RecordedRun
 
 FLUSH_SECONDS: Final = 1.0
 """How long `execute` waits for the run's spans to be ended, once its result is there."""
@@ -67,6 +70,7 @@ class TracingObserver(Observer):
         warns: Whether the first of such runs is told to the log.
         describe: Gives the tags and the function of a framework's node object.
         graph_version: Gives the version of a framework's graph object, or None.
+        diagnose: Gives the cause that is found first of a record, or None if it takes until after this monotonic time.
         errors: Where failures are counted.
     """
 
@@ -84,6 +88,7 @@ class TracingObserver(Observer):
         warns: bool,
         describe: Callable[[Any], Definition],
         graph_version: Callable[[Any], str | None],
+        diagnose: Callable[[RecordedRun, float], str | None],
         errors: ErrorLog,
     ) -> None:
         self._tracer = trace.get_tracer(names.SCOPE, __version__, tracer_provider, names.SCHEMA_URL)
@@ -96,6 +101,7 @@ class TracingObserver(Observer):
         self.large_run = large_run
         self._warns = warns
         self._graph_version = graph_version
+        self._finding = RunFinding(diagnose)
         self._background = Background(self._end, errors, self.component, dropped=_lose)
 
     def flush(self, timeout_seconds: float = FLUSH_SECONDS) -> bool:
@@ -145,6 +151,7 @@ class TracingObserver(Observer):
                     graph_version=run_trace.graph_version,
                     state_ns=run_trace.state_ns,
                     left_out=left_out,
+                    finding=self._finding.of(run, kept),
                 )
                 self._spans.describe_run(span, run, found)
                 record_waits(run, kept, self._tracer, large, contexts)
