@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -265,3 +266,20 @@ def test_the_oldest_ready_task_is_found_among_all_runs() -> None:
         scheduler.add(task, [], number + 1)
     scheduler.cancel([tasks[0]], 9)
     assert scheduler.oldest_ready() is tasks[1]
+
+
+@pytest.mark.parametrize("is_added_before", [True, False])
+def test_no_task_is_ready_before_an_input_has_ended(is_added_before: bool) -> None:
+    """Also where a thread is held up after it has read the clock, so that what came later is told of earlier."""
+    scheduler, run = Scheduler(2), RunQueue()
+    first, second, both = (Task(name, queue=run) for name in ("first", "second", "both"))
+    scheduler.add(first, [], 1)
+    scheduler.add(second, [], 2)
+    assert (scheduler.take(), scheduler.take()) == (first, second)
+    if is_added_before:
+        scheduler.add(both, [first, second], 3)
+    scheduler.end(second, 900)
+    scheduler.end(first, 50)
+    if not is_added_before:
+        scheduler.add(both, [first, second], 3)
+    assert both.ready_ns >= 900

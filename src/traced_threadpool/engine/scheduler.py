@@ -161,6 +161,7 @@ class Scheduler:
         self._parked: set[Task] = set()  # tasks that wait for a run nested in them and have nothing of it to do
         self._ring: deque[RunQueue] = deque()  # every run that has a ready task, once
         self._ranked = 0  # how many tasks with a rank were ready so far
+        self._ended_ns = 0  # the latest end that was told of
         self.shares: Shares | None = None  # while there are several runs
 
     def share(self, now_ns: int) -> None:
@@ -202,7 +203,7 @@ class Scheduler:
             task.queue.blocked.add(task)
             self.blocked_count += 1
         else:
-            self._push(task, now_ns)
+            self._push(task, max(now_ns, self._ended_ns))
         return True
 
     def add_again(self, task: Task, inputs: Sequence[Task], now_ns: int) -> None:
@@ -293,6 +294,10 @@ class Scheduler:
         else:
             self._leave(task, failed=failed)
         dependents = task.dependents
+        if now_ns > self._ended_ns:
+            self._ended_ns = now_ns
+        else:  # a worker that was held up after its node comes after others: nobody is ready before an input has ended
+            now_ns = self._ended_ns
         if dependents is None:
             return ()
         if failed:
