@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import median
 from typing import Final
 
@@ -26,6 +25,7 @@ from traced_threadpool.analysis.replay.machine import Demand
 from traced_threadpool.analysis.replay.settings import ReplaySettings
 from traced_threadpool.analysis.replay.virtual_pool import Placed, most_at_once
 from traced_threadpool.model.lane import PROCESSES
+from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.records import THREADS
 
@@ -51,7 +51,7 @@ class Placing:
     run: RecordedRun
     nodes: Sequence[NodeExecution]
 
-    @cached_property
+    @lazy
     def recorded(self) -> Placed:
         """As it was."""
         return Placed([node.backend for node in self.nodes], self.limits(None))
@@ -116,11 +116,11 @@ class Placing:
             wait_ns += max(0, min(node.duration_ns, node.states.get("runqueue", 0)))
         return Demand(wait_ns + held_ns + free_ns) if is_far else Demand(wait_ns, 0.0, held_ns + free_ns)
 
-    @cached_property
+    @lazy
     def _far(self) -> frozenset[str]:
         return far_backends(self.run)
 
-    @cached_property
+    @lazy
     def _lanes(self) -> frozenset[str]:
         """The backends that are this process's own threads."""
         return frozenset([name for name, (kind, _) in self.run.backends.items() if kind == THREADS])
@@ -143,13 +143,13 @@ class Placing:
         """Whether the record has executions of the node where it goes, or its size is told."""
         return name in settings.moves or (name, self._where(settings)[name]) in self._transfers_ns
 
-    @cached_property
+    @lazy
     def _byte_ns(self) -> float:
         large = [node for node in self.nodes if node.moved_bytes >= MANY_BYTES]
         moving_ns = sum([node.states.get("transfer", 0) for node in large])
         return moving_ns / sum([node.moved_bytes for node in large]) if moving_ns else BYTE_NS
 
-    @cached_property
+    @lazy
     def _transfers_ns(self) -> Mapping[tuple[str, str], float]:
         found: dict[tuple[str, str], list[int]] = {}
         for node in self.nodes:
