@@ -6,16 +6,19 @@ import asyncio
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from socketserver import ThreadingMixIn
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.validate import validator
 
 import pytest
 
 from tests.dags import Held, Stage, driver_of, in_thread, wait_for
 from traced_threadpool import FutureAdapter
-from traced_threadpool.live import asgi_app, wsgi_app
+from traced_threadpool.live import asgi_app, server, wsgi_app
 from traced_threadpool.telemetry.metrics.http_server import MAX_CONNECTIONS, MetricsServer
 
 
@@ -135,51 +138,148 @@ def test_nothing_can_be_changed(method: str) -> None:
 
 def test_the_metrics_server_has_it(stage: Stage) -> None:
     """Beside `/metrics`, for this machine's own names alone."""
-    server = MetricsServer(0)
+    with metrics_server() as port, running_node(stage, "on-server"):
+        for path, host, expected in (
+            ("/live", "localhost", 200),
+            ("/live.json", f"127.0.0.1:{port}", 200),
+            ("/live.json", "evil.example", 421),
+            ("/metrics", "evil.example", 200),
+        ):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("GET", path, headers={"Host": host})
+            answer = connection.getresponse()
+            body = answer.read()
+            assert (path, host, answer.status) == (path, host, expected)
+            assert (b"on-server" in body) == ((path == "/live.json" and expected == 200) or path == "/metrics")
+            connection.close()
+
+
+def test_who_asks_too_often_is_given_the_last_answer(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the CPU time for answers is used up; there is some again later."""
+    answers = server._Answers()
+    monkeypatch.setattr(server, "_answers", answers)
+    with running_node(stage):
+        first, second = (json.loads(get_wsgi("/live.json")[2]) for _ in range(2))
+        assert first["at"] < second["at"]
+        answers._left = -1e9
+        assert json.loads(get_wsgi("/live.json")[2]) == second
+        assert json.loads(get_wsgi("/live.json", query="graph=1")[2])["at"] > second["at"]  # never asked for before
+        answers._at -= 1e11
+        assert json.loads(get_wsgi("/live.json")[2])["at"] > second["at"]
+
+
+# Real servers
+
+
+@contextmanager
+def metrics_server() -> Iterator[int]:
+    """What `setup_telemetry(prometheus_port=)` starts."""
+    started = MetricsServer(0)
+    yield started.port
+    started.close()
+
+
+@contextmanager
+def wsgi_server() -> Iterator[int]:
+    """An application's own, with a thread for each connection."""
+
+    class Threaded(ThreadingMixIn, WSGIServer):
+        daemon_threads = True
+        request_queue_size = 1000
+
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    with make_server("127.0.0.1", 0, wsgi_app(), Threaded, Quiet) as started:
+        thread = threading.Thread(target=started.serve_forever, daemon=True)
+        thread.start()
+        yield started.server_port
+        started.shutdown()
+
+
+@contextmanager
+def asgi_server() -> Iterator[int]:
+    """Uvicorn, as an application on FastAPI has it."""
+    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed (it is in the dev group)")
+    listening = socket.create_server(("127.0.0.1", 0), backlog=1000)
+    started = uvicorn.Server(uvicorn.Config(asgi_app(), log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=started.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    yield listening.getsockname()[1]
+    started.should_exit = started.force_exit = True
+    thread.join()
+    listening.close()
+
+
+@contextmanager
+def clients(port: int, number: int, says: bytes) -> Iterator[list[socket.socket]]:
+    """So many connections that say this and nothing more, and read nothing."""
+    opened: list[socket.socket] = []
     try:
-        with running_node(stage, "on-server"):
-            for path, host, expected in (
-                ("/live", "localhost", 200),
-                ("/live.json", f"127.0.0.1:{server.port}", 200),
-                ("/live.json", "evil.example", 421),
-                ("/metrics", "evil.example", 200),
-            ):
-                connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-                connection.request("GET", path, headers={"Host": host})
-                answer = connection.getresponse()
-                body = answer.read()
-                assert (path, host, answer.status) == (path, host, expected)
-                assert (b"on-server" in body) == ((path == "/live.json" and expected == 200) or path == "/metrics")
-                connection.close()
+        for _ in range(number):
+            client = socket.create_connection(("127.0.0.1", port), timeout=30)
+            opened.append(client)
+            client.sendall(says)
+        yield opened
     finally:
-        server.close()
+        for client in opened:
+            client.close()
 
 
-def test_half_open_connections_cost_no_node(stage: Stage) -> None:
-    """A thousand clients that say nothing: those beyond the limit are turned away, nodes run, and the server ends."""
-    server = MetricsServer(0)
-    clients: list[socket.socket] = []
-    try:
-        for _ in range(1000):
-            client = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-            client.sendall(b"GET /live")
-            clients.append(client)
+def nodes_run(stage: Stage) -> None:
+    def node() -> int:
+        return 1
 
-        def node() -> int:
-            return 1
+    driver = driver_of(stage.adapter(FutureAdapter(2)), node)
+    for _ in range(50):
+        assert driver.execute(["node"]) == {"node": 1}
 
-        adapter = stage.adapter(FutureAdapter(2))
-        driver = driver_of(adapter, node)
-        for _ in range(50):
-            assert driver.execute(["node"]) == {"node": 1}
+
+SERVERS = [metrics_server, wsgi_server, asgi_server]
+HALF = b"GET /live.json?graph=1 HTTP/1.1\r\nHost: 127.0.0.1"
+
+
+@pytest.mark.parametrize("start", SERVERS)
+def test_a_thousand_half_open_connections_cost_no_node(stage: Stage, start: Callable[..., Any]) -> None:
+    """Clients that begin a request and say nothing more: nodes run, and the server ends."""
+    with start() as port, clients(port, 1000, HALF):
+        nodes_run(stage)
+
+
+@pytest.mark.parametrize("start", SERVERS)
+def test_slow_readers_cost_no_node(stage: Stage, start: Callable[..., Any]) -> None:
+    """Clients that ask for megabytes and read nothing: nodes run, and somebody else gets an answer."""
+    held = Held(stage)
+    long_name = "gate_" + "x" * 20_000
+
+    def gate() -> str:
+        return held()
+
+    gate.__name__ = long_name
+    scope: dict[str, Any] = {}
+    for index in range(100):
+        exec(f"def n{index}({long_name}: str) -> int:\n    return 1\n", scope)
+    adapter = stage.adapter(FutureAdapter(1))
+    driver = driver_of(adapter, gate, *(scope[f"n{index}"] for index in range(100)))
+    call = in_thread(lambda: driver.execute([f"n{index}" for index in range(100)]))
+    wait_for(held.started)
+    with start() as port, clients(port, 30, HALF + b"\r\n\r\n"):
+        nodes_run(stage)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/live.json")
+        assert len(connection.getresponse().read()) > 1_000_000
+        connection.close()
+    held.release.set()
+    call.result()
+
+
+def test_connections_beyond_the_limit_are_turned_away() -> None:
+    """Those of the server that telemetry starts."""
+    with metrics_server() as port, clients(port, MAX_CONNECTIONS + 100, b"GET /live") as opened:
         turned_away = 0
-        for client in clients[MAX_CONNECTIONS : MAX_CONNECTIONS + 100]:
+        for client in opened[MAX_CONNECTIONS:]:
             try:
                 turned_away += client.recv(1) == b""
             except OSError:
                 turned_away += 1
         assert turned_away == 100
-    finally:
-        for client in clients:
-            client.close()
-        server.close()

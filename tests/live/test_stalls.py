@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from tests.dags import PATIENCE, Held, Stage, driver_of, eventually, in_thread, wait_for
 from traced_threadpool import FutureAdapter, Metrics
 from traced_threadpool.engine.durations import Durations
+from traced_threadpool.live import stalls
 from traced_threadpool.live.stalls import limit_seconds
 
 
@@ -185,6 +186,45 @@ def test_ten_thousand_healthy_nodes_of_spread_durations(spread: str) -> None:
         limit = limit_seconds(None, durations.usual(name))
         assert limit is None or seconds < limit, (name, index // 50, seconds, limit)
         durations.learn(name, seconds * 1e9)
+
+
+@pytest.mark.slow
+def test_ten_thousand_nodes_that_run(
+    stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real ones, of spread durations, looked at all the time: none is told of but the one that is stuck among them."""
+    monkeypatch.setattr(stalls, "MOST_INTERVAL_SECONDS", 0.002)
+    monkeypatch.setattr(stalls, "LEAST_SECONDS", 3.0)
+    some = random.Random(16)
+    held = Held(stage)
+    is_last = stage.event()
+
+    def make(index: int) -> Callable[[], int]:
+        def node() -> int:
+            time.sleep(min(0.02, some.expovariate(1000)))
+            return index
+
+        node.__name__ = f"n{index}"
+        return node
+
+    def stuck() -> str:
+        return held() if is_last.is_set() else ""
+
+    adapter = stage.adapter(FutureAdapter(8, attribution=False))
+    names = ["stuck", *(f"n{index}" for index in range(500))]
+    driver = driver_of(adapter, stuck, *map(make, range(500)))
+    with caplog.at_level(logging.WARNING, "traced_threadpool"):
+        for number in range(20):
+            if number == 19:
+                is_last.set()
+                call = in_thread(lambda: driver.execute(names))
+                assert eventually(lambda: bool(stalls_told(caplog)))
+                held.release.set()
+                call.result(PATIENCE)
+            else:
+                driver.execute(names)
+    [told] = stalls_told(caplog)
+    assert told.startswith("node 'stuck' is stalled")
 
 
 def test_the_span_gets_an_event(stage: Stage) -> None:
