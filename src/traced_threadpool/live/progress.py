@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
+from traced_threadpool.live.bars import Bars, bars, short
 from traced_threadpool.live.fields import LivePool, LiveRun
 from traced_threadpool.model import forks
 from traced_threadpool.model.lock_backoff import Event, OwnedLock
@@ -32,16 +32,8 @@ def progress_line(run: LiveRun) -> str:
         parts.append(f"{len(run.queued):,} queued")
     end = run.predicted_end
     if end.seconds is not None and end.latest_seconds is not None and end.earliest_seconds is not None:
-        parts.append(f"{_short(end.earliest_seconds)} to {_short(end.latest_seconds)} left")
+        parts.append(f"{short(end.earliest_seconds)} to {short(end.latest_seconds)} left")
     return f"{run.name}: " + ", ".join(parts)
-
-
-def _short(seconds: float) -> str:
-    if seconds >= 3600:
-        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
-    if seconds >= 120:
-        return f"{int(seconds // 60)} min"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
 class Progress:
@@ -57,12 +49,11 @@ class Progress:
         self._log_seconds = log_seconds
         self._ended = Event()
         self._thread: threading.Thread | None = None
-        self._bars: Any = None
-        self._tasks: dict[str, Any] = {}
+        self._bars: Bars | None = None
 
     def __enter__(self) -> Progress:
         self._ended.clear()
-        self._bars = _rich_bars()
+        self._bars = bars()
         interval = self._log_seconds if self._bars is None else REFRESH_SECONDS
         self._thread = threading.Thread(
             target=self._work, args=(interval,), name="traced-threadpool-progress", daemon=True
@@ -81,43 +72,24 @@ class Progress:
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
             thread.join(5)
-        bars, self._bars = self._bars, None
-        if bars is not None:
-            bars.stop()
+        shown, self._bars = self._bars, None
+        if shown is not None:
+            shown.stop()
 
     def _work(self, interval: float) -> None:
         while not self._ended.wait(interval):
             try:
-                self._show(self._live())
+                self._show(self._live().runs)
             except Exception:  # a bar is not worth a job
                 logger.debug("progress could not be shown", exc_info=True)
                 return
 
-    def _show(self, pool: LivePool) -> None:
-        bars = self._bars
-        if bars is None:
-            for run in pool.runs:
-                logger.info("%s", progress_line(run))
+    def _show(self, runs: tuple[LiveRun, ...]) -> None:
+        if self._bars is not None:
+            self._bars.show(runs)  # none after Ctrl-C: a node may go on for long, and the terminal is the user's again
             return
-        open_now = {run.id for run in pool.runs}
-        for run in pool.runs:
-            if run.id not in self._tasks:
-                self._tasks[run.id] = bars.add_task(_escaped(run.name), total=run.planned, left="", running="")
-            left = run.predicted_end.seconds
-            bars.update(
-                self._tasks[run.id],
-                completed=run.done,
-                total=run.planned,
-                description=_escaped(run.name),
-                running=", ".join(_escaped(node.name) for node in run.running[:3]),
-                left="" if left is None else f"{_short(left)} left",
-            )
-        for run_id in [each for each in self._tasks if each not in open_now]:
-            bars.remove_task(self._tasks.pop(run_id))
-        if pool.runs:
-            bars.start()
-        else:  # after Ctrl-C a node may go on for long, and the terminal is the user's again
-            bars.stop()
+        for run in runs:
+            logger.info("%s", progress_line(run))
 
 
 class ProgressOfRuns(Observer):
@@ -146,38 +118,3 @@ class ProgressOfRuns(Observer):
             self._runs.discard(id(run))
             if not self._runs:
                 self._progress.close()
-
-
-def _escaped(text: str) -> str:
-    """A name may hold what rich takes for markup."""
-    from rich.markup import escape
-
-    return escape("".join(character if character.isprintable() else "?" for character in text))
-
-
-def _rich_bars() -> Any:
-    """A started `rich` display, or None where there is no terminal, no rich, or another display already."""
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bars
-    except ImportError:
-        return None
-    console = Console(file=sys.stderr)
-    if not console.is_terminal and not console.is_jupyter:
-        return None
-    bars = Bars(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        TextColumn("{task.fields[running]}", style="dim"),
-        console=console,
-        transient=True,
-    )
-    try:
-        bars.start()
-    except Exception:  # another live display, such as Hamilton's own progress bar
-        return None
-    return bars
