@@ -12,7 +12,8 @@ export HAMILTON_TELEMETRY_ENABLED ?= false
 VERSIONS ?= 3.10 3.11 3.12 3.13 3.14
 ARGS ?=
 JOBS ?= 2
-pytest := -m pytest -n $(JOBS) --dist loadfile
+# Files go out in the order in which tests/conftest.py puts them: those that take long first.
+pytest := -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 python := .venv/bin/python
 code := $(wildcard src examples benchmarks dashboards)
 

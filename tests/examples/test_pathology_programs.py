@@ -150,14 +150,14 @@ class Ran:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Ran]:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
     """Runs a program once for all tests that look at it."""
 
     @functools.cache
-    def run(name: str) -> Ran:
+    def run(name: str, scale: str = "") -> Ran:
         folder = tmp_path_factory.mktemp(name)
         # Where everybody wants the GIL from the start, the sampler takes a while to find it.
-        scale = "1" if name == "gil_bound" else "0.3"
+        scale = scale or ("1" if name == "gil_bound" else "0.3")
         with _started(folder, f"pathologies.{name}", "--scale", scale, "--trace", "trace.jsonl") as program:
             ended = program.end()
         assert ended.status == 0, ended.errors
@@ -171,9 +171,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Ran]:
 @pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize("name", NAMES)
-def test_a_program_says_what_was_recorded_and_leaves_nothing(name: str, ran: Callable[[str], Ran]) -> None:
+def test_a_program_says_what_was_recorded_and_leaves_nothing(name: str, ran: Callable[..., Ran]) -> None:
     """It ends well and prints its tables; no process, no file and no warning is left."""
-    ended, run = ran(name).ended, ran(name).run
+    ended, run = ran(name, "0.03").ended, ran(name, "0.03").run
 
     assert (ended.status, ended.errors, ended.files, ended.processes) == (0, "", [], [])
     assert ended.printed.startswith(f"{name}: {text_of(name)}\n")
@@ -217,7 +217,7 @@ def _told_apart(run: RecordedRun) -> RecordedRun:
 @pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize("name", PLANTED)
-def test_most_time_is_lost_where_it_was_planted(name: str, ran: Callable[[str], Ran]) -> None:
+def test_most_time_is_lost_where_it_was_planted(name: str, ran: Callable[..., Ran]) -> None:
     """Of all states and the queue, the planted one has most of the nodes' time.
 
     Waiting for a CPU is left out where it was not planted: whoever else uses them has a part in it.
@@ -254,7 +254,7 @@ DIAGNOSED: dict[str, set[Cause]] = {
 @needs_gil
 @needs_proc
 @pytest.mark.parametrize("name", NAMES)
-def test_the_first_finding_names_what_was_planted(name: str, ran: Callable[[str], Ran]) -> None:
+def test_the_first_finding_names_what_was_planted(name: str, ran: Callable[..., Ran]) -> None:
     """On a machine that others use too, CPUs they have may be what helps most: that is right, and left out.
 
     A run that others held up is not a healthy one.
@@ -274,7 +274,7 @@ def test_the_first_finding_names_what_was_planted(name: str, ran: Callable[[str]
 @pytest.mark.slow
 @needs_gil
 @needs_proc
-def test_all_three_faults_of_the_mixed_one_are_seen(ran: Callable[[str], Ran]) -> None:
+def test_all_three_faults_of_the_mixed_one_are_seen(ran: Callable[..., Ran]) -> None:
     """GIL, network and lock are what its nodes wait for most, next to a CPU that others may be using."""
     seconds = _seconds_by_cause(_told_apart(ran("mixed").run))
     for on_a_processor in ("cpu", "runqueue"):
@@ -286,7 +286,7 @@ def test_all_three_faults_of_the_mixed_one_are_seen(ran: Callable[[str], Ran]) -
 @pytest.mark.measures
 @pytest.mark.slow
 @needs_proc
-def test_the_healthy_one_waits_for_the_network_and_computes(ran: Callable[[str], Ran]) -> None:
+def test_the_healthy_one_waits_for_the_network_and_computes(ran: Callable[..., Ran]) -> None:
     """Nothing else takes a large part, and no node a large part of the run; others may use the CPUs.
 
     Who waits for a CPU while it has the GIL or a worker makes all wait who want those: what such a run says of
