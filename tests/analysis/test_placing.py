@@ -142,16 +142,6 @@ def test_a_lane_of_threads_is_a_limit_that_more_workers_do_not_lift() -> None:
     assert free.makespan_ns == 100 * MS
 
 
-def test_waits_for_cpus_that_other_programs_had_go_along() -> None:
-    """Two nodes that took turns with the GIL, and waited for a CPU for half or twice as long as they computed."""
-    for waited in (50, 200):
-        states = {"cpu": 100, "gil": 100, "runqueue": waited}
-        nodes = [node(str(each), 0, 200 + waited, states=states) for each in range(2)]
-        run = record(nodes, workers=2, cpus=2, attribution="process")
-        apart = what_if(run, run_on={"0": "processes", "1": "processes"})
-        assert apart.makespan_ns == pytest.approx((100 + waited) * MS, abs=2 * CALL_NS)
-
-
 def test_an_estimate_of_a_large_run_moves_nodes_too() -> None:
     """By bounds: no shorter than the CPUs allow, and without the GIL."""
     run = computing()

@@ -41,7 +41,7 @@ def holding(adapter: FutureAdapter, name: str, *, gil_ms: int = 60_000) -> None:
     """A run in which the node held the GIL while others waited, as the sampler tells."""
     decides = adapter._assembly.auto
     assert decides is not None
-    decides.executed(name, duration_ns=200 * MS, transfer_ns=None)
+    decides.executed(name, duration_ns=200 * MS, computing_ns=gil_ms * MS, transfer_ns=None)
     decides.run_over({name: gil_ms * MS})
 
 
@@ -103,21 +103,32 @@ def test_it_comes_back_when_it_does_not_pay() -> None:
     """The measured transfer takes the place of the estimate."""
     decides = AutoPlacement("cpu")
     for _ in range(2):
-        decides.executed("big", duration_ns=200 * MS, transfer_ns=None)
+        decides.executed("big", duration_ns=200 * MS, computing_ns=200 * MS, transfer_ns=None)
         decides.run_over({"big": 50 * MS})
         decides.probed("big", transfer_ns=10 * MS)
     assert decides.moved(["big"]) == {"big": "cpu"}
     for _ in range(4):
-        decides.executed("big", duration_ns=200 * MS, transfer_ns=90 * MS)
+        decides.executed("big", duration_ns=200 * MS, computing_ns=200 * MS, transfer_ns=90 * MS)
         decides.run_over({})
     assert decides.moved(["big"]) == {}
     assert decides.decisions["big"].state == "returned"
 
 
+def test_many_that_waited_for_a_node_at_once_gain_no_more_than_it_computed() -> None:
+    """Nine waited for 100 ms of it: each would have the GIL 100 ms earlier, and the run end as much earlier."""
+    decides = AutoPlacement("cpu")
+    for _ in range(2):
+        decides.executed("table", duration_ns=1_000 * MS, computing_ns=100 * MS, transfer_ns=None)
+        decides.run_over({"table": 900 * MS})
+        decides.probed("table", transfer_ns=150 * MS)
+    assert decides.decisions["table"].state == "returned"
+    assert decides.decisions["table"].gained_seconds == 0.1
+
+
 def test_what_would_take_longer_to_move_stays() -> None:
     decides = AutoPlacement("cpu")
     for _ in range(2):
-        decides.executed("big", duration_ns=200 * MS, transfer_ns=None)
+        decides.executed("big", duration_ns=200 * MS, computing_ns=200 * MS, transfer_ns=None)
         decides.run_over({"big": 50 * MS})
         decides.probed("big", transfer_ns=40 * MS)
     assert decides.decisions["big"].state == "returned"
@@ -127,7 +138,7 @@ def test_what_holds_nobody_up_stays() -> None:
     """Nodes that wait, and nodes that compute without the GIL."""
     decides = AutoPlacement("cpu")
     for _ in range(5):
-        decides.executed("reads", duration_ns=900 * MS, transfer_ns=None)
+        decides.executed("reads", duration_ns=900 * MS, computing_ns=900 * MS, transfer_ns=None)
         decides.run_over({"reads": 2 * MS})
     assert (decides.decisions["reads"].state, decides.moved(["reads"])) == ("learning", {})
 

@@ -1,18 +1,19 @@
 """What runs have shown of nodes into where they run next time: `run_on="auto"`.
 
 A node moves to worker processes when two things are known of it. It *gains*: on threads it held the GIL while other
-nodes waited. And it *can*: once it has shown that, its arguments and result are pickled after
-an execution on threads, which tells whether they pickle and about how long moving them takes. After each run there the
-measured transfer takes the place of that estimate; a node whose transfer eats the gain comes back, and stays.
+nodes waited. However many waited at once, no more is gained than it computed. And it *can*: once it has shown that, its
+arguments and result are pickled after an execution on threads, which tells whether they pickle and about how long
+moving them takes. After each run there the measured transfer takes the place of that estimate; a node whose transfer
+eats the gain comes back, and stays.
 
     threads: runs --gains--> threads: probed --less transfer than gain--> processes --measured: does not pay--> threads
 
 >>> auto = AutoPlacement("cpu")
->>> auto.executed("parse", duration_ns=300_000_000, transfer_ns=None)
+>>> auto.executed("parse", duration_ns=300_000_000, computing_ns=250_000_000, transfer_ns=None)
 >>> auto.run_over({"parse": 210_000_000})
 >>> auto.wants_probe("parse")
 True
->>> auto.executed("parse", duration_ns=300_000_000, transfer_ns=None)
+>>> auto.executed("parse", duration_ns=300_000_000, computing_ns=250_000_000, transfer_ns=None)
 >>> auto.probed("parse", transfer_ns=2_000_000)
 >>> auto.run_over({"parse": 210_000_000})
 >>> auto.moved(["parse", "load"]), auto.decisions["parse"].reason
@@ -30,6 +31,7 @@ from typing import Any, Final, Literal
 from traced_threadpool.model import forks
 from traced_threadpool.model.observers import Observer
 from traced_threadpool.model.records import THREADS, NodeRecord, RunRecord
+from traced_threadpool.model.states import CPU, STATES
 
 logger = logging.getLogger("traced_threadpool")
 
@@ -43,6 +45,8 @@ AHEAD: Final = 2.0
 """How many times the transfer a node must gain to move; to stay there, once."""
 
 MOST_NODES: Final = 10_000
+
+RUNQUEUE: Final = STATES.index("runqueue")
 
 State = Literal["learning", "probing", "moved", "returned", "unpicklable"]
 
@@ -62,7 +66,9 @@ class Decision:
 
 @dataclass(slots=True)
 class _Seen:
-    """Of one node, in nanoseconds. `gained_ns` is what others waited for the GIL that it held, for each execution."""
+    """Of one node, in nanoseconds. `gained_ns` is what others waited for the GIL that it held, for each execution, and
+    no more than it computed: of two that wait for it at once, both have the GIL so much earlier, and not twice.
+    """
 
     state: State = "learning"
     executions: int = 0
@@ -70,7 +76,7 @@ class _Seen:
     gained_ns: float = 0.0
     transfer_ns: float | None = None
     reason: str = ""
-    now: dict[str, float] = field(default_factory=lambda: {"count": 0, "duration": 0, "transfer": 0})
+    now: dict[str, float] = field(default_factory=lambda: {"count": 0, "duration": 0, "computing": 0, "transfer": 0})
 
 
 class AutoPlacement:
@@ -95,7 +101,7 @@ class AutoPlacement:
 
     # What runs show
 
-    def executed(self, name: str, *, duration_ns: int, transfer_ns: int | None) -> None:
+    def executed(self, name: str, *, duration_ns: int, computing_ns: int, transfer_ns: int | None) -> None:
         """An execution has ended well: on threads, or, where there is a transfer, on a worker process."""
         with self._lock:
             seen = self._nodes.get(name)
@@ -108,6 +114,7 @@ class AutoPlacement:
             now = seen.now
             now["count"] += 1
             now["duration"] += duration_ns
+            now["computing"] += computing_ns
             now["transfer"] += transfer_ns or 0
 
     def wants_probe(self, name: str) -> bool:
@@ -143,7 +150,7 @@ class AutoPlacement:
                     seen.transfer_ns = _followed(seen.transfer_ns, now["transfer"] / count)
                 else:
                     seen.duration_ns = _followed(seen.duration_ns or None, now["duration"] / count)
-                    gained_ns = gil_held_ns.get(name, 0) / count
+                    gained_ns = min(gil_held_ns.get(name, 0), now["computing"]) / count
                     seen.gained_ns = _followed(seen.gained_ns or None, gained_ns)
                 seen.now = dict.fromkeys(now, 0)
                 self._look_at(name, seen)
@@ -233,12 +240,18 @@ class PlacementObserver(Observer):
         self._auto.executed(
             node.name,
             duration_ns=duration_ns,
+            computing_ns=_computing_ns(node),
             transfer_ns=timing.transfer_ns if timing is not None and there else None,
         )
 
     def run_ended(self, run: RunRecord) -> None:
         if self._auto.has_news:
             self._auto.run_over({} if run.wait_facts is None else run.wait_facts().gil_holders)
+
+
+def _computing_ns(node: NodeRecord) -> int:
+    """How long it may have held the GIL: it does while it computes, and while it waits for a CPU to go on."""
+    return node.cpu_ns if node.state_ns is None else node.state_ns[CPU] + node.state_ns[RUNQUEUE]
 
 
 def _followed(average: float | None, value: float) -> float:

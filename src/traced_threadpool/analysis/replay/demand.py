@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 from operator import add, mul, neg, sub, truediv
 from types import MappingProxyType
@@ -53,7 +52,7 @@ TELLING_SHARE: Final = 0.1
 """A wait for the lock tells something if at least this part of the cpu time was to be expected."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Demands:
     """What each execution asked for, in the order of the nodes given.
 
@@ -83,12 +82,6 @@ class Demands:
     def others_held_ns(self) -> float:
         """How long threads held the GIL and had no CPU."""
         return sum([other.held_ns for other in self.others])
-
-    @cached_property
-    def is_serial(self) -> bool:
-        """Whether nearly all that nodes computed was with the GIL, so that no node took a CPU from another."""
-        free_ns = sum([demand.free_ns for demand in self.each])
-        return free_ns < TELLING_SHARE * sum([demand.held_ns for demand in self.each])
 
 
 class _Time:

@@ -7,9 +7,6 @@ which is what it takes for small values, and for each byte that is told as much 
 nanosecond, which is what arrays take. A node that moves to threads does not pay any more, and computes with the GIL, as
 far as executions of that name on threads did.
 
-Where nodes computed one at a time, since all held the GIL, and waited for a CPU all the same, other programs had it:
-that wait goes along.
-
 How many nodes of a backend run at once is its limit, whichever way they came. Processes are taken to have been started.
 """
 
@@ -112,8 +109,6 @@ class Placing:
         if here:
             return Demand(wait_ns, held_ns, free_ns)
         wait_ns += self._transfer_ns(node.name, backend, settings)
-        if not node.is_remote and demands.is_serial and not demands.others:
-            wait_ns += max(0, min(node.duration_ns, node.states.get("runqueue", 0)))
         return Demand(wait_ns + held_ns + free_ns) if is_far else Demand(wait_ns, 0.0, held_ns + free_ns)
 
     @lazy
