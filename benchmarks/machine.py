@@ -50,4 +50,5 @@ def _cpu_model() -> str:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
         found = None
-    return found[1] if found else platform.processor()
+    named = found[1] if found else platform.processor()
+    return " ".join(word for word in named.split() if not word.startswith("Proc"))  # that it is one, the reader knows

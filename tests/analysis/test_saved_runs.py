@@ -216,6 +216,7 @@ def test_every_field_of_a_record_is_saved(tmp_path: Path) -> None:
         backend="processes",
         is_remote=True,
         moved_bytes=4_000,
+        clock_correction_ns=2_000,
         task_id="expand-parse.0",
         states={"cpu": 5_000, "lock": 3_000},
         samples=7,

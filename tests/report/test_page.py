@@ -178,3 +178,15 @@ def test_slack_of_a_node_on_the_critical_path_is_explained_beside_the_numbers() 
     assert hint in " ".join(page(explanation).split())
     failed = page(explain(layered_run(30, failing=layered_run(30).nodes[5].name)))
     assert "No prediction: the run failed." in failed
+
+
+def test_clocks_that_are_off_are_told() -> None:
+    """How many nodes ran there, and by how much their times were moved at most; nothing where no clock is off."""
+    run = layered_run(4)
+    said = "The clocks of other hosts are off"
+    assert said not in page(explain(run))
+    moved = [
+        replace(each, clock_correction_ns=ns) for each, ns in zip(run.nodes, (2_500_000_000, 7, 0, 0), strict=True)
+    ]
+    text = page(explain(replace(run, nodes=tuple(moved))))
+    assert f"{said}: the times of 2 nodes there were moved, by 2.50 s at most" in text

@@ -48,6 +48,8 @@ class NodeExecution:
     """Whether its function ran on a worker of that backend, in another process."""
     moved_bytes: int = 0
     """What was sent there and came back."""
+    clock_correction_ns: int = 0
+    """By how much the times of its worker, on another host, were moved to lie within this host's."""
     task_id: str | None = None
     states: Mapping[State, int] = field(default_factory=dict)
     samples: int = 0

@@ -71,6 +71,7 @@ class Entry(NamedTuple):
     backend: str
     is_remote: bool
     moved_bytes: int
+    clock_correction_ns: int
     task_id: str | None
     cpu_ns: int
     state_ns: tuple[int, ...] | None
@@ -119,6 +120,7 @@ def execution(entry: Entry, keys: Mapping[int, str]) -> NodeExecution:
         backend="" if entry.backend == THREADS else entry.backend,
         is_remote=entry.is_remote,
         moved_bytes=entry.moved_bytes,
+        clock_correction_ns=entry.clock_correction_ns,
         task_id=entry.task_id,
         states=states_of(entry),
         samples=entry.samples,

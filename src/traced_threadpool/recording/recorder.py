@@ -237,9 +237,10 @@ class Recording:
                     if not each.ended_ns:
                         self._await(each, upstream.append)
         thread, error, cause, started_ns = node.thread, node.error, node.cause, node.started_ns
-        timing, pid, moved_bytes = node.timing, 0, 0
+        timing, pid, moved_bytes, correction_ns = node.timing, 0, 0, 0
         if timing is not None:
             pid, moved_bytes = timing.worker_pid, timing.sent_bytes + timing.received_bytes
+            correction_ns = timing.clock_correction_ns
         if before is not None and (
             started_ns - node.ready_ns < MIN_QUEUE_NS or not node.ready_ns < before.ended_ns <= started_ns
         ):
@@ -259,6 +260,7 @@ class Recording:
                 node.backend,
                 pid != 0,
                 moved_bytes,
+                correction_ns,
                 node.task_id,
                 node.cpu_ns,
                 node.state_ns,

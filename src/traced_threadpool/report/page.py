@@ -197,6 +197,12 @@ def _notes(explanation: Explanation) -> Iterator[str]:
     yield f"{method} Reason: {run.attribution_reason}." if run.attribution_reason else method
     if explanation.estimated is not None:
         yield explanation.estimated
+    corrected = [node.clock_correction_ns for node in explanation.ran if node.clock_correction_ns]
+    if corrected:
+        yield (
+            f"The clocks of other hosts are off: the times of {count(len(corrected), 'node')} there were moved, by "
+            f"{duration(max(corrected))} at most, to lie between sending and receiving."
+        )
     if any(0 < node.samples < FEW_SAMPLES for node in explanation.ran):
         yield f"The states of an execution with fewer than {FEW_SAMPLES} samples are approximate; sums are better."
 

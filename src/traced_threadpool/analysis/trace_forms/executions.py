@@ -101,6 +101,7 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
         moved_bytes=sum([max(0, whole(attributes.get(size)) or 0) for size in (names.NODE_SENT, names.NODE_RECEIVED)])
         if backend
         else 0,
+        clock_correction_ns=nanoseconds(attributes.get(names.NODE_CLOCK_CORRECTION, 0)) or 0,
         task_id=text_of(attributes, names.TASK_ID),
         states=_states(attributes, ended_ns - started_ns, span.resolution_ns, repairs),
         samples=max(0, whole(attributes.get(names.NODE_SAMPLES)) or 0),

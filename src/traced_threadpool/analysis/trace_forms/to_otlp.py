@@ -123,6 +123,7 @@ class _Spans:
             names.THREAD_NAME: node.worker,
             names.NODE_BACKEND: node.backend or None,
             names.NODE_SENT: node.moved_bytes or None,
+            names.NODE_CLOCK_CORRECTION: node.clock_correction_ns / 1e9 or None,
             names.NODE_WORKER_PID: _pid(node.worker) if node.is_remote else None,
             names.TASK_ID: node.task_id,
             names.NODE_SAMPLES: node.samples or None,
