@@ -4,7 +4,7 @@
 #   JOBS=2              how many test files run at once; 0: one after the other, in pytest's own process (for -s, --pdb)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-processes demo-dask test test-measures test-all test-core test-ray doctest bench guard lint format lock clean venv docs dashboards grafana-schema
+.PHONY: help demo demo-processes demo-dask test test-measures test-all test-core test-ray doctest bench guard lint format lock clean venv docs site notebook package dashboards grafana-schema
 
 export PYTHON
 export HAMILTON_TELEMETRY_ENABLED ?= false
@@ -69,9 +69,25 @@ bench: venv ## run the benchmarks, and write the tables of docs/performance.md u
 guard: venv ## count what a node costs against what was last accepted; ARGS=--accept accepts
 	@$(python) -m benchmarks.guard $(ARGS)
 
-docs: venv ## write what documents generate: the module map, the table of states
+docs: venv ## write what documents generate, and build them as a site into site/
 	@$(python) -m scripts.module_map
 	@$(python) -m scripts.states_table
+	@$(python) -m scripts.readme_costs
+	@$(python) -m scripts.outputs
+	@$(MAKE) --no-print-directory site
+
+site: ## build the documents as a site, strictly, and check all links in it
+	@scripts/make-venv .venv-publish requirements/publish.txt editable
+	@NO_MKDOCS_2_WARNING=1 .venv-publish/bin/python -m mkdocs build --quiet
+	@.venv-publish/bin/python -m scripts.check_site site
+
+notebook: ## execute the notebooks; ARGS=--write keeps their outputs
+	@scripts/make-venv .venv-publish requirements/publish.txt editable
+	@.venv-publish/bin/python -m scripts.notebooks $(ARGS)
+
+package: ## build wheel and sdist into dist/, and check them in clean environments
+	@scripts/make-venv .venv-publish requirements/publish.txt editable
+	@.venv-publish/bin/python -m scripts.package
 
 dashboards: venv ## write dashboards, rules and reference pages from dashboards/generate
 	@$(python) -m dashboards.generate
@@ -100,8 +116,9 @@ lock: ## pin the dependencies again (needs uv); UPGRADE=1 for the newest
 	$(compile) --python-version 3.10 $(extras) --group dev pyproject.toml --output-file requirements/dev.txt
 	$(compile) --python-version 3.10 $(extras) --extra ray --group build --group test --constraint requirements/dev.txt pyproject.toml --output-file requirements/ray.txt
 	$(compile) --python-version 3.13 --group free-threaded pyproject.toml --output-file requirements/free-threaded.txt
+	$(compile) --python-version 3.10 --extra otlp --extra report --extra processes --group publish pyproject.toml --output-file requirements/publish.txt
 	$(compile) --python-version 3.10 --resolution lowest-direct --group build --group test pyproject.toml --output-file requirements/core.txt
 
 clean: ## remove environments, caches and builds
-	rm -rf .venv .venv-* build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

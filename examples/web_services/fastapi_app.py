@@ -11,9 +11,11 @@ from typing import Any
 from fastapi import FastAPI
 
 from examples.web_services.quote import quotes
+from examples.web_services.trace_context import asgi_with_spans
 from traced_threadpool.live import asgi_app
 
 app = FastAPI()
+app.add_middleware(asgi_with_spans)
 app.mount("/ops/live", asgi_app())
 
 

@@ -11,10 +11,12 @@ from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from examples.web_services.quote import quotes
+from examples.web_services.trace_context import wsgi_with_spans
 from traced_threadpool.live import wsgi_app
 
 app = Flask(__name__)
-app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/ops/live": wsgi_app()})  # type: ignore[method-assign]  # as Flask's documentation does
+traced = DispatcherMiddleware(wsgi_with_spans(app.wsgi_app), {"/ops/live": wsgi_app()})
+app.wsgi_app = traced  # type: ignore[method-assign]  # as Flask's documentation does
 
 
 @app.get("/quote/<item>")

@@ -29,7 +29,13 @@ TAG: Final = "traced_threadpool.run_on"
 AUTO: Final = "auto"
 """What `run_on=` says for nodes to be placed by what runs have shown."""
 
-RunOn = str | Mapping[str, str] | Callable[[hamilton_node.Node], str | None]
+RunOn = (
+    str
+    | Mapping[str, str]
+    | Mapping[Callable[..., Any], str]
+    | Mapping[str | Callable[..., Any], str]
+    | Callable[[hamilton_node.Node], str | None]
+)
 """One backend for all nodes; or by node or function; or what to ask for each node."""
 
 _REARRANGING: Final = frozenset(
@@ -132,7 +138,8 @@ def place(
             if not node.user_defined:
                 told.add(node, run_on)
     elif isinstance(run_on, Mapping):
-        for name, backend in run_on.items():
+        for key, backend in run_on.items():
+            name = _name(key)
             _check(backend, known, f"run_on= sends {name!r} to it:")
             meant = _named(name, nodes)
             if not meant:
@@ -212,6 +219,14 @@ def _check(backend: object, known: Collection[str], why: str) -> None:
 
 def _no_backend(backend: str, known: Collection[str]) -> str:
     return f"{backend!r} is no backend of this adapter, which has {', '.join(map(repr, known))}"
+
+
+def _name(key: object) -> str:
+    """A key of `run_on=`: the name of a node or a function, or the function itself."""
+    name = key if isinstance(key, str) else getattr(key, "__name__", None)
+    if not isinstance(name, str):
+        raise TypeError(f"run_on= sends {key!r} somewhere; expected the name of a node, or a function")
+    return name
 
 
 def _named(name: str, nodes: Mapping[str, hamilton_node.Node]) -> list[hamilton_node.Node]:

@@ -377,6 +377,25 @@ def test_a_name_that_no_node_has_is_told_once(on_processes: Make, caplog: pytest
     assert said == ["run_on= names 'laod', and no node is called that; did you mean 'load'?"]
 
 
+@pytest.mark.parametrize("key", ["there", lambda there: there], ids=["name", "function"])
+def test_a_function_stands_for_its_nodes(on_processes: Make, key: Any) -> None:
+    """By its name, or itself."""
+
+    def there() -> int:
+        return os.getpid()
+
+    found = driver_of(on_processes(run_on={key if isinstance(key, str) else key(there): "cpu"}), there).execute(
+        ["there"]
+    )
+    assert found["there"] != os.getpid()
+
+
+def test_a_key_that_is_neither_a_name_nor_a_function(on_processes: Make) -> None:
+    run_on: Any = {7: "cpu"}
+    with pytest.raises(TypeError, match="run_on= sends 7 somewhere; expected the name of a node, or a function"):
+        driver_of(on_processes(run_on=run_on), load).execute(["load"])
+
+
 def test_a_worker_that_a_run_left_is_used_by_the_next(on_processes: Make) -> None:
     """Workers outlive runs."""
 

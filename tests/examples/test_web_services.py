@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -70,3 +72,14 @@ def test_the_live_view_of_a_service(serve: Any) -> None:
         assert eventually(sees_both)
         assert b"<title>Live runs</title>" in get(f"{url}/ops/live")
         assert json.loads(call.result(PATIENCE)) == {"price": 7.5, "stock": 7}
+
+
+@pytest.mark.slow
+def test_a_trace_goes_from_each_request_to_its_nodes() -> None:
+    """Under load: eight callers at once on both services, each with a trace of its own. A process, for its provider."""
+    pytest.importorskip("opentelemetry.sdk", reason="needs the extra [otlp]")
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.examples.web_load"], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == ["fastapi", "16", "flask", "16"]

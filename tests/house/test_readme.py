@@ -1,34 +1,20 @@
-"""The README's first example does what the README says, and what documents lead to is there."""
+"""The front page and the documents: links lead somewhere, programs and outputs are those of the program."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.house.layers import ROOT
+
 README = ROOT / "README.md"
-DOCUMENTS = [README, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md")), *sorted(ROOT.glob("docs/*.md"))]
+NAMES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")
+DOCUMENTS = [README, *(ROOT / name for name in NAMES), *sorted(ROOT.glob("docs/**/*.md"))]
 
 
-def test_the_first_example_prints_what_the_text_says(tmp_path: Path) -> None:
-    """As a user would: copied into a file of its own, and run."""
-    text = README.read_text()
-    example = re.search(r"```python\n(.*?)```", text, re.DOTALL)
-    promised = re.search(r"It prints what Hamilton's would: `(.*?)`", text)
-    assert example is not None
-    assert promised is not None
-    script = tmp_path / "example.py"
-    script.write_text(example[1])
-    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=150, check=True)
-    assert ran.stdout.strip() == promised[1]
-    assert ran.stderr == ""
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_and_pictures_lead_to_files(document: Path) -> None:
     """Of the repository; a heading that a link names is in its document."""
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", document.read_text(encoding="utf-8")):
@@ -40,22 +26,55 @@ def test_links_and_pictures_lead_to_files(document: Path) -> None:
             assert heading in {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}, target
 
 
+def test_the_front_page_is_short() -> None:
+    """And says nothing of how it came to be."""
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    assert re.findall(r"has not been|not run|used to|no longer|was added", text) == []
+    assert len(re.findall(r"!\[", text)) == 2
+
+
 def test_grafana_and_jaeger_are_one_command_away() -> None:
-    """In a section of that name, with a picture; the file that the command names is there."""
-    [section] = re.findall(r"^## See it in Grafana and Jaeger\n(.*?)^## ", README.read_text(), re.MULTILINE | re.DOTALL)
-    [file] = re.findall(r"^docker compose -f (\S+) up", section, re.MULTILINE)
+    """The file that the command names is there."""
+    text = (ROOT / "docs/how-to/send.md").read_text(encoding="utf-8")
+    [file] = re.findall(r"^docker compose -f (\S+) up", text, re.MULTILINE)
     assert (ROOT / file).is_file()
-    assert "![" in section
 
 
-def test_the_sample_of_explain_is_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first finding of a small run; after a change of words, what is printed goes into the README."""
+def test_outputs_in_the_documents_are_what_the_commands_print() -> None:
+    """Of the records of the tutorial; after a change of words, `make docs` writes them anew."""
     pytest.importorskip("rich", reason="needs the extra [report]")
-    from tests.analysis.diagnosed_runs import EXAMPLES
-    from traced_threadpool.cli.program import main
+    from scripts.outputs import documents, with_outputs
 
-    EXAMPLES["gil_bound"].save(tmp_path / "run.jsonl")
-    assert main(["explain", str(tmp_path / "run.jsonl")]) == 0
-    first = capsys.readouterr().out.split("\n\n")[1]
-    shown = re.findall(r"^```\n(1\. .*?)\n```$", README.read_text(), re.MULTILINE | re.DOTALL)
-    assert shown == [first]
+    shown = list(documents())
+    assert {path.name for path in shown} >= {"README.md", "tutorial.md"}
+    for path in shown:
+        assert path.read_text(encoding="utf-8") == with_outputs(path.read_text(encoding="utf-8"))
+
+
+def test_the_costs_on_the_front_page_are_those_that_were_measured() -> None:
+    """After `make bench`, `make docs` writes them anew."""
+    from scripts.readme_costs import MEASURED, with_costs
+
+    text = README.read_text(encoding="utf-8")
+    assert text == with_costs(text, MEASURED.read_text(encoding="utf-8"))
+
+
+def test_the_programs_of_the_tutorial(tmp_path: Path) -> None:
+    """They run as they stand, print what the page says, and save their records."""
+    pytest.importorskip("cloudpickle", reason="needs the extra [processes]")
+    from scripts.tutorial import PAGE, RECORDS, programs, run
+    from traced_threadpool.analysis import read_runs
+
+    text = PAGE.read_text(encoding="utf-8")
+    [promised] = re.findall(r"^It prints `(.*?)`", text, re.MULTILINE)
+    for name, program in programs(text).items():
+        assert run(program, tmp_path).strip() == promised
+        nodes = [{node.name for node in read_runs(path)[-1].nodes} for path in (tmp_path / name, RECORDS / name)]
+        assert nodes[0] == nodes[1]
+
+
+@pytest.mark.parametrize("document", [README, *sorted(ROOT.glob("docs/**/*.md")), *ROOT.glob("examples/*/README.md")])
+def test_the_package_is_installed_from_where_it_is(document: Path) -> None:
+    """It is on no index: a text that says only its name would send the reader to whoever takes the name."""
+    assert re.findall(r"pip install (?:-U |--upgrade )?[\"']?traced[_-]threadpool", document.read_text("utf-8")) == []
