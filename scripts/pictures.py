@@ -47,7 +47,7 @@ def main() -> None:
         module = ad_hoc_utils.create_temporary_module(
             demo.fetched, demo.parsed, demo.digest, demo.stored, demo.quota, demo.ranking
         )
-        dr = driver.Builder().with_modules(module).with_adapters(adapter).build()  # type: ignore[no-untyped-call]
+        dr = driver.Builder().with_modules(module).with_adapters(adapter).build()
         inputs = {"port": port, "scratch": scratch}
         for _ in range(LEARNING_RUNS):
             dr.execute(["ranking"], inputs=inputs)

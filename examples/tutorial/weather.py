@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hamilton.function_modifiers import group, inject, parameterize, source, value
 
 from examples.tutorial.client import Client
 
 STATIONS = ("arlon", "bruges", "dinant", "eupen", "ghent", "liege", "mons", "namur")
+TEXTS: dict[str, Any] = {f"text_{each}": {"station": value(each)} for each in STATIONS}
+PEAKS: dict[str, Any] = {f"peak_{each}": {"text": source(f"text_{each}")} for each in STATIONS}
 
 
-@parameterize(**{f"text_{each}": {"station": value(each)} for each in STATIONS})
+@parameterize(**TEXTS)
 def text(station: str, client: Client) -> str:
     """Asks the station's service, which takes a while to answer."""
     return client.get(station)
 
 
-@parameterize(**{f"peak_{each}": {"text": source(f"text_{each}")} for each in STATIONS})
+@parameterize(**PEAKS)
 def peak(text: str) -> float:
     """The highest mean of ten readings in a row."""
     celsius = [float(line.partition(",")[2]) for line in text.splitlines()]

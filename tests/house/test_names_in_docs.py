@@ -23,8 +23,17 @@ DOCUMENTS = [
 """All but what tells of times past."""
 
 OURS = ("traced-threadpool", "python -m traced_threadpool", "python -m examples", "python -m benchmarks", "make demo")
-OPTIONS_OF_OTHERS = {"--enable-feature", "--no-deps", "--force-reinstall", "--build", "--disable-gil"}
-ARGUMENTS_OF_OTHERS = {"cardinality_limits", "slo"}
+OPTIONS_OF_OTHERS = {
+    "--enable-feature",
+    "--no-deps",
+    "--force-reinstall",
+    "--build",
+    "--disable-gil",
+    "--preload",
+    "--concurrency",
+    "--workers",
+}
+ARGUMENTS_OF_OTHERS = {"cardinality_limits", "slo", "max_queue_size"}
 MADE_UP = {"app.py", "pipeline.py", "etl.py", "conf.py"}
 """Files of the reader's own that examples speak of."""
 
