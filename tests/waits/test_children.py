@@ -205,33 +205,19 @@ def test_an_init_that_collects_nothing(tmp_path: Path) -> None:
 
 
 C_FORK = """
-import select
-
+import faulthandler
 def forked_in_c(work):
     "By the C function, without the handlers of `os.fork`."
-    while True:
-        reading, writing = os.pipe()
-        pid = ctypes.PyDLL(None).fork()
-        if not pid:
-            break
-        os.close(writing)
-        runs_python = select.select([reading], [], [], 20)[0] and os.read(reading, 1)
-        os.close(reading)
-        if runs_python:
-            return pid
-        # Another thread was taking the interpreter's own locks at the fork: no Python can be run in that child.
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    # A thread that waits for the GIL meanwhile waits for ever in the child, and takes the signals of others.
+    while threading.active_count() > 2 or not supervisor.sleeps:
+        time.sleep(0.05)
+    time.sleep(0.1)
+    pid = ctypes.PyDLL(None).fork()
+    if pid:
+        return pid
     os.setsid()
-    signal.alarm(120)
+    faulthandler.dump_traceback_later(100, exit=True)
     try:
-        time.sleep(0.001)
-        thread = threading.Thread(target=int)
-        thread.start()
-        thread.join()
-        os.write(writing, b"1")
-        os.close(reading)
-        os.close(writing)
         work()
     finally:
         os._exit(0)
@@ -270,6 +256,7 @@ def test_a_child_forked_in_c_has_a_sampler_of_its_own() -> None:
         + """
 def memories():
     return len([each for each in links() if "waits" in each])
+supervisor._idle_seconds = supervisor._closed_seconds = 300  # the child may take longer than usual
 parents = sampling()
 before = memories()
 def child():
