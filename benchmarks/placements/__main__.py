@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", type=Path, metavar="FILE", help="predictions: put the table into this page")
     asked = parser.parse_args(arguments)
     if asked.what == "predictions":
-        where = machine.describe()
-        described = f"{where['CPUs usable']} × {where['CPU']}, {where['system']}, medians of {asked.rounds}, in turns"
+        where = machine.describe()  # before: other programs' load
+        described = f"{where['CPUs usable']} × {where['CPU']}, {where['system']}, {_load(where['load'])}, medians of {asked.rounds}, in turns"
         table = predictions.markdown(predictions.measure(asked.only, asked.rounds), described)
         print(table)
         if asked.write is not None:
@@ -41,6 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for measured in (calls.no_op, calls.computing, calls.chain):
             print(measured(asked.rounds), flush=True)
         print(calls.survey(asked.rounds, asked.limit), flush=True)
+
+
+def _load(load: object) -> str:
+    """
+    >>> _load((21.6, 20.0, 18.0)), _load(None)
+    ("other programs' load 21.6", "other programs' load not known")
+    """
+    known = f"{load[0]:.1f}" if isinstance(load, tuple) else "not known"
+    return f"other programs' load {known}"
 
 
 if __name__ == "__main__":

@@ -142,6 +142,15 @@ def test_a_lane_of_threads_is_a_limit_that_more_workers_do_not_lift() -> None:
     assert free.makespan_ns == 100 * MS
 
 
+def test_of_waits_for_cpus_that_others_had_those_while_computing_go_along() -> None:
+    """Half of the time they waited for the GIL: half of the 200 ms in which they had no CPU is no part of it."""
+    states = {"cpu": 100, "gil": 100, "runqueue": 200}
+    nodes = [node(str(each), 0, 400, states=states) for each in range(2)]
+    run = record(nodes, workers=2, cpus=2, attribution="process")
+    apart = what_if(run, run_on={"0": "processes", "1": "processes"})
+    assert apart.makespan_ns == pytest.approx(200 * MS, abs=2 * CALL_NS)
+
+
 def test_an_estimate_of_a_large_run_moves_nodes_too() -> None:
     """By bounds: no shorter than the CPUs allow, and without the GIL."""
     run = computing()

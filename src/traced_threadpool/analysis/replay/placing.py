@@ -84,13 +84,29 @@ class Placing:
         asked = demands.asked(gil=settings.gil, quiet=settings.quiet)
         if not settings.run_on:
             return asked
-        where, away = self._where(settings), demands.asked(gil=False, quiet=settings.quiet)
+        where, away = self._where(settings), self._without_gil(demands, settings)
         return [
             demand
             if (backend := where.get(node.name)) is None
             else self._moved(node, demand, elsewhere, backend, demands, settings)
             for node, demand, elsewhere in zip(self.nodes, asked, away, strict=True)
         ]
+
+    def _without_gil(self, demands: Demands, settings: ReplaySettings) -> Sequence[Demand]:
+        """The same in a process of its own, on a machine as busy with other programs.
+
+        A thread that waits for the GIL wakes up again and again, and waits for a CPU each time: of its waits for one,
+        only those of the time in which it computed go along.
+        """
+        asked = demands.asked(gil=False, quiet=settings.quiet)
+        if settings.quiet or not demands.others:
+            return asked
+        found = []
+        for node, demand, other in zip(self.nodes, asked, demands.others, strict=True):
+            gil_ns, cpu_ns = node.states.get("gil", 0), node.states.get("cpu", 0)
+            idle_ns = sum(other) * gil_ns / (gil_ns + cpu_ns) if gil_ns > 0 else 0.0
+            found.append(demand._replace(wait_ns=max(0.0, demand.wait_ns - idle_ns)))
+        return found
 
     def _moved(
         self,
