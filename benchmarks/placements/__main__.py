@@ -28,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     if asked.what == "predictions":
         where = machine.describe()  # before: other programs' load
-        described = f"{where['CPUs usable']} × {where['CPU']}, {where['system']}, {_load(where['load'])}, medians of {asked.rounds}, in turns"
+        described = (
+            f"{where['CPUs usable']} × {where['CPU']}, {where['system']}, {_load(where['load'])}; medians of "
+            f"{asked.rounds}, in turns"
+        )
         table = predictions.markdown(predictions.measure(asked.only, asked.rounds), described)
         print(table)
         if asked.write is not None:
