@@ -57,3 +57,12 @@ def two() -> Iterator[Processes]:
     backend = Processes(2)
     yield backend
     backend.close()
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Processes]:
+    """Two for the adapters of all tests of a file, with a short time for what is cancelled."""
+    backend = Processes(2, cancel_grace_seconds=0.1)
+    backend.open("tests")
+    yield backend
+    backend.close()

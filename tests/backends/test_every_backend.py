@@ -4,7 +4,7 @@
 import contextvars
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,6 @@ Make = Callable[..., FutureAdapter]
 def where(request: pytest.FixtureRequest) -> str:
     """Where nodes run."""
     return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Processes]:
-    """Shared by the adapters of all tests here, and ended after them."""
-    backend = Processes(2, cancel_grace_seconds=0.1)
-    backend.open("tests")
-    yield backend
-    backend.close()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,6 @@ from traced_threadpool import FutureAdapter, run_on
 from traced_threadpool.backends import NotPicklable, Processes, RemoteTraceback, Threads, WorkerCrashed
 
 Make = Callable[..., FutureAdapter]
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Processes]:
-    """Shared by the adapters of all tests here, and ended after them."""
-    backend = Processes(2, cancel_grace_seconds=0.1)
-    backend.open("tests")
-    yield backend
-    backend.close()
 
 
 @pytest.fixture

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from traced_threadpool.model.formatting import duration
 
@@ -21,6 +25,21 @@ PATIENCE_MS = 150_000
 
 PICTURES = os.environ.get("REPORT_PICTURES")
 """A directory: the pictures of the documentation are written there anew."""
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """The system's Chromium, where there is one; else the test is skipped."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed (it is in the dev group)"
+    )
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no chromium on PATH (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=list(ARGUMENTS), timeout=PATIENCE_MS)
+        yield browser
+        browser.close()
 
 
 class Opened:

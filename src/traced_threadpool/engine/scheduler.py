@@ -97,12 +97,6 @@ class RunQueue:
         tasks = self.ready if self.ranks is None else [task for _, _, task in self.ranked]
         return [task for task in tasks if task.state is READY]
 
-    def waiting_in_order(self) -> list[Task]:
-        """The same in the order in which they start."""
-        if self.ranks is None:
-            return self.waiting()
-        return [task for _, _, task in sorted(self.ranked, key=lambda each: each[:2]) if task.state is READY]
-
     def is_nested_in(self, task: Task) -> bool:
         """Whether this run, or a run that it is nested in, was started by `task`."""
         parent = self.parent

@@ -54,7 +54,6 @@ class _Spans:
         kept = all(map(_SPAN_ID.fullmatch, run.by_key))
         self._ids = {key: key if kept else f"{number:016x}" for number, key in enumerate(run.by_key, 1)}
         self._taken = set(self._ids.values())
-        self._run_ids: dict[tuple[str | None, str | None], str] = {}
         nested: dict[tuple[str | None, str | None], list[NodeExecution]] = {(None, None): []}
         for node in run.nodes:
             nested.setdefault(self._place(node), []).append(node)
