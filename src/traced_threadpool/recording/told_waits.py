@@ -2,10 +2,10 @@
 
 Such a viewer knows nothing of links: from the run's end it walks back to the child that ended last, strictly before, at
 microseconds. So it needs a child wherever a node waited for a worker, or it takes whatever freed the worker, not what
-the node waited for before. Each queue wait of `MIN_QUEUE_NS` or longer behind another node is told. Other waits between
-nodes are, also shorter ones, where the viewer would leave the path for want of them, and would by then have shaded
-other nodes for more than `MISLED_SHARE` of the run; of very many, as in a run of nodes that do next to nothing, the
-longest.
+the node waited for before. Each queue wait of `MIN_QUEUE_NS` or longer is told. Other waits between nodes are, where the
+viewer would leave the path for want of them: those for want of which it is off it for longest, until what is left is no
+more than `MISLED_SHARE` of the run. A span costs time: of these there is one for `NEEDED_EVERY_NS` of the run at most,
+which only runs of nodes that do next to nothing can come up to.
 
 >>> from traced_threadpool.model.recorded_run import NodeExecution
 >>> load = NodeExecution(key="1", name="load", submitted_ns=0, ready_ns=0, started_ns=0, ended_ns=9_000_000)
@@ -15,17 +15,16 @@ longest.
 ... )
 >>> wait = ("queue", clean, 9_000_000, 9_300_000)
 >>> path = [("node", clean, 9_300_000, 20_000_000), wait, ("node", load, 0, 9_000_000)]
->>> told_waits(path, [load, other, clean], behind=lambda node: None, unix_offset_ns=0) == [wait]
+>>> told_waits(path, [load, other, clean], unix_offset_ns=0) == [wait]
 True
->>> told_waits(path, [load, clean], behind=lambda node: None, unix_offset_ns=0)  # nothing else ended within that wait
+>>> told_waits(path, [load, clean], unix_offset_ns=0)  # nothing else ended within that wait
 []
 """
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Final, Protocol, TypeVar
 
@@ -39,8 +38,8 @@ MISLEADS_FROM_NS: Final = 5_000
 """Shorter waits are as good as none."""
 
 MOST_NEEDED: Final = 10
-NODES_FOR_ONE: Final = 20
-"""Of waits that are told for a viewer's sake alone there are ten, and one more for this many nodes, at most."""
+NEEDED_EVERY_NS: Final = 1_000_000
+"""Of waits that are told for a viewer's sake alone there is one for so much of the run at most, or `MOST_NEEDED`."""
 
 _until_ns: Final = itemgetter(3)
 _ended_ns: Final = attrgetter("ended_ns")
@@ -79,18 +78,15 @@ def path_waits(
 ) -> list[PathWait]:
     """The waits that are told, from the end, as `path` is."""
 
-    def behind(node: _KeptNode) -> Holder | None:
-        return holders.get(id(node))
-
     return [
         PathWait(
             node=node,
             queued=kind == "queue",
             started_ns=since_ns,
             ended_ns=until_ns,
-            behind=behind(node) if kind == "queue" else None,
+            behind=holders.get(id(node)) if kind == "queue" else None,
         )
-        for kind, node, since_ns, until_ns in told_waits(path, nodes, behind=behind, unix_offset_ns=unix_offset_ns)
+        for kind, node, since_ns, until_ns in told_waits(path, nodes, unix_offset_ns=unix_offset_ns)
         if node is not None
     ]
 
@@ -99,7 +95,6 @@ def told_waits(
     path: Sequence[Stretch[Node]],
     nodes: Iterable[Node],
     *,
-    behind: Callable[[Node], object | None],
     unix_offset_ns: int,
 ) -> list[Stretch[Node]]:
     """The waits that are told, from the end, each with the node that came next.
@@ -107,7 +102,6 @@ def told_waits(
     Args:
         path: From the end, too.
         nodes: All of the run.
-        behind: Gives what had a node's worker while it waited.
         unix_offset_ns: What makes Unix time of the nodes' times.
     """
     steps: list[Stretch[Node]] = []
@@ -118,27 +112,44 @@ def told_waits(
             steps.append((kind, after, since_ns, until_ns))
     certain = {
         place
-        for place, (kind, node, since_ns, until_ns) in enumerate(steps)
-        if kind == "queue" and until_ns - since_ns >= MIN_QUEUE_NS and node is not None and behind(node) is not None
+        for place, (kind, _, since_ns, until_ns) in enumerate(steps)
+        if kind == "queue" and until_ns - since_ns >= MIN_QUEUE_NS
     }
-    needed: list[Stretch[Node]] = []
+    needed: set[int] = set()
     if len(certain) < sum(each[0] != "node" for each in steps):
-        viewer = _Viewer(steps, certain, nodes, unix_offset_ns)
-        left_ns = max((path[0][3] - path[-1][2]) // MISLED_SHARE, MISLED_NS)
-        at = 0
-        while at < len(steps) - 1:
-            following = at + 1
-            if steps[following][0] == "node" or following in certain:
-                at, strayed_ns = viewer.next_on_path(at)
-            else:
-                at, strayed_ns = viewer.next_on_path(at, until_strayed_ns=left_ns)
-                if strayed_ns > left_ns:
-                    needed.append(steps[following])
-                    at, strayed_ns = following, 0
+        duration_ns = path[0][3] - path[-1][2]
+        allowed_ns = max(duration_ns // MISLED_SHARE, MISLED_NS)
+        most = max(MOST_NEEDED, duration_ns // NEEDED_EVERY_NS)
+        needed = _needed(_Viewer(steps, certain, nodes, unix_offset_ns), steps, certain, allowed_ns, most)
+    return sorted((steps[place] for place in certain | needed), key=_until_ns, reverse=True)
+
+
+def _needed(
+    viewer: _Viewer, steps: Sequence[Stretch[Node]], certain: Collection[int], allowed_ns: int, most: int
+) -> set[int]:
+    """Which other waits are told, so that a viewer is off the path for no more than is allowed.
+
+    How long it is off for want of one wait is told without any of the others, so with some of them it is not longer.
+    """
+    strays: list[tuple[int, int]] = []  # for how long, for want of which
+    left_ns, at = allowed_ns, 0
+    while at < len(steps) - 1:
+        following = at + 1
+        if steps[following][0] == "node" or following in certain:
+            at, strayed_ns = viewer.next_on_path(at)
             left_ns -= strayed_ns
-        if len(needed) > (most := MOST_NEEDED + len(viewer.nodes) // NODES_FOR_ONE):
-            needed = heapq.nlargest(most, needed, key=lambda each: each[3] - each[2])
-    return sorted([*needed, *(steps[place] for place in certain)], key=_until_ns, reverse=True)
+        else:
+            at, strayed_ns = viewer.next_on_path(at, until_strayed_ns=allowed_ns)
+            if strayed_ns:
+                strays.append((strayed_ns, following))
+                at = following
+    strays.sort()
+    untold = 0
+    for strayed_ns, _ in strays:
+        if (left_ns := left_ns - strayed_ns) < 0:
+            break
+        untold += 1
+    return {place for _, place in strays[untold:][-most:]}
 
 
 class _Viewer:
@@ -150,8 +161,8 @@ class _Viewer:
         self._steps = steps
         self._offset_ns = unix_offset_ns
         self._places = {id(step[1]): place for place, step in enumerate(steps) if step[0] == "node"}
-        self.nodes = sorted(nodes, key=_ended_ns)
-        self._ends = list(map(_ended_ns, self.nodes))
+        self._nodes = sorted(nodes, key=_ended_ns)
+        self._ends = list(map(_ended_ns, self._nodes))
         self._told = sorted(told, reverse=True)  # by their ends
         self._told_ends = [steps[place][3] - QUEUE_INSET_NS for place in self._told]
 
@@ -172,7 +183,7 @@ class _Viewer:
                 return self._told[wait], strayed_ns
             if index < 0:
                 break
-            node = self.nodes[index]
+            node = self._nodes[index]
             found = self._places.get(id(node), -1)
             if found > place:
                 return found, strayed_ns
