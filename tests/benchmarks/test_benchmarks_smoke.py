@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("opentelemetry.sdk", reason="needs the extra [otlp]")
 
 from benchmarks import __main__ as command
-from benchmarks import bounds, dags, guard, holds, memory, page, peers, samples, targets, telemetry_parts
+from benchmarks import bounds, dags, guard, holds, memory, page, peers, samples, targets, telemetry_parts, wait_spans
 from benchmarks.samples import Results, Series
 from benchmarks.table import Table
 from benchmarks.what_if import __main__ as what_if
@@ -180,3 +180,11 @@ def test_examples_in_docstrings(name: str) -> None:
     """The modules' own examples are true."""
     result = doctest.testmod(importlib.import_module(f"benchmarks.{name}".removesuffix(".__init__")))
     assert result.failed == 0
+
+
+def test_the_cost_of_spans_of_waits_is_measured_with_and_without(capsys: pytest.CaptureFixture[str]) -> None:
+    assert wait_spans.main(["--smoke"]) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "layered 4x10 fan-in 3, wall",
+        "layered 4x10 fan-in 3, cpu",
+    ]

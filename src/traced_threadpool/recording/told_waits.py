@@ -2,7 +2,7 @@
 
 Such a viewer knows nothing of links: from the run's end it walks back to the child that ended last, strictly before, at
 microseconds. So it needs a child wherever a node waited for a worker, or it takes whatever freed the worker, not what
-the node waited for before. Each queue wait of `MIN_QUEUE_NS` or longer is told. Other waits between nodes are, where the
+the node waited for before. Each queue wait of `MIN_QUEUE_NS` or longer is told. Other waits between nodes are where the
 viewer would leave the path for want of them: those for want of which it is off it for longest, until what is left is no
 more than `MISLED_SHARE` of the run. A span costs time: of these there is one for `NEEDED_EVERY_NS` of the run at most,
 which only runs of nodes that do next to nothing can come up to.

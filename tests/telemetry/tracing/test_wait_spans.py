@@ -24,6 +24,7 @@ from tests.telemetry.telemetry_helpers import (
     Gate,
     Traces,
     context_of,
+    is_wait,
     make_adapter,
     make_driver,
     make_dynamic_driver,
@@ -31,7 +32,10 @@ from tests.telemetry.telemetry_helpers import (
     times,
     until,
 )
-from tests.telemetry.tracing.jaeger_rule import recorded, wrongly_shaded
+from tests.telemetry.tracing.jaeger_rule import recorded, shading, wrongly_shaded
+from traced_threadpool import Tracing
+from traced_threadpool.backends import Processes, Threads
+from traced_threadpool.recording.critical_path import critical_path
 
 HELD = 0.03
 MOST_WRONG = 0.02
@@ -117,8 +121,6 @@ def test_a_nested_run_has_its_own() -> None:
 
 
 def test_a_large_run_has_them() -> None:
-    from traced_threadpool import Tracing
-
     traces = Traces()
     queued_run(traces, tracing=Tracing(large_run=8))
     assert traces.queued
@@ -278,3 +280,82 @@ def test_jaeger_shades_the_path_of_a_starved_pool(tmp_path: Path) -> None:
     ):
         build_driver(pool_starved, adapter).execute([pool_starved.PATHOLOGY.output], inputs=dict(inputs))
     assert wrongly_shaded(traces.every, tmp_path) <= MOST_WRONG
+
+
+def test_jaeger_shades_the_path_of_a_large_run() -> None:
+    """Of which few nodes have a span: its path is among them, and so are the waits on it."""
+    functions = [
+        sleeping(number, 5 + 3 * (number % 12), sorted({number - 12, 12 * (number // 12) - 1}) if number >= 12 else [])
+        for number in range(48)
+    ]
+    traces = Traces()
+    with make_adapter(traces, max_workers=8, record=True, tracing=Tracing(large_run=40)) as adapter:
+        make_driver(adapter, *functions).execute([each.__name__ for each in functions])
+        (run,) = adapter.recorded_runs
+    assert traces.attributes("hamilton.run")["hamilton.run.node.spans.left_out"]
+    on_path = {step.name for step in critical_path(run).nodes} | {"hamilton.run"}
+    wrong_us = sum(
+        each.ended_us - each.started_us
+        for each in shading(traces.every)
+        if each.span.name not in on_path and not is_wait(each.span)
+    )
+    assert wrong_us * 1_000 <= MOST_WRONG * run.duration_ns
+
+
+def test_jaeger_shades_the_path_of_a_cancelled_run(tmp_path: Path) -> None:
+    """Whose last nodes never ran."""
+    traces, gate = Traces(), Gate()
+
+    def held(third: int) -> int:
+        gate()
+        spend(HELD)
+        return third
+
+    def never(held: int) -> int:
+        return held
+
+    adapter = make_adapter(traces, max_workers=1)
+    caller = Caller(lambda: make_driver(adapter, first, second, third, held, never).execute(["never"]))
+    gate.wait_for()
+    until(lambda: adapter.snapshot().blocked_nodes == 1)
+    closing = Caller(lambda: adapter.close(cancel_pending=True))
+    until(lambda: adapter.snapshot().blocked_nodes == 0)
+    gate.open()
+    closing.outcome()
+    caller.outcome()
+    assert traces.attributes("hamilton.run")["hamilton.run.outcome"] == "cancelled"
+    assert wrongly_shaded(traces.every, tmp_path) <= MOST_WRONG
+
+
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_jaeger_shades_the_path_of_a_run_on_a_backend(tmp_path: Path, processes: bool) -> None:
+    """Nodes are queued for the backend's one worker, while others run in the pool."""
+    if processes:
+        pytest.importorskip("cloudpickle", reason="processes need the extra [processes]")
+    far = [sleeping(number, 30, []) for number in range(3)]
+    near = [sleeping(number, 25, []) for number in range(3, 8)]
+    last = sleeping(8, 20, [0, 1, 2, 5])
+    backend = Processes(max_workers=1) if processes else Threads(max_workers=1)
+    traces = Traces()
+    placed = dict.fromkeys(["n0", "n1", "n2"], "one")
+    with make_adapter(traces, max_workers=2, backends={"one": backend}, run_on=placed) as adapter:
+        make_driver(adapter, *far, *near, last).execute(["n8", *[each.__name__ for each in near]])
+    assert wrongly_shaded(traces.every, tmp_path) <= MOST_WRONG
+
+
+def test_jaeger_shades_the_path_of_runs_that_share_a_pool(tmp_path: Path) -> None:
+    """Each has spans of its own waits, behind nodes of the other."""
+    everything = Traces()
+
+    def one(number: int) -> None:
+        functions = [sleeping(each, 20 + 5 * each, [each - 1] if each % 3 else []) for each in range(6)]
+        make_driver(adapter, *functions).execute([each.__name__ for each in functions])
+
+    with make_adapter(everything, max_workers=2) as adapter:
+        for caller in [Caller(lambda number=number: one(number)) for number in range(3)]:  # type: ignore[misc]
+            assert caller.outcome() is None
+    by_trace: dict[int, list[Any]] = {}
+    for span in everything.every:
+        by_trace.setdefault(context_of(span).trace_id, []).append(span)
+    assert len(by_trace) == 3
+    assert max(wrongly_shaded(spans, tmp_path) for spans in by_trace.values()) <= MOST_WRONG
