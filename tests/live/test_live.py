@@ -12,6 +12,7 @@ import pytest
 
 from tests.dags import Held, Stage, driver_of, eventually, in_thread, wait_for
 from traced_threadpool import FutureAdapter
+from traced_threadpool.engine.durations import Durations
 from traced_threadpool.live.fields import BlockedNode, LivePool, LiveRun
 
 
@@ -107,6 +108,37 @@ def test_the_end_is_predicted_from_earlier_runs(stage: Stage) -> None:
     [node] = run.running
     assert node.usual is not None
     assert node.usual.count == 1
+    call.result()
+
+
+def test_the_end_follows_the_pace_of_the_run(stage: Stage) -> None:
+    """Nodes that usually take a second take nothing this time: so will the rest of them."""
+    first_gate, second_gate = Held(stage), Held(stage)
+
+    def first() -> str:
+        return first_gate()
+
+    def make(name: str, upstream: str) -> Callable[..., int]:
+        scope: dict[str, Callable[..., int]] = {}
+        exec(f"def {name}({upstream}: object) -> int:\n    return 1\n", scope)
+        return scope[name]
+
+    def second(n5: object) -> str:
+        return second_gate()
+
+    chain = [make(f"n{index}", f"n{index - 1}" if index else "first") for index in range(6)]
+    rest = [make(f"m{index}", f"m{index - 1}" if index else "second") for index in range(6)]
+    names = ["first", "second", *(f"{letter}{index}" for letter in "nm" for index in range(6))]
+    adapter = stage.adapter(FutureAdapter(1, durations=Durations(dict.fromkeys(names, 1.0))))
+    call = in_thread(lambda: driver_of(adapter, first, second, *chain, *rest).execute(["m5"]))
+    wait_for(first_gate.started)
+    before = only_run(adapter.live()).predicted_end.seconds
+    assert before is not None
+    assert before > 12
+    first_gate.release.set()
+    wait_for(second_gate.started)
+    assert eventually(lambda: (only_run(adapter.live()).predicted_end.seconds or 0) < 4)
+    second_gate.release.set()
     call.result()
 
 

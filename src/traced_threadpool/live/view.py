@@ -108,6 +108,7 @@ class LiveView:
         # Each is replaced as a whole: of several threads that ask at once each has its own, and the last one's stays.
         self._made: _Made | None = None
         self._parts: Mapping[Run, _Parts] = {}
+        self._graphs: Mapping[Run, tuple[RunLook, tuple[GraphNode, ...]]] = {}
         self._seen: Mapping[Work, tuple[float, NodeNow]] = {}  # what a node did, and when
 
     def live(
@@ -194,8 +195,16 @@ class LiveView:
             blocked=parts.blocked_nodes,
             critical_chain=end.chain[:MAX_CHAIN],
             predicted_end=end.end,
-            graph=_graph(look, plan) if graph else None,
+            graph=self._graph(look, plan) if graph else None,
         )
+
+    def _graph(self, look: RunLook, plan: Plan | None) -> tuple[GraphNode, ...]:
+        known = self._graphs.get(look.run)
+        if known is None or known[0] is not look:
+            known = look, _graph(look, plan)
+            kept = {run: graph for run, graph in self._graphs.items() if run in self._parts}
+            self._graphs = {**kept, look.run: known}
+        return known[1]
 
     def _running_nodes(self, look: PoolLook, now: float, *, stacks: bool) -> dict[Work, LiveNode]:
         doing = self._doing(look, stacks=stacks)

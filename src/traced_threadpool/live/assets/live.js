@@ -91,7 +91,7 @@
     const made = element("article", "run");
     const header = element("header");
     made.title_ = element("h3");
-    made.since = element("span", "soft");
+    made.since = element("span", "soft small");
     made.end = element("span", "end");
     header.append(made.title_, made.since, made.end);
     made.bar = element("div", "bar");
@@ -100,8 +100,10 @@
     made.bar.append(...Object.values(made.parts));
     made.key_ = element("ul", "key");
     made.counts = {};
+    made.kinds = {};
     for (const kind of KINDS) {
       const item = element("li");
+      made.kinds[kind] = item;
       made.counts[kind] = element("span");
       item.append(element("i", kind), made.counts[kind]);
       made.key_.append(item);
@@ -159,6 +161,7 @@
     say(made.title_, run.name);
     say(made.since, `for ${time(run.elapsed_seconds)}, id ${run.id}`);
     say(made.end, endText(run));
+    mark(made.end, run.predicted_end.seconds === null ? "soft" : "end");
     const counts = {
       done: run.done - run.failed - run.skipped,
       failed: run.failed,
@@ -171,6 +174,7 @@
     for (const kind of KINDS) {
       const width = `${(100 * Math.max(0, counts[kind])) / known}%`;
       if (made.parts[kind].style.width !== width) made.parts[kind].style.width = width;
+      show(made.kinds[kind], counts[kind] > 0 || !["failed", "skipped"].includes(kind));
       say(made.counts[kind], `${Math.max(0, counts[kind]).toLocaleString("en")} ${kind}`);
     }
     const of = run.planned === null ? "" : ` of ${plural(run.planned, "node")}`;
@@ -270,6 +274,7 @@
     mark(since, `number${late || node.stalled ? " late" : ""}`);
     say(usual, node.usual
       ? `${time(node.usual.p50_seconds)} to ${time(node.usual.p95_seconds)} (${node.usual.count})` : "not known");
+    mark(does, node.stalled ? "late" : "");
     say(does, (node.stalled ? "stalled: " : "") + (node.state ?? "") + (node.on ? ` ${node.on}` : ""));
     say(worker, node.worker);
     row.button.setAttribute("aria-label", `Stack of ${label(node)}`);
