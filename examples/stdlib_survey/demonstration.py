@@ -75,12 +75,12 @@ def demonstrate(options: Options, console: Console) -> None:
             report, comparison = _run(surroundings, adapter)
         except (CatalogueError, OSError, sqlite3.OperationalError) as error:
             raise DemonstrationError(f"the survey failed: {error}") from error
-        for table in report_tables(report):
+        telemetry.flush()
+        _print_run(_last_run(options.trace_file, written_before), console)
+        for table in report_tables(report, all_of_them=options.results):
             console.print(table)
         if comparison is not None:
             console.print(comparison_table(comparison))
-        telemetry.flush()
-        _print_run(_last_run(options.trace_file, written_before), console)
         _print_whereabouts(options, console, telemetry, written_before)
         if options.serve:
             _wait_for_interrupt()

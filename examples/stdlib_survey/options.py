@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 PROGRAM = "stdlib_survey"
-DEFAULT_PORT = 9464  # where OpenTelemetry's exporters for Prometheus listen, by custom
+DEFAULT_PORT = 0  # any that is free: a demonstration must not fail because another one runs
 LARGEST_PORT = 65_535
 
 
@@ -20,6 +20,7 @@ class Options:
     limit: int
     parallelizable: bool
     upstream: bool
+    results: bool
     serve: bool
     trace_file: Path
     port: int
@@ -42,6 +43,7 @@ def parse_options(words: Sequence[str] | None = None) -> Options:
     parser.add_argument(
         "--upstream", action="store_true", help="compare with Hamilton's own adapter, three runs of each"
     )
+    parser.add_argument("--results", action="store_true", help="print all of the survey's tables, not two of them")
     parser.add_argument("--serve", action="store_true", help="at the end, keep serving /metrics until interrupted")
     parser.add_argument(
         "--trace-file",
@@ -54,7 +56,7 @@ def parse_options(words: Sequence[str] | None = None) -> Options:
         "--port",
         type=_number(0, LARGEST_PORT),
         default=DEFAULT_PORT,
-        help="serve /metrics here; 0 for any free port (default: %(default)s)",
+        help="serve /metrics here (default: any free port)",
     )
     options = Options(**vars(parser.parse_args(words)))
     if options.upstream and options.parallelizable:

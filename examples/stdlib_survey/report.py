@@ -6,8 +6,10 @@ from .rankings import documented_share, share_left
 from .records import RankedFunction, SurveyReport
 
 
-def report_tables(report: SurveyReport) -> list[Table]:
-    """One table for each of the report's lists, the totals first."""
+def report_tables(report: SurveyReport, *, all_of_them: bool = True) -> list[Table]:
+    """One table for each of the report's lists, the totals first; or the two that say most."""
+    if not all_of_them:
+        return [_totals(report), _import_hubs(report)]
     return [
         _totals(report),
         _packages(report),

@@ -310,6 +310,7 @@ def test_without_a_word_the_defaults_hold() -> None:
         limit=0,
         parallelizable=False,
         upstream=False,
+        results=False,
         serve=False,
         trace_file=Path("demo-trace.jsonl"),
         port=DEFAULT_PORT,
@@ -394,6 +395,8 @@ def test_the_program_shows_its_run_serves_metrics_and_is_interrupted(tmp_path: P
     }
     for title in ("Import hubs", "The run as a whole", "Slowest nodes", "<- surveys_1, surveys_2", "Try next:"):
         assert title in text
+    assert text.index("The run as a whole") < text.index("Import hubs"), "the run is shown first"
+    assert "Duplicate files" not in text, "results are short unless --results is given"
     assert re.search(r'hamilton_nodes_total\{.*node="report",outcome="success".*\} 1\.0', metrics)
 
 
