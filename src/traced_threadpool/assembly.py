@@ -20,6 +20,7 @@ from traced_threadpool import hamilton_graph
 from traced_threadpool.engine import durations as durations_file
 from traced_threadpool.engine.auto_placement import AutoPlacement, PlacementObserver
 from traced_threadpool.engine.backends.base import Backend
+from traced_threadpool.engine.backends.threads import Threads
 from traced_threadpool.engine.durations import Durations
 from traced_threadpool.engine.pool import Pool, PoolSnapshot
 from traced_threadpool.engine.priorities import FIFO, Planner
@@ -125,6 +126,7 @@ class Assembly:
             self._observers,
             meter,
             limits={name: lane.max_workers for name, lane in self._lanes.items()},
+            elsewhere=[name for name, backend in self.backends.items() if not isinstance(backend, Threads)],
         )
         self.placements = Placements(None if self.auto is not None else options.run_on, self.backends)
         for name, backend in self.backends.items():

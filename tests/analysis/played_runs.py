@@ -55,7 +55,11 @@ def played(
         HandOvers([0] * len(nodes), [0] * len(nodes)),
         workers=workers,
         cpus=cpus,
-        placed=Placed(where, {name: lane.max_workers for name, lane in lanes.items()}),
+        placed=Placed(
+            where,
+            {name: lane.max_workers for name, lane in lanes.items()},
+            [name for name, lane in lanes.items() if lane.kind != "threads"],
+        ),
     )
     found: list[NodeExecution] = []
     for each, demand, when, backend in zip(nodes, wanted, times, where, strict=True):

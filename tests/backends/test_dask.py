@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,34 @@ def test_resources_are_waited_for(client: Any) -> None:
     with pytest.raises(CancelledError, match="node 'node' was cancelled"):
         waits.result(PATIENCE)
     backend.close()
+
+
+def test_as_many_are_on_their_way_as_the_backend_takes(client: Any, stage: Stage) -> None:
+    """However few threads the adapter has for its own nodes; and none is left when they are cancelled."""
+    backend = Dask(client, resources={"unobtainable": 1}, max_workers=100)
+
+    def branch() -> Parallelizable[int]:
+        yield from range(120)
+
+    def there(branch: int) -> int:
+        return branch
+
+    def total(there: Collect[int]) -> int:
+        return sum(there)
+
+    adapter = stage.adapter(FutureAdapter(1, metrics=False, backends={"far": backend}, run_on={"there": "far"}))
+    runs = in_thread(dynamic_driver_of(adapter, branch, there, total).execute, ["total"])
+    assert eventually(lambda: len([each for each in backend._running.values() if each.sent_ns]) == 100)
+
+    def far() -> tuple[int, int]:
+        [lane] = [lane for lane in adapter.snapshot().lanes if lane.backend == "far"]
+        return lane.active_workers, lane.queue_depth
+
+    assert eventually(lambda: far() == (100, 20))
+    in_thread(partial(adapter.close, cancel_pending=True)).result(PATIENCE)
+    with pytest.raises(CancelledError):
+        runs.result(PATIENCE)
+    assert not backend._running
 
 
 @pytest.mark.parametrize(

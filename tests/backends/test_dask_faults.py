@@ -1,17 +1,19 @@
 """A Dask cluster that loses workers, its scheduler or its mind: started by its own command lines."""
 
-from __future__ import annotations
-
+# Hamilton reads annotations when it decorates: they are no strings here.
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+from hamilton.htypes import Collect, Parallelizable
 
 pytest.importorskip("distributed", reason="the extra [dask] is not installed")
 
@@ -19,11 +21,15 @@ import dask
 import distributed
 
 from tests.backends.calls import background, held, timed
-from tests.backends.dask_cluster import DaskCluster
-from tests.dags import PATIENCE, Stage, driver_of, eventually, in_thread
+from tests.backends.dask_cluster import DaskCluster, StallingProxy
+from tests.dags import PATIENCE, Stage, driver_of, dynamic_driver_of, eventually, in_thread
 from traced_threadpool import FutureAdapter
 from traced_threadpool.backends import ClusterLost, Dask, WorkerCrashed
 from traced_threadpool.live.fields import LiveNode
+
+NETWORK_GONE_SECONDS = 5.0
+ROUNDS = int(os.environ.get("ROUNDS_WITH_KILLS", "3"))
+"""Of four runs each: `ROUNDS_WITH_KILLS=250` is the long version."""
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +179,75 @@ def test_a_worker_whose_clock_is_off(cluster: DaskCluster, backend: Dask) -> Non
     _, timing = in_thread(lambda: timed(backend, os.getpid)).result(PATIENCE)
     assert 0 < timing.started_ns <= timing.ended_ns
     assert time.monotonic_ns() - timing.ended_ns < PATIENCE * 1e9
+
+
+@pytest.fixture
+def proxy(cluster: DaskCluster) -> Iterator[StallingProxy]:
+    proxy = StallingProxy(cluster.address)
+    yield proxy
+    proxy.close()
+
+
+def test_a_network_that_is_gone_for_a_while(cluster: DaskCluster, proxy: StallingProxy, tmp_path: Path) -> None:
+    """Between this program and the scheduler, while a node runs and others are sent: all come when it is back."""
+    cluster.worker()
+    backend = Dask(proxy.address)
+    backend.open("tests")
+    started, release = tmp_path / "started", tmp_path / "release"
+    _, running = background(backend, held, started=started, release=release)
+    pid = alive(started)
+    proxy.stall()
+    release.touch()
+    later = [background(backend, os.getpid)[1] for _ in range(3)]
+    time.sleep(NETWORK_GONE_SECONDS)
+    assert not any(each.done() for each in (running, *later))
+    proxy.go_on()
+    assert [each.result(PATIENCE).result() for each in (running, *later)] == [pid] * 4
+    backend.close()
+
+
+@pytest.mark.slow
+def test_runs_while_workers_are_killed(cluster: DaskCluster, stage: Stage) -> None:
+    """One of two in the middle of each four runs. Each has its result, or says that a worker died; nothing is left."""
+    workers = [cluster.worker() for _ in range(2)]
+
+    def branch() -> Parallelizable[int]:
+        yield from range(4)
+
+    def squared(branch: int) -> int:
+        return branch * branch
+
+    def total(squared: Collect[int]) -> int:
+        return sum(squared)
+
+    backend = Dask(cluster.address)
+    adapter = stage.adapter(
+        FutureAdapter(4, metrics=False, backends={"far": backend}, run_on={"squared": "far", "total": "far"})
+    )
+    runs = dynamic_driver_of(adapter, branch, squared, total)
+    random, outcomes = Random(7), Counter[str]()
+    for _ in range(ROUNDS):
+        assert eventually(lambda: len(backend._client.ncores()) == 2)
+        started = [in_thread(runs.execute, ["total"]) for _ in range(4)]
+        time.sleep(random.uniform(0, 0.1))
+        number = random.randrange(2)
+        workers[number].kill()
+        for run in started:
+            try:
+                outcomes[str(run.result(PATIENCE))] += 1
+            except (WorkerCrashed, ClusterLost) as error:
+                outcomes[type(error).__name__] += 1
+        workers[number].wait()
+        assert eventually(lambda: len(backend._client.ncores()) == 1)
+        workers[number] = cluster.worker()
+    assert set(outcomes) <= {"{'total': 14}", "WorkerCrashed", "ClusterLost"}
+    assert sum(outcomes.values()) == 4 * ROUNDS
+    snapshot = adapter.snapshot()
+    assert (snapshot.queue_depth, snapshot.blocked_nodes, snapshot.active_runs) == (0, 0, 0)
+    assert all(lane.active_workers == 0 for lane in snapshot.lanes)
+    assert not backend._running
+    assert not backend._waiting
+    adapter.close()
 
 
 def test_an_adaptive_cluster(stage: Stage) -> None:

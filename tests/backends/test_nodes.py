@@ -105,6 +105,67 @@ def test_only_what_was_asked_runs_there(on_processes: Make) -> None:
     assert pid != mine == os.getpid()
 
 
+def test_nodes_elsewhere_need_no_thread_of_the_adapter(on_processes: Make, tmp_path: Path) -> None:
+    """As many run as the backend takes, two, and one more on the only thread of the adapter, which they wait for."""
+    release = tmp_path / "release"
+
+    def waits(number: int) -> int:
+        import time
+
+        (tmp_path / f"started-{number}").touch()
+        while not release.exists():
+            time.sleep(0.005)
+        return number
+
+    def first() -> int:
+        return waits(1)
+
+    def second() -> int:
+        return waits(2)
+
+    def here() -> int:
+        assert eventually(lambda: len(list(tmp_path.glob("started-*"))) == 2)
+        release.touch()
+        return 3
+
+    adapter = on_processes(1, run_on={"first": "cpu", "second": "cpu"})
+    runs = driver_of(adapter, first, second, here)
+    found = in_thread(runs.execute, ["first", "second", "here"]).result(PATIENCE)
+    assert found == {"first": 1, "second": 2, "here": 3}
+    lanes = {lane.backend: (lane.active_workers, lane.max_workers) for lane in adapter.snapshot().lanes}
+    assert lanes == {"threads": (0, 1), "cpu": (0, 2)}
+
+
+def test_closing_in_a_callback_of_a_node_elsewhere(on_processes: Make) -> None:
+    """It would wait for the thread that it is called in."""
+    adapter = on_processes(run_on="cpu")
+    said: list[str] = []
+
+    def close(_: Any) -> None:
+        with pytest.raises(RuntimeError) as refused:
+            adapter.close()
+        said.append(str(refused.value))
+
+    start(driver_of(adapter, load), ["load"])["load"].add_done_callback(close)
+    assert eventually(lambda: bool(said))
+    assert "close() was called from a done-callback of a node" in said[0]
+
+
+def test_no_thread_for_a_node_elsewhere(on_processes: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node fails, and those after it run once there are threads again."""
+    adapter = on_processes(run_on="cpu")
+    runs = driver_of(adapter, load)
+
+    def refuse(*arguments: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adapter._assembly.pool._senders, "submit_loop", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            in_thread(runs.execute, ["load"]).result(PATIENCE)
+    assert runs.execute(["load"]) == {"load": 2}
+
+
 def test_the_remote_traceback_is_the_cause(on_processes: Make) -> None:
     def fails() -> int:
         raise ValueError("no")

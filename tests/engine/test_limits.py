@@ -69,6 +69,38 @@ def test_a_nested_task_is_not_held() -> None:
     assert scheduler.take(outer) is inner
 
 
+def test_what_runs_elsewhere_needs_no_slot() -> None:
+    """It is let go within its backend's limit, however many slots there are; whatever else is ready keeps its own."""
+    scheduler, run = Scheduler(max_workers=1, limits={"far": 2, "db": 1}, elsewhere=["far"]), RunQueue()
+    first, second, third = (task(name, run, "far") for name in ("first", "second", "third"))
+    here, after = task("here", run, "db"), task("after", run, "threads")
+    for each in (first, second, third, here):
+        scheduler.add(each, [], now_ns=0)
+    scheduler.add(after, [first], now_ns=0)
+    assert (scheduler.ready_count, scheduler.busy_count, scheduler.queue_depth) == (1, 0, 2)
+    assert [scheduler.take_leaving(), scheduler.take_leaving(), scheduler.take_leaving()] == [first, second, None]
+    assert (scheduler.take(), scheduler.busy_count, scheduler.running) == (here, 1, {first, second, here})
+    scheduler.end(first, now_ns=1)
+    assert (scheduler.take_leaving(), scheduler.take(), scheduler.busy_count) == (third, None, 1)
+    scheduler.end(here, now_ns=2)
+    assert (scheduler.take(), scheduler.busy_count) == (after, 1)
+
+
+def test_cancelling_what_is_about_to_leave() -> None:
+    """It never leaves, and the one behind it does in its place; what an interrupt made unknown is worked out again."""
+    scheduler, run = Scheduler(max_workers=1, limits={"far": 1}, elsewhere=["far"]), RunQueue()
+    first, second = task("first", run, "far"), task("second", run, "far")
+    for each in (first, second):
+        scheduler.add(each, [], now_ns=0)
+    assert set(scheduler.unstarted(run)) == {first, second}
+    assert scheduler.cancel([first], now_ns=1) == [first]
+    assert (scheduler.take_leaving(), scheduler.take_leaving(), scheduler.busy_count) == (second, None, 0)
+    assert scheduler.rebuild([run], [second], [], now_ns=2) == []
+    assert (scheduler.take_leaving(), scheduler.running, scheduler.busy_count) == (second, {second}, 0)
+    assert scheduler.rebuild([run], [second], [second], now_ns=3) == []
+    assert (scheduler.take_leaving(), scheduler.running, scheduler.busy_count) == (None, {second}, 0)
+
+
 def test_cancelling_what_is_held() -> None:
     """It ends like what is ready, and what is held behind it keeps its turn."""
     scheduler, run, other = Scheduler(max_workers=1, limits={"db": 1}), RunQueue(), RunQueue()

@@ -4,6 +4,9 @@ Worker loops run on a `ThreadPoolExecutor`. A loop takes the next ready task, ru
 under one hold of the lock, until there is none; a node made ready by the one just ended so runs on the same
 worker, with no hand-off. A further loop is started only while there is ready work and a worker is free.
 
+A node that a backend runs elsewhere has a thread of its own meanwhile, which waits and is no worker: how many there are
+is for the backend to say.
+
 A worker never waits for an upstream node. What it may wait for is a run of its own: a node function that executes
 a driver. Then it *helps*: it runs that run's ready nodes on its own slot instead of blocking (see `scheduler`).
 
@@ -25,7 +28,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures._base import FINISHED
 from concurrent.futures._base import RUNNING as RUNNING_FUTURE
@@ -79,18 +82,21 @@ def _repairing(method: _Method) -> _Method:
 
 
 class _Loop:
-    """One worker loop, or one helper: counted from the moment it is planned, with what it has in hand."""
+    """One worker loop, one helper, or one node that runs elsewhere: counted from the moment it is planned, with what it
+    has in hand.
+    """
 
-    __slots__ = ("call", "following", "planner", "scheduler", "submitted", "thread", "to_begin", "work")
+    __slots__ = ("call", "elsewhere", "following", "planner", "scheduler", "submitted", "thread", "to_begin", "work")
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, elsewhere: Work | None = None) -> None:
+        self.elsewhere = elsewhere is not None
         self.planner = threading.get_ident()
         self.scheduler = scheduler
         self.submitted = False
         self.call: Future[None] | None = None
         self.thread: threading.Thread | None = None
         self.to_begin = [self]  # empty from when it has begun
-        self.work: Work | None = None
+        self.work = elsewhere
         self.following: Work | None = None  # taken, while it is told of the end of `work`
 
     def in_hand(self) -> Iterator[Work]:
@@ -157,10 +163,12 @@ class Pool:
         meter: Meter,
         *,
         limits: Mapping[str, int] | None = None,
+        elsewhere: Collection[str] = (),
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._clock = clock
         self._limits = limits  # how many nodes of each backend run at once
+        self._elsewhere = elsewhere  # those of them whose nodes need no worker
         self._meter = meter
         self._observers = observers
         self._observed = observers.any
@@ -174,7 +182,7 @@ class Pool:
     def _reset(self) -> None:
         self._lock = OwnedLock()
         self._idle = Condition(self._lock)
-        self._scheduler = Scheduler(self.max_workers, self._limits)
+        self._scheduler = Scheduler(self.max_workers, self._limits, self._elsewhere)
         self._runs: set[Run] = set()
         self.unbound = Run(None)  # nodes submitted outside of any run
         if self.max_workers == 1:
@@ -184,7 +192,10 @@ class Pool:
         self._threads: set[threading.Thread] = set()  # as many as `max_workers` at most: they end with the executor
         self._loops: set[_Loop] = set()
         self._starting: set[_Loop] = set()  # those of them that have not begun
-        self._helpers: set[_Loop] = set()  # those that help, and those whose executor was replaced
+        # Those that help, those whose executor was replaced, and the nodes that run elsewhere.
+        self._helpers: set[_Loop] = set()
+        self._senders = PoolExecutor(self, MOST_WORKERS, f"{self._thread_name_prefix or 'nodes'}-on-backends")
+        self._senders.in_use = False
         self._ends_when_idle = False
         self._after_each = False  # whether there is more to do after each node, see `_after_node`
 
@@ -259,7 +270,9 @@ class Pool:
                 never_ran = (work,)
             elif not self._scheduler.add(work, work.inputs, now_ns):
                 never_ran = (work,)
-            if (len(self._loops) < self.max_workers or self._parked) and self._scheduler.ready_count:
+            if (
+                (len(self._loops) < self.max_workers or self._parked) and self._scheduler.ready_count
+            ) or self._scheduler.leaving:
                 loops = self._plan_loops()
             lock.release()
             if outside:
@@ -325,27 +338,40 @@ class Pool:
         scheduler = self._scheduler
         ready = scheduler.ready_count
         if not ready:
-            return ()
+            return self._plan_senders() if scheduler.leaving else ()
         if self._parked:
             self._wake_helpers()
         count = min(ready - len(self._starting), self.max_workers - len(self._loops))
-        if count <= 0:
-            return ()
         loops = [_Loop(scheduler) for _ in range(count)]
         self._starting.update(loops)
         self._loops.update(loops)
-        return loops
+        return [*loops, *self._plan_senders()] if scheduler.leaving else loops
+
+    def _plan_senders(self) -> Sequence[_Loop]:
+        """As `_plan_loops`, for what runs elsewhere: each with its node."""
+        senders = []
+        while (work := self._scheduler.take_leaving()) is not None:
+            assert isinstance(work, Work)
+            senders.append(_Loop(self._scheduler, work))
+            self._helpers.add(senders[-1])
+        return senders
 
     def _start_loops(self, loops: Sequence[_Loop]) -> RuntimeError | None:
         for loop in loops:
             try:
-                loop.call = submit_loop(self.executor, self._loop, loop)
+                if loop.elsewhere:
+                    loop.call = self._senders.submit_loop(self._send, loop)
+                else:
+                    loop.call = submit_loop(self.executor, self._loop, loop)
                 loop.submitted = True
                 # None of our code where the loop has begun: a callback that fails there takes the thread with it.
                 add_callback(loop.call, partial(next, map(self._lost, loop.to_begin)))
             except RuntimeError as error:  # the interpreter is at its exit, or no thread can be started
                 if loop.submitted:
                     raise
+                if loop.elsewhere:
+                    self._recover(loop, error)
+                    continue
                 self._forget_own_plans()
                 return error
         return None
@@ -403,6 +429,17 @@ class Pool:
     def _loop(self, loop: _Loop) -> None:
         try:
             self._work_through(loop)
+        except BaseException as error:
+            self._recover(loop, error)
+
+    def _send(self, loop: _Loop) -> None:
+        """One node that runs elsewhere, on a thread that waits for it."""
+        try:
+            work = loop.work
+            if loop.to_begin and work is not None:
+                loop.to_begin.clear()
+                loop.thread = threading.current_thread()
+                self._run_helping(loop, work)
         except BaseException as error:
             self._recover(loop, error)
 
@@ -556,7 +593,7 @@ class Pool:
             following: Work | None = None if calls else scheduler.take()  # type: ignore[assignment]  # only Work is added
             if following is None and not calls:
                 self._loops.discard(loop)
-            if (len(self._loops) < self.max_workers or self._parked) and scheduler.ready_count:
+            if ((len(self._loops) < self.max_workers or self._parked) and scheduler.ready_count) or scheduler.leaving:
                 loops = self._plan_loops()
             if told or loops:
                 loop.following = following  # until then it is this one that is in hand as well
@@ -756,6 +793,9 @@ class Pool:
             for loop in [each for each in self._starting if each.planner == me and not each.submitted]:
                 self._starting.discard(loop)
                 self._loops.discard(loop)
+            for loop in [each for each in self._helpers if each.elsewhere and each.planner == me]:
+                if not loop.submitted:
+                    self._helpers.discard(loop)
             pending = [work for run in self._runs for work in run.pending]
             held = {work for loop in (*self._loops, *self._helpers) for work in loop.in_hand()}
             lost = [work for work in pending if work.state is ENDED and work.outcome is None]
@@ -901,7 +941,7 @@ class Pool:
                 return
 
     def _run_helping(self, helper: _Loop, work: Work) -> bool:
-        """Runs one node on a lent slot. False after a fork within it."""
+        """Runs one node on a lent slot, or without one. False after a fork within it."""
         scheduler = self._scheduler
         ended = self._run(work)
         if scheduler is not self._scheduler:
@@ -919,19 +959,22 @@ class Pool:
             self._start_loops_or_fail(loops)
             return
         cancelled: Sequence[Task] = ()
+        future = work.future
         with self._lock:
             if work.error is None:
                 doomed = self._scheduler.end(work, work.ended_ns)  # by another input, which failed before
             else:
                 cancelled, doomed = self._end_failed(work)
+            if future is not None and not future.done():
+                future.resolve()  # before anybody takes what is ready now, and looks at it
             loops = self._plan_loops()
+        self._start_loops_or_fail(loops)  # first: a done-callback may wait for what they run
         self._conclude(work)
         self._end_unrun(cancelled, work.ended_ns, cancelled=True)
         self._end_unrun(doomed, work.ended_ns)
         with self._lock:
             helper.work = None
             self._helpers.discard(helper)
-        self._start_loops_or_fail(loops)
         if self._ends_when_idle:
             self._end_if_idle()
 
@@ -1003,13 +1046,17 @@ class Pool:
     def _end_threads(self, *, wait: bool, cancel_futures: bool = False) -> None:
         if (own := self._own_executor()) is not None:
             own.end(wait=wait, cancel_futures=cancel_futures)
+        self._senders.end(wait=wait)
 
     def _refuse_to_wait_for_oneself(self) -> None:
         within: Task | None = current_work.get()
         while within is not None and not (isinstance(within, Work) and within.pool is self and within.state == RUNNING):
             within = within.queue.parent
         with self._lock:
-            own_thread = threading.current_thread() in self._threads
+            me = threading.current_thread()
+            own_thread = me in self._threads or any(
+                helper.elsewhere and helper.thread is me for helper in self._helpers
+            )
         if within is not None or own_thread:
             where = "a done-callback of a node" if within is None else f"node {within.name!r}"
             raise RuntimeError(
@@ -1066,8 +1113,8 @@ class Pool:
         for task in scheduler.running:
             running.setdefault(task.backend, []).append(task.started_ns or now_ns)
         limits = self._limits or {}
-        elsewhere = sum(len(running.get(name, ())) for name in limits)
-        active = {THREADS: max(0, whole.active_workers - elsewhere)}
+        limited = sum(len(running.get(name, ())) for name in limits if name not in self._elsewhere)
+        active = {THREADS: max(0, whole.active_workers - limited)}
         active |= {name: len(running.get(name, ())) for name in limits}
         return [
             LaneSnapshot(

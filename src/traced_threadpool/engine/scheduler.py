@@ -9,7 +9,8 @@ has not ended well has failed: the answer that waiting for the inputs one by one
 A running task that waits for a run of its own (a nested `execute`) can lend its slot to one task of that run
 at a time; so nested runs go on however few workers there are.
 
-Of a task's backend there can be a limit, see `limits`: what is beyond it is held, and is not ready yet.
+Of a task's backend there can be a limit, see `limits`: what is beyond it is held, and is not ready yet. A task whose
+backend runs it elsewhere needs no slot: once it may go on, `take_leaving` gives it, however many others run.
 
 >>> scheduler, run = Scheduler(max_workers=2), RunQueue()
 >>> load, clean, report = (Task(name, queue=run) for name in ("load", "clean", "report"))
@@ -58,6 +59,7 @@ RUNNING: Final = 3
 ENDED: Final = 4
 OUTSIDE: Final = 5
 HELD: Final = 6  # between BLOCKED and READY
+LEAVING: Final = 7  # in place of READY, for what runs elsewhere
 
 
 LAST: Final = math.inf
@@ -143,9 +145,13 @@ class Task(NodeRecord):
 class Scheduler:
     """Which task may run now. See the module's text for the rules."""
 
-    def __init__(self, max_workers: int, limits: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, max_workers: int, limits: Mapping[str, int] | None = None, elsewhere: Collection[str] = ()
+    ) -> None:
         self.max_workers = max_workers
         self._limits = Limits(limits) if limits else None
+        self._elsewhere = elsewhere  # backends, of those that have a limit
+        self.leaving: deque[Task] = deque()
         self.ready_count = 0
         self.blocked_count = 0
         self.running: set[Task] = set()
@@ -249,6 +255,19 @@ class Scheduler:
             self.shares.start(task, lent=slot_of is not None)
         return task
 
+    def take_leaving(self) -> Task | None:
+        """The next task that runs elsewhere, or None. It is `RUNNING` from now on, and holds no slot."""
+        while self.leaving:
+            task = self.leaving.popleft()
+            if task.state is LEAVING:  # it may have been cancelled
+                task.state = RUNNING
+                self.running.add(task)
+                self._lender_of[task] = None
+                if self.shares is not None:
+                    self.shares.start(task, lent=True)
+                return task
+        return None
+
     def can_lend(self, slot_of: Task) -> bool:
         """Whether `take(slot_of)` would give a task."""
         return self.ready_count > 0 and self._queue_for(slot_of) is not None
@@ -320,7 +339,7 @@ class Scheduler:
         """
         ended = []
         for task in tasks:
-            if task.state is BLOCKED or task.state is READY or task.state is HELD:
+            if task.state in (BLOCKED, READY, HELD, LEAVING):
                 self._leave(task, failed=True)
                 task.cause = cause
                 ended.append(task)
@@ -346,6 +365,7 @@ class Scheduler:
             queue.blocked.clear()
             queue.in_ring = False
         self._ring.clear()
+        self.leaving.clear()
         self.ready_count = self.blocked_count = 0
         self.running = {task for task in pending if task.state is RUNNING and task in held}
         self._lender_of = {
@@ -389,7 +409,8 @@ class Scheduler:
 
     def unstarted(self, queue: RunQueue) -> list[Task]:
         """The tasks of a run that have been added and have not been started."""
-        return queue.waiting() + list(queue.blocked) + self.held(queue)
+        leaving = [task for task in self.leaving if task.queue is queue and task.state is LEAVING]
+        return queue.waiting() + list(queue.blocked) + self.held(queue) + leaving
 
     @property
     def queue_depth(self) -> int:
@@ -430,6 +451,10 @@ class Scheduler:
         if self.shares is not None and not held:
             self.shares.ready(task, now_ns)
         if self._limits is not None and not held and not self._enters_backend(self._limits, task):
+            return
+        if task.backend in self._elsewhere:
+            task.state = LEAVING
+            self.leaving.append(task)
             return
         task.state = READY
         self.ready_count += 1

@@ -51,7 +51,8 @@ class Placing:
     @lazy
     def recorded(self) -> Placed:
         """As it was."""
-        return Placed([node.backend for node in self.nodes], self.limits(None))
+        limits = self.limits(None)
+        return Placed([node.backend for node in self.nodes], limits, self._elsewhere(limits))
 
     def limits(self, processes: int | None) -> dict[str, int]:
         """How many nodes of each backend run at once; where the record does not say, as many as did."""
@@ -71,7 +72,15 @@ class Placing:
         limits, where = self.limits(settings.processes), self._where(settings)
         if PROCESSES in where.values() and PROCESSES not in limits:
             limits[PROCESSES] = settings.processes or self.run.cpus or workers
-        return Placed([where.get(node.name, node.backend) for node in self.nodes], limits)
+        return Placed([where.get(node.name, node.backend) for node in self.nodes], limits, self._elsewhere(limits))
+
+    def _elsewhere(self, limits: Mapping[str, int]) -> frozenset[str]:
+        """Those of these backends whose nodes hold none of the pool's workers; of older records, where they had one."""
+        remote = {node.backend for node in self.nodes if node.is_remote}
+        known = self.run.backends
+        return frozenset(
+            name for name in limits if (known[name].kind != THREADS if name in known else name in {PROCESSES, *remote})
+        )
 
     def _where(self, settings: ReplaySettings) -> Mapping[str, str]:
         """The backend of each node that is asked to move, by its name; empty for threads."""

@@ -46,10 +46,14 @@ class Times(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """The backend of each node, empty for threads, and how many nodes of each backend may run at once."""
+    """The backend of each node, empty for threads, and how many nodes of each backend may run at once.
+
+    Nodes of the backends `elsewhere` need no worker.
+    """
 
     backends: Sequence[str]
     limits: Mapping[str, int]
+    elsewhere: Collection[str] = ()
 
 
 class HandOvers(NamedTuple):
@@ -168,7 +172,7 @@ class VirtualPool:
         run_of = self._run_of
         limits = placed.limits if placed is not None and placed.limits else None
         backends = [""] * len(nodes) if placed is None else placed.backends
-        scheduler = Scheduler(workers, limits)
+        scheduler = Scheduler(workers, limits, () if placed is None else placed.elsewhere)
         queues = [RunQueue(ranks=ranks) for _ in range(max(run_of, default=0) + 1)]
         tasks = [_Virtual(index, node.key, queues[run_of[index]], backends[index]) for index, node in enumerate(nodes)]
         usual_ns = usual(woken_ns)
@@ -221,6 +225,10 @@ class VirtualPool:
                     machine.serve_locking(demands[task.index], uses, task, to_start_ns)
                 else:
                     serve(demands[task.index], task, to_start_ns)
+            while scheduler.leaving and (task := scheduler.take_leaving()) is not None:
+                assert type(task) is _Virtual
+                task.started_ns = now_ns + woken_ns[task.index]  # type: ignore[assignment]  # likewise
+                serve(demands[task.index], task, woken_ns[task.index])
             for each in made_ready:
                 if scheduler.busy_count + waking >= workers or waking >= scheduler.ready_count:
                     break
