@@ -217,9 +217,9 @@ class Assembly:
         """A registry, provider or directory that refuses costs its telemetry, not the job."""
         try:
             return make()
-        except BoundsConflict:
+        except (BoundsConflict, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # also SystemExit
             self.errors.record(component, error)
             return None
 

@@ -27,6 +27,12 @@ _HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?"
 _PLAIN: Final = re.compile(rf"{_HOST}(?:/[^\s@?#\\]*)?")
 _SCHEME: Final = re.compile(r"https?://", re.IGNORECASE)
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s@:/\[\]%]+)(?::[0-9]*)?")  # also in other scripts
+_ANY_URL: Final = re.compile(r"[^\s'\"<>]+://[^\s'\"<>]*[^\s'\"<>,.;]")
+_CREDENTIAL: Final = re.compile(
+    r"((?:\b(?:bearer|basic)\s+)|(?:(?:token|secret|password|passwd|authorization|key|sig|signature)[\"']?\s*[:=]\s*"
+    r"(?:(?:bearer|basic)\s+)?))[^\s,;&]+",
+    re.IGNORECASE,
+)
 _KEPT_IN_PATH: Final = "/%:!$&'()*+,;=~"
 
 
@@ -43,6 +49,15 @@ def shown(url: str) -> str:
     if mark and "@" not in after and _PLAIN.fullmatch(before):
         return f"{start}{before}{mark}***"
     return f"{start}***"
+
+
+def without_secrets(text: str) -> str:
+    """What somebody else says, without what looks like a credential in it: for a receiver may repeat what it was sent.
+
+    >>> without_secrets("no tenant at https://bob:hunter2@host/?key=1, token=hunter2 or Bearer hunter2")
+    'no tenant at https://***, token=*** or Bearer ***'
+    """
+    return _CREDENTIAL.sub(r"\1***", _ANY_URL.sub(lambda found: shown(found.group()), text))
 
 
 def _at_query(text: str) -> tuple[str, str, str]:

@@ -83,6 +83,11 @@ CONFIRMED = {
 
 REJECTED = {
     "one span": (answer("200 OK", rejecting(1, "too old")), 1, "rejected by the receiver: 'too old'"),
+    "words with a secret and a bell": (
+        answer("200 OK", rejecting(1, "no tenant\n\x07 at https://bob:hunter2@host/?key=hunter2 for Bearer hunter2")),
+        1,
+        r"rejected by the receiver: 'no tenant\n\x07 at https://*** for Bearer ***'",
+    ),
     "one span in JSON": (answer("200 OK", b'{"partialSuccess":{"rejectedSpans":"1"}}', JSON), 1, "rejected by"),
     "one span in gzip": (
         answer("200 OK", gzip.compress(rejecting(1)), more="Content-Encoding: gzip\r\n"),
@@ -130,7 +135,17 @@ NOT_CONFIRMED = {
         )
         for size in (1, 10, 15, -9, -1)
     },
-    "an encoding nobody asked for": (answer("200 OK", b"x", more="Content-Encoding: br\r\n"), "not whole"),
+    **{
+        f"compressed as {name}": (
+            answer("200 OK", b"x", more=f"Content-Encoding: {name}\r\n"),
+            f"HTTP 200 with a body compressed as '{name.lower()}', which",
+        )
+        for name in ("br", "zstd", "bz2", "XZ", "deflate")
+    },
+    **{
+        f"{status} without a body": (answer(status), f"HTTP {status[:3]}.*, which is no answer of OTLP")
+        for status in ("203 Non-Authoritative Information", "205 Reset Content", "206 Partial Content", "299 Fine")
+    },
     "103 and no more": (b"HTTP/1.1 103 Early Hints\r\nConnection: close\r\n\r\n", "HTTP 103|RemoteDisconnected|Conn"),
     "400": (answer("400 Bad Request", b"\x0a\x03bad"), "HTTP 400 Bad Request"),
     "401": (answer("401 Unauthorized"), "HTTP 401 Unauthorized"),

@@ -53,6 +53,30 @@ def test_registry_that_refuses_costs_the_metrics_alone(
     assert samples(registry, "hamilton_nodes_total") == {}
 
 
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, MemoryError, OSError])
+def test_registry_that_raises_costs_the_metrics_alone(error: type[BaseException]) -> None:
+    """Whatever it raises: the run is right, the failure is counted."""
+
+    class Raising(CollectorRegistry):
+        def register(self, collector: object) -> None:
+            raise error("no")
+
+    with make_adapter(registry=Raising(), tracing=False) as adapter:
+        assert make_driver(adapter, load).execute(["load"]) == {"load": 1}
+    assert adapter.telemetry_errors == {"metrics": 1}
+
+
+def test_an_interrupt_while_an_adapter_is_made() -> None:
+    """Is the program's, which asked to be told of it."""
+
+    class Interrupted(CollectorRegistry):
+        def register(self, collector: object) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_adapter(registry=Interrupted())
+
+
 def test_registry_knows_our_names(registry: CollectorRegistry) -> None:
     """An application that registers one of them afterwards is refused, where its name first came up."""
     make_adapter(registry=registry).close()

@@ -2,8 +2,10 @@
 
 The rules (https://opentelemetry.io/docs/specs/otlp/, and where it is silent, what receivers in use do):
 
-- A status of 2xx confirms; no other does, and no redirect is followed, since it would repeat the request elsewhere.
-- An empty body is the encoding of an empty response. Fluent Bit answers 201 or 204 so, Prometheus an untyped 200.
+- The specification's success is 200. 201, 202 and 204 are what receivers in use say too (Fluent Bit, gateways).
+  No other status confirms: 203 is what a proxy made of an answer, 206 is a part of one. No redirect is followed, since
+  it would repeat the request elsewhere.
+- An empty body is the encoding of an empty response. Prometheus answers with an untyped one.
 - A body must be a response of the protocol, in protobuf or in JSON. A login page is none, nor is half a body.
 - `partial_success` says how many were rejected, over HTTP and over gRPC.
 
@@ -29,12 +31,16 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
 from traced_threadpool.telemetry.failures import failure, status
+from traced_threadpool.telemetry.urls import without_secrets
 
 if TYPE_CHECKING:
     import requests
 
 _MAX_BODY: Final = 1 << 20
 _MAX_TOLD: Final = 200
+_CONFIRMING: Final = (200, 201, 202, 204)
+_MAX_NAME: Final = 20
+_ENCODINGS: Final = ("identity", "", "gzip", "x-gzip")
 _REJECTED: Final = ("rejected_spans", "rejected_data_points")
 
 
@@ -55,6 +61,8 @@ def judge(code: int, content_type: str, body: bytes | None, response_type: type[
     """What an answer over HTTP confirms. `body` is None where it was not received whole."""
     if not 200 <= code < 300:
         return Answer(False, why=status(code))
+    if code not in _CONFIRMING:
+        return Answer(False, why=f"{status(code)}, which is no answer of OTLP")
     if body is None:
         return Answer(False, why=f"HTTP {code} with a body that is not whole")
     if not body:
@@ -74,7 +82,7 @@ def of_response(response: Any) -> Answer:
         return Answer(False, why="a negative number of rejected items, which is no answer of OTLP")
     if not rejected:
         return Answer(True)
-    said = f": {partial.error_message[:_MAX_TOLD]!r}" if partial.error_message else ""
+    said = f": {without_secrets(partial.error_message)[:_MAX_TOLD]!r}" if partial.error_message else ""
     return Answer(True, rejected, f"rejected by the receiver{said}")
 
 
@@ -127,9 +135,13 @@ class Answers:
     def _read(self, response: requests.Response, timeout: float) -> requests.Response:
         import requests
 
-        body = _whole_body(response, time.monotonic() + timeout)
+        encoding = response.headers.pop("Content-Encoding", "identity").strip().lower()
+        body = _whole_body(response, encoding, time.monotonic() + timeout)
         code = response.status_code
-        if 300 <= code < 400:
+        if encoding not in _ENCODINGS and 200 <= code < 300:
+            why = f"HTTP {code} with a body compressed as {encoding[:_MAX_NAME]!r}, which is neither gzip nor asked for"
+            self.last = Answer(False, why=why)
+        elif 300 <= code < 400:
             self.last = Answer(False, why=status(code, response.headers.get("Location")))
         else:
             self.last = judge(code, response.headers.get("Content-Type", ""), body, self._response_type)
@@ -169,7 +181,7 @@ class _Client:
         return response
 
 
-def _whole_body(response: requests.Response, deadline: float) -> bytes | None:
+def _whole_body(response: requests.Response, encoding: str, deadline: float) -> bytes | None:
     """Read in pieces and decoded here, since neither requests nor urllib3 tells a body that ends early."""
     raw = bytearray()
     try:
@@ -179,14 +191,11 @@ def _whole_body(response: requests.Response, deadline: float) -> bytes | None:
                 return None
     except Exception:  # cut off
         return None
-    headers = response.headers
-    length, encoding = headers.get("Content-Length", ""), headers.pop("Content-Encoding", "identity").strip().lower()
+    length = response.headers.get("Content-Length", "")
     if length.isdecimal() and len(raw) < int(length):
         return None
-    if encoding == "identity" or not raw:
+    if "gzip" not in encoding or not raw:
         return bytes(raw)
-    if encoding not in ("gzip", "x-gzip"):
-        return None
     try:
         decoder = zlib.decompressobj(16 + zlib.MAX_WBITS)
         body = decoder.decompress(raw, _MAX_BODY)
