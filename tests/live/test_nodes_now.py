@@ -15,6 +15,7 @@ import pytest
 from tests.dags import PATIENCE, Held, Stage, driver_of, eventually, in_thread, wait_for
 from tests.live.worker_nodes import keeps_the_gil, ready, sleeps
 from traced_threadpool import FutureAdapter
+from traced_threadpool.engine.backends import worker_stack
 from traced_threadpool.live.fields import LiveNode
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
@@ -76,9 +77,13 @@ def test_a_node_that_executes_a_driver(stage: Stage, observed: bool) -> None:
 
 @LINUX
 @pytest.mark.parametrize("function", [sleeps, keeps_the_gil])
-def test_the_stack_of_a_worker_process(stage: Stage, tmp_path: Path, function: Callable[[str], int]) -> None:
+def test_the_stack_of_a_worker_process(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[[str], int]
+) -> None:
     """Told by the worker itself. While C code keeps the GIL there it tells nothing, and nobody waits for it."""
     pytest.importorskip("cloudpickle", reason="needs the extra [processes]")
+    if function is sleeps:  # it answers, when a busy machine lets it
+        monkeypatch.setattr(worker_stack, "PATIENCE_SECONDS", PATIENCE)
     from traced_threadpool.backends import Processes
 
     adapter = stage.adapter(FutureAdapter(1, backends={"cpu": Processes(1)}, run_on={function.__name__: "cpu"}))
@@ -86,6 +91,12 @@ def test_the_stack_of_a_worker_process(stage: Stage, tmp_path: Path, function: C
     call = in_thread(lambda: driver_of(adapter, function).execute([function.__name__], inputs={"path": str(path)}))
     assert eventually(lambda: path.exists() and path.read_text() != "")
     pid = int(path.read_text())
+
+    def is_there() -> bool:  # where the function stays; it has just written the file
+        stack = nodes(adapter)[function.__name__].stack
+        return stack is None if function is keeps_the_gil else stack is not None and stack[-1].endswith(" in sleeps")
+
+    assert eventually(is_there)
     for _ in range(3):
         node = nodes(adapter)[function.__name__]
         assert (node.backend, node.worker) == ("cpu", f"process {pid}")
