@@ -102,7 +102,8 @@ def reap() -> None:
             got.append(os.wait()[0] == mine)
     say(got)
 
-run(named("reap", reap))  # meanwhile the sampler starts
+run(named("reap", reap))  # meanwhile the sampler starts, unless the machine is busy
+until_it_is(lambda: supervisor.method.method == "process")
 say(supervisor.method.method)
 run(named("reap", reap))
 reap()
