@@ -76,6 +76,27 @@ def test_every_format_gives_the_same_record(form: str, file: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
+def test_spans_of_waits_are_no_nodes_in_any_format(form: str, file: Path) -> None:
+    """`explain`, `report` and `diff` see the record that they would see without."""
+    run_id = {"hamilton.run.id": "run-1"}
+    waits = [
+        Item(
+            90,
+            "queued load",
+            2,
+            5,
+            {**run_id, "hamilton.queue.node": "load", "hamilton.queue.behind": "other"},
+            parent=1,
+            links=(2,),
+        ),
+        Item(91, "gap before load", 0, 2, {**run_id, "hamilton.gap.node": "load"}, parent=1),
+    ]
+    without = read(file, FORMATS[form](WHOLE))
+    assert read(file, FORMATS[form]([*WHOLE, *waits])) == without
+    assert read(file, FORMATS[form]([*waits, *WHOLE])) == without
+
+
+@pytest.mark.parametrize("form", FORMATS)
 def test_order_compression_and_duplicates_do_not_matter(form: str, file: Path) -> None:
     """Spans come in any order, some twice, in a file that may be compressed."""
     (expected,) = read(file, FORMATS[form](WHOLE))
