@@ -11,15 +11,19 @@ environment.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import cloudpickle
 import numpy as np
-from hamilton import ad_hoc_utils, base, driver
+from hamilton import base, driver
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry
@@ -29,6 +33,7 @@ from traced_threadpool.backends import Dask, Ray
 
 WIDE, CHAIN, ARRAYS = "200 no-op nodes, wide", "100 no-op nodes, a chain", "4 nodes on 100 MB, a chain"
 LIMITS = {WIDE: 1.25, CHAIN: 1.25, ARRAYS: 1.2}
+MODULES = {WIDE: "nodes_wide", CHAIN: "nodes_in_a_chain", ARRAYS: "nodes_on_arrays"}
 OURS = "ours"
 ELEMENTS = 100_000_000 // 8
 
@@ -80,9 +85,19 @@ def end(c: object) -> float:
 SOURCES = {WIDE: source(200, wide=True), CHAIN: source(100, wide=False), ARRAYS: ARRAY_SOURCE}
 
 
-def runs_of(text: str, adapter: Any) -> Run:
-    module = ad_hoc_utils.module_from_source(text)
-    cloudpickle.register_pickle_by_value(module)  # no worker could import it
+@contextmanager
+def importable() -> Iterator[None]:
+    """The modules of all cases where workers find them too: Hamilton's adapters send functions by name."""
+    with TemporaryDirectory() as directory:
+        for case, text in SOURCES.items():
+            (Path(directory) / f"{MODULES[case]}.py").write_text(text)
+        sys.path.insert(0, directory)
+        os.environ["PYTHONPATH"] = os.pathsep.join([directory, os.environ.get("PYTHONPATH", "")])
+        yield
+
+
+def runs_of(case: str, adapter: Any) -> Run:
+    module = import_module(MODULES[case])
     built = driver.Builder().with_modules(module).with_adapters(adapter).build()
     return lambda: built.execute(["end"])
 
@@ -119,9 +134,9 @@ def on_dask() -> Iterator[Mapping[str, Mapping[str, Run]]]:
             return client.submit(total, value, pure=False).result()
 
         yield {
-            WIDE: {OURS: runs_of(SOURCES[WIDE], adapter), "DaskGraphAdapter": runs_of(SOURCES[WIDE], theirs)},
-            CHAIN: {OURS: runs_of(SOURCES[CHAIN], adapter), "DaskGraphAdapter": runs_of(SOURCES[CHAIN], theirs)},
-            ARRAYS: {OURS: runs_of(SOURCES[ARRAYS], adapter), "client.submit": by_hand},
+            WIDE: {OURS: runs_of(WIDE, adapter), "DaskGraphAdapter": runs_of(WIDE, theirs)},
+            CHAIN: {OURS: runs_of(CHAIN, adapter), "DaskGraphAdapter": runs_of(CHAIN, theirs)},
+            ARRAYS: {OURS: runs_of(ARRAYS, adapter), "client.submit": by_hand},
         }
 
 
@@ -144,9 +159,9 @@ def on_ray() -> Iterator[Mapping[str, Mapping[str, Run]]]:
                 return ray.get(last.remote(value))
 
             yield {
-                WIDE: {OURS: runs_of(SOURCES[WIDE], adapter), "RayGraphAdapter": runs_of(SOURCES[WIDE], theirs)},
-                CHAIN: {OURS: runs_of(SOURCES[CHAIN], adapter), "RayGraphAdapter": runs_of(SOURCES[CHAIN], theirs)},
-                ARRAYS: {OURS: runs_of(SOURCES[ARRAYS], adapter), "ray.remote": by_hand},
+                WIDE: {OURS: runs_of(WIDE, adapter), "RayGraphAdapter": runs_of(WIDE, theirs)},
+                CHAIN: {OURS: runs_of(CHAIN, adapter), "RayGraphAdapter": runs_of(CHAIN, theirs)},
+                ARRAYS: {OURS: runs_of(ARRAYS, adapter), "ray.remote": by_hand},
             }
     finally:
         ray.shutdown()
@@ -175,7 +190,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
     given = parser.parse_args()
     for engine in given.engines:
-        with ENGINES[engine]() as cases:
+        with importable(), ENGINES[engine]() as cases:
             for case, runs in cases.items():
                 mine, theirs = measure(runs, given.rounds)
                 ratio = statistics.median(one / other for one, other in zip(mine, theirs, strict=True))
