@@ -102,8 +102,9 @@ def test_links_that_form_a_circle_are_told() -> None:
 @pytest.mark.usefixtures("every_run_is_large")
 @pytest.mark.parametrize("cause", [cause for cause in EXAMPLES if cause != "pool_too_large"])
 def test_every_leaf_but_one_is_found_by_estimates_too(cause: Any) -> None:
-    """Whether fewer workers would do as well they do not ask."""
-    assert diagnose(EXAMPLES[cause]).cause == cause
+    """Whether fewer workers would do as well they do not ask. `switch_interval` comes beside what holds the GIL."""
+    assert cause in [finding.cause for finding in diagnose(EXAMPLES[cause]).findings]
+    assert diagnose(EXAMPLES[cause]).cause == {"switch_interval": "gil_bound"}.get(cause, cause)
 
 
 def _text_of(run: RecordedRun) -> str:
