@@ -20,6 +20,7 @@ from traced_threadpool.live.thread_now import ThreadNow, ThreadsNow, stack_of
 from traced_threadpool.model.frames import current_frames
 
 LET_GO_SECONDS: Final = 0.01
+LOOKS: Final = 4
 WAKES_SHARE: Final = 0.25
 """Of the times that a thread wakes up which waits for the GIL, one that keeps it wakes up for this part at most."""
 
@@ -135,21 +136,30 @@ def _told_of_the_gil(
     """C code that keeps the GIL lets nobody look: afterwards its thread waits for the GIL, as any that wants it does.
 
     Or it has the GIL again, and sleeps in C code: to ask the kernel is to let go of it. So we look again. Who waits for
-    something else does not go on meanwhile, and who waits for the GIL wakes up once each switch interval.
+    something else does not go on meanwhile, and who waits for the GIL wakes up once each switch interval. One look may
+    meet a moment at which another thread has the GIL: two have to agree.
     """
+    seen: set[Work] = set()
+    for _ in range(LOOKS):
+        able = _able_to_hold(threads)
+        if len(able) == 1 and able[0] in seen:
+            return {able[0]: replace(found[able[0]], state="gil", on=f"held by this node for {seconds:.2f} s")}
+        seen.update(able if len(able) == 1 else ())
+    return {}
+
+
+def _able_to_hold(threads: Mapping[Work, threading.Thread]) -> list[Work]:
+    """The nodes whose threads went on for a moment and did not wait for the GIL all the time."""
     before, began = {work: _Waits.of(thread) for work, thread in threads.items()}, time.monotonic()
     time.sleep(LET_GO_SECONDS)
     after, elapsed = {work: _Waits.of(thread) for work, thread in threads.items()}, time.monotonic() - began
     able = []
-    for work in found:
+    for work in threads:
         count = after[work].count - before[work].count
         could_wake = (elapsed - (after[work].delay_seconds - before[work].delay_seconds)) / sys.getswitchinterval()
         if 0 < count <= WAKES_SHARE * could_wake:
             able.append(work)
-    if len(able) != 1:
-        return {}
-    [holder] = able
-    return {holder: replace(found[holder], state="gil", on=f"held by this node for {seconds:.2f} s")}
+    return able
 
 
 @dataclass(frozen=True, slots=True)
