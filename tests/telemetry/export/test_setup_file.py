@@ -147,7 +147,8 @@ def test_an_adapters_run_is_exported(run: Run, tmp_path: Path) -> None:
         driver.Builder().with_modules(nodes).with_adapters(FutureAdapter()).build().execute(["b"])
         """
     )
-    assert sorted(file_names(tmp_path / "trace.jsonl")) == ["a", "b", "hamilton.run"]
+    names = file_names(tmp_path / "trace.jsonl")
+    assert sorted(name for name in names if " " not in name) == ["a", "b", "hamilton.run"]  # others are of waits
 
 
 @needs_extra

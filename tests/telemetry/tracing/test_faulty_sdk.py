@@ -190,7 +190,7 @@ def test_failing_exporter_costs_nothing_but_its_spans(caplog: pytest.LogCaptureF
         assert make_driver(adapter, load, left).execute(["left"]) == {"left": 2}
     assert adapter.telemetry_errors == {}
     assert [view.name for view in traces.views()] == ["hamilton.run", "left", "load"]
-    assert [record.message for record in caplog.records] == ["Exception while exporting Span."] * 3
+    assert [record.message for record in caplog.records] == ["Exception while exporting Span."] * len(traces.every)
 
 
 def test_exception_that_cannot_be_shown_still_ends_its_span() -> None:

@@ -234,7 +234,8 @@ def test_tracing_goes_on_in_a_forked_child() -> None:
 
         class Keeps(SpanProcessor):
             def on_end(self, span):
-                seen.append(span.name)
+                if " " not in span.name:  # others are of waits
+                    seen.append(span.name)
 
         def load() -> int: return 1
         def left(load: int) -> int: return load + 1

@@ -136,7 +136,8 @@ def test_provider_that_is_set_later_is_used() -> None:
             dr.execute(["load"])
             trace.set_tracer_provider(provider)
             dr.execute(["load"])
-        print([span.name for span in exporter.get_finished_spans()])
+        names = [span.name for span in exporter.get_finished_spans()]
+        print([name for name in names if " " not in name])  # others are of waits
         """
     )
     assert printed.splitlines() == ["['load', 'hamilton.run']"]
@@ -170,7 +171,8 @@ def test_spans_of_pending_nodes_are_exported_at_exit() -> None:
         ending.set()
         """
     )
-    assert printed.splitlines() == ["end of the program", "held", "after", "hamilton.run"]
+    said = [line for line in printed.splitlines() if not line.startswith(("queued ", "gap "))]
+    assert said == ["end of the program", "held", "after", "hamilton.run"]
 
 
 def test_hamiltons_own_tracer_nests_under_ours(traces: Traces, adapter: FutureAdapter) -> None:
