@@ -163,8 +163,9 @@ def test_gains_and_shares_follow_from_the_times_beside_them(run: RecordedRun) ->
     gaining = [finding for finding in findings if finding.gain_seconds]
     for finding in gaining:
         gain_ns = finding.gain_seconds * 1e9
-        (replayed,) = [each for each in finding.evidence if re.match(r"(replay|estimate): ", each)]
-        assert f"{duration(run.duration_ns - gain_ns)} instead of {duration(run.duration_ns)}" in replayed
+        replayed = [each for each in finding.evidence if re.match(r"(replay|estimate): ", each)]
+        gained = f"{duration(run.duration_ns - gain_ns)} instead of {duration(run.duration_ns)}"
+        assert gained in replayed[0]  # a second may be of a backend for the same nodes
         told = expected_gain(finding, run)
         assert told == f"Expected gain: {duration(gain_ns)}, {percent(gain_ns, run.duration_ns)} of the run."
         assert (finding.evidence[-1] == OVERLAP) == (finding is not gaining[0])
