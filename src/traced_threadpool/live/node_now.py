@@ -20,7 +20,7 @@ from traced_threadpool.live.thread_now import ThreadNow, ThreadsNow, stack_of
 from traced_threadpool.model.frames import current_frames
 
 LET_GO_SECONDS: Final = 0.01
-LOOKS: Final = 4
+SAMPLES: Final = 4
 WAKES_SHARE: Final = 0.25
 """Of the times that a thread wakes up which waits for the GIL, one that keeps it wakes up for this part at most."""
 
@@ -136,11 +136,11 @@ def _told_of_the_gil(
     """C code that keeps the GIL lets nobody look: afterwards its thread waits for the GIL, as any that wants it does.
 
     Or it has the GIL again, and sleeps in C code: to ask the kernel is to let go of it. So we look again. Who waits for
-    something else does not go on meanwhile, and who waits for the GIL wakes up once each switch interval. One look may
-    meet a moment at which another thread has the GIL: two have to agree.
+    something else does not go on meanwhile, and who waits for the GIL wakes up once each switch interval. One sample
+    may meet a moment at which another thread has the GIL: two have to agree.
     """
     seen: set[Work] = set()
-    for _ in range(LOOKS):
+    for _ in range(SAMPLES):
         able = _able_to_hold(threads)
         if len(able) == 1 and able[0] in seen:
             return {able[0]: replace(found[able[0]], state="gil", on=f"held by this node for {seconds:.2f} s")}

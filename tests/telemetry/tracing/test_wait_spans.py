@@ -63,8 +63,7 @@ def queued_run(traces: Traces, **options: Any) -> None:
 def test_a_wait_on_the_path_has_a_span_linked_to_the_node_that_had_the_worker() -> None:
     traces = Traces()
     queued_run(traces)
-    long = [span for span in traces.queued if times(span)[1] - times(span)[0] > HELD * 0.9e9]
-    (span,) = long
+    span = max(traces.queued, key=lambda span: times(span)[1] - times(span)[0])
     attributes = dict(span.attributes or {})
     waited, holder = attributes["hamilton.queue.node"], attributes["hamilton.queue.behind"]
     assert {waited, holder} == {"first", "second"}
@@ -87,9 +86,8 @@ def test_the_run_tells_its_queue_and_how_long_each_step_of_its_path_took() -> No
     path = run["hamilton.run.critical_path"]
     assert len(path) == len(run["hamilton.run.critical_path.durations"])
     by_name = dict(zip(path, run["hamilton.run.critical_path.durations"], strict=True))
-    assert by_name["_queue"] >= HELD * 0.9
-    assert by_name["third"] < by_name["_queue"]
     queues = [traces.attributes(name)["hamilton.node.queue.duration"] for name in ("first", "second", "third")]
+    assert max(queues) * 0.99 <= by_name["_queue"] <= sum(queues) * 1.01
     assert run["hamilton.run.queue.duration"] == pytest.approx(sum(queues))
     assert "hamilton.run.failed_nodes" not in run
 
