@@ -2,7 +2,6 @@
 #   PYTHON=python3.12   the interpreter to use, instead of the first suitable one
 #   ARGS='...'          handed on to demo, test, test-measures, test-all, test-core, bench and guard
 #   JOBS=2              how many test files run at once; 0: one after the other, in pytest's own process (for -s, --pdb)
-#   AGAIN=1             what fails is tried once more, if it is little, and named (scripts/again)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-processes demo-dask test test-measures test-all test-core test-ray doctest bench guard lint format lock clean venv docs site notebook package dashboards grafana-schema
@@ -34,7 +33,7 @@ demo-dask: venv ## run a pipeline of pandas and NumPy on a Dask cluster of two p
 	@$(python) -m examples.prices_on_dask $(ARGS)
 
 test: venv ## run the tests
-	@$(python) $(pytest) $(ARGS) $(if $(AGAIN),|| scripts/again $(python) $(ARGS))
+	@$(python) $(pytest) $(ARGS)
 
 test-measures: venv ## run the tests that measure shares or durations, and repeat what fails until most of five runs agree
 	@$(python) scripts/measure.py $(ARGS)
@@ -46,8 +45,7 @@ test-all: ## run the tests on each Python of VERSIONS that is installed (3.14t: 
 		echo "== Python $$version: $$found"; \
 		case $$version in *t) set=free-threaded lock=0 ;; *) set=dev lock= ;; esac; \
 		scripts/make-venv .venv-$$version requirements/$$set.txt editable $$version || exit 1; \
-		env $${lock:+PYTHON_GIL=$$lock} .venv-$$version/bin/python $(pytest) $(ARGS) \
-			$(if $(AGAIN),|| scripts/again .venv-$$version/bin/python $(ARGS)) || exit 1; \
+		env $${lock:+PYTHON_GIL=$$lock} .venv-$$version/bin/python $(pytest) $(ARGS) || exit 1; \
 		passed="$$passed $$version"; \
 	done; \
 	if [ -z "$$passed" ]; then echo "none of Python $(VERSIONS) is installed" >&2; exit 1; fi; \
@@ -56,12 +54,11 @@ test-all: ## run the tests on each Python of VERSIONS that is installed (3.14t: 
 test-core: ## run the tests on the package as built, with its lowest dependencies and no extra
 	@scripts/make-venv .venv-core requirements/core.txt copy
 	@.venv-core/bin/python scripts/check_core.py
-	@.venv-core/bin/python $(pytest) $(ARGS) $(if $(AGAIN),|| scripts/again .venv-core/bin/python $(ARGS))
+	@.venv-core/bin/python $(pytest) $(ARGS)
 
 test-ray: ## run the tests of nodes on Ray, which is too large for everybody's environment
 	@scripts/make-venv .venv-ray requirements/ray.txt editable
-	@.venv-ray/bin/python -m pytest tests/backends/test_ray.py $(ARGS) \
-		$(if $(AGAIN),|| scripts/again .venv-ray/bin/python tests/backends/test_ray.py $(ARGS))
+	@.venv-ray/bin/python -m pytest tests/backends/test_ray.py $(ARGS)
 
 doctest: venv ## run the examples in docstrings and documents
 	@$(python) -m pytest --doctest-modules --doctest-glob='*.md' src $(wildcard README.md docs)

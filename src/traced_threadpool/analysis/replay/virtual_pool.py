@@ -197,7 +197,7 @@ class VirtualPool:
                     if not own_left:
                         break
                 made_ready = event.dependents or ()
-                end(event, now_ns)  # type: ignore[arg-type]  # likewise  # a virtual nanosecond has parts
+                end(event, now_ns)  # type: ignore[arg-type]  # a virtual nanosecond has parts
                 if submitted_after:
                     for later_ns, index in submitted_after.get(event.index, ()):
                         machine.at(now_ns + later_ns, index)
