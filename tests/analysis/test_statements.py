@@ -9,12 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.analysis.diagnosed_runs import beside_each_other
+from tests.analysis.locked_runs import simulated
 from tests.analysis.played_runs import dags, played, workers_counts
 from tests.analysis.synthetic_runs import layered_run
 from traced_threadpool.analysis.diagnosis.advice import MORE_WORKERS_CANNOT_HELP, OVERLAP
 from traced_threadpool.analysis.replay.what_if import HELPS, Plan, Scaling, counts_to_try, replay, scale
 from traced_threadpool.model.formatting import duration, percent
+from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+from traced_threadpool.model.states import State
 from traced_threadpool.report.explanation import explain
 from traced_threadpool.report.verdict import expected_gain
 
@@ -87,7 +91,66 @@ def nesting(draw: st.DrawFn) -> RecordedRun:
     return replace(run, nodes=(*run.nodes, *nested), expected_nodes=None)
 
 
-runs = st.one_of(layered(), contended(), nesting())
+@st.composite
+def sharing(draw: st.DrawFn) -> RecordedRun:
+    """One of up to three runs in a pool, at any distance from each other, of which some may not be in the record."""
+    run = replace(draw(layered()), max_workers=draw(st.integers(1, 6)))
+    others = []
+    for number in range(draw(st.integers(1, 2))):
+        other = layered_run(draw(st.integers(1, 15)), seed=number, run_id=f"other-{number}", run_name="nightly")
+        by_ns = run.started_ns - other.started_ns + draw(st.integers(-1, 1)) * other.duration_ns // 3
+        others.append(moved(other, by_ns))
+    return beside_each_other(run, *others)
+
+
+def moved(run: RecordedRun, by_ns: int) -> RecordedRun:
+    """The same, later or earlier."""
+    fields = ("submitted_ns", "ready_ns", "started_ns", "ended_ns")
+    nodes = [replace(node, **{each: getattr(node, each) + by_ns for each in fields}) for node in run.nodes]
+    return replace(run, nodes=tuple(nodes), started_ns=run.started_ns + by_ns, ended_ns=run.ended_ns + by_ns)
+
+
+@st.composite
+def locking(draw: st.DrawFn) -> RecordedRun:
+    """Nodes that meet at a lock or a semaphore, whose capacity is known or not."""
+    return simulated(
+        draw(st.integers(1, 8)),
+        outside_ms=draw(st.sampled_from([1, 20, 60])),
+        held_ms=draw(st.sampled_from([5, 60])),
+        capacity=draw(st.integers(1, 3)),
+        turns=draw(st.integers(1, 3)),
+        nodes=draw(st.integers(2, 10)),
+        first=draw(st.booleans()),
+        known=draw(st.booleans()),
+    )
+
+
+@st.composite
+def placed(draw: st.DrawFn) -> RecordedRun:
+    """Some of its nodes ran in processes, of which there may have been fewer than workers."""
+    run = draw(layered())
+    names = draw(st.sets(st.sampled_from(sorted({node.name for node in run.nodes})), min_size=1))
+    nodes = tuple(
+        replace(node, backend="cpu", is_remote=True, worker=f"cpu {number % 2}") if node.name in names else node
+        for number, node in enumerate(run.nodes)
+    )
+    return replace(run, nodes=nodes, backends={"cpu": Lane("processes", draw(st.integers(1, 4)))})
+
+
+@st.composite
+def starved(draw: st.DrawFn) -> RecordedRun:
+    """Other programs have most of the CPUs."""
+    run = draw(layered())
+    part = draw(st.sampled_from([0.5, 0.8, 0.95]))
+    nodes = []
+    for node in run.nodes:
+        waited_ns = round(node.duration_ns * part)
+        states: dict[State, int] = {"runqueue": waited_ns, "cpu": node.duration_ns - waited_ns}
+        nodes.append(replace(node, states=states, samples=9))
+    return replace(run, nodes=tuple(nodes), cpus=draw(st.integers(1, 4)))
+
+
+runs = st.one_of(layered(), contended(), nesting(), sharing(), locking(), placed(), starved())
 
 
 def workers_of(text: str) -> int:
@@ -162,7 +225,7 @@ def test_gains_and_shares_follow_from_the_times_beside_them(run: RecordedRun) ->
     findings = explain(run).findings
     gaining = [finding for finding in findings if finding.gain_seconds]
     for finding in gaining:
-        gain_ns = finding.gain_seconds * 1e9
+        gain_ns = round(finding.gain_seconds * 1e9)
         replayed = [each for each in finding.evidence if re.match(r"(replay|estimate): ", each)]
         gained = f"{duration(run.duration_ns - gain_ns)} instead of {duration(run.duration_ns)}"
         assert gained in replayed[0]  # a second may be of a backend for the same nodes

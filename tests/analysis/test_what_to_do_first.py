@@ -13,6 +13,7 @@ from tests.analysis.test_statements import runs
 from traced_threadpool.analysis import diagnose
 from traced_threadpool.analysis.diagnosis.remarks import COVERED_BY
 from traced_threadpool.model.formatting import duration, percent
+from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.report.explanation import explain
 from traced_threadpool.report.notebook import notebook_html
@@ -29,6 +30,18 @@ def test_a_setting_comes_before_a_change_of_code_that_gains_little_more() -> Non
     assert causes(record) == ["pool_too_small", "sleeping_node"]
     pool, sleeping = diagnose(record).findings
     assert (pool.gain_seconds, sleeping.gain_seconds) == pytest.approx((5.0, 6.0), abs=0.01)
+
+
+def test_more_workers_of_a_backend_are_a_setting_too() -> None:
+    """12 nodes that sleep half of their time on two processes: four take as much off as not sleeping."""
+    nodes = [
+        replace(each, backend="cpu", is_remote=True) for each in in_turns(12, 1_000, 2, {"sleep": 500, "cpu": 500})
+    ]
+    record = run(*nodes, end=6_000, max_workers=12, cpus=8, backends={"cpu": Lane("processes", 2)})
+
+    assert causes(record)[:2] == ["remote_queue_bound", "sleeping_node"]
+    lane, sleeping = diagnose(record).findings[:2]
+    assert (lane.gain_seconds, sleeping.gain_seconds) == pytest.approx((3.0, 3.0), abs=0.01)
 
 
 def test_a_change_of_code_that_gains_far_more_comes_before_a_setting() -> None:

@@ -92,7 +92,9 @@ MOST_FINDINGS: Final = 3
 ALIKE: Final = 0.05
 """Gains that differ by less than this part of the run are about the same."""
 
-SETTINGS: Final[frozenset[Cause]] = frozenset({"pool_too_small", "queued_behind_other_runs"})
+SETTINGS: Final[frozenset[Cause]] = frozenset(
+    {"pool_too_small", "queued_behind_other_runs", "remote_queue_bound", "too_small_for_backend"}
+)
 """What a person can do away with by an argument."""
 
 NEAR: Final = 2 / 3
