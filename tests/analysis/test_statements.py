@@ -17,7 +17,6 @@ from traced_threadpool.analysis.diagnosis.advice import MORE_WORKERS_CANNOT_HELP
 from traced_threadpool.analysis.replay.pool_what_if import scale_pool
 from traced_threadpool.analysis.replay.what_if import HELPS, Plan, Scaling, counts_to_try, replay, scale
 from traced_threadpool.model.formatting import duration, percent
-from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.states import State
 from traced_threadpool.report.explanation import explain
@@ -127,18 +126,6 @@ def locking(draw: st.DrawFn) -> RecordedRun:
 
 
 @st.composite
-def placed(draw: st.DrawFn) -> RecordedRun:
-    """Some of its nodes ran in processes, of which there may have been fewer than workers."""
-    run = draw(layered())
-    names = draw(st.sets(st.sampled_from(sorted({node.name for node in run.nodes})), min_size=1))
-    nodes = tuple(
-        replace(node, backend="cpu", is_remote=True, worker=f"cpu {number % 2}") if node.name in names else node
-        for number, node in enumerate(run.nodes)
-    )
-    return replace(run, nodes=nodes, backends={"cpu": Lane("processes", draw(st.integers(1, 4)))})
-
-
-@st.composite
 def starved(draw: st.DrawFn) -> RecordedRun:
     """Other programs have most of the CPUs."""
     run = draw(layered())
@@ -151,7 +138,8 @@ def starved(draw: st.DrawFn) -> RecordedRun:
     return replace(run, nodes=tuple(nodes), cpus=draw(st.integers(1, 4)))
 
 
-runs = st.one_of(layered(), contended(), nesting(), sharing(), locking(), placed(), starved())
+runs = st.one_of(layered(), contended(), nesting())
+runs_in_company = st.one_of(runs, sharing(), locking(), starved())
 
 
 def workers_of(text: str) -> int:
@@ -177,7 +165,7 @@ def check_of_more_than(sentence: str, scaling: Scaling) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(runs)
+@given(runs_in_company)
 def test_what_is_said_of_workers_follows_from_the_rows(run: RecordedRun) -> None:
     """In findings and in the curve's summary, which have the same rows."""
     explanation = explain(run)
@@ -203,7 +191,7 @@ def test_what_is_said_of_workers_follows_from_the_rows(run: RecordedRun) -> None
 
 
 @settings(deadline=None, max_examples=60)
-@given(runs, st.data())
+@given(runs_in_company, st.data())
 def test_the_limit_of_a_number_of_workers_is_the_same_whoever_asks(run: RecordedRun, data: st.DataObject) -> None:
     """A row is limited by the number of workers if, and only if, more workers make the run shorter by 2 %."""
     plan = Plan(run)
@@ -220,7 +208,7 @@ def test_the_limit_of_a_number_of_workers_is_the_same_whoever_asks(run: Recorded
 
 
 @settings(deadline=None, max_examples=60)
-@given(runs)
+@given(runs_in_company)
 def test_gains_and_shares_follow_from_the_times_beside_them(run: RecordedRun) -> None:
     """The gain is the difference of the two lengths in the evidence, its share is of the run, and overlaps are told."""
     findings = explain(run).findings
@@ -245,7 +233,7 @@ def test_unchanged_settings_give_back_the_run(workers: int) -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(runs, st.data())
+@given(runs_in_company, st.data())
 def test_of_a_run_that_failed_nothing_is_said_of_speed(run: RecordedRun, data: st.DataObject) -> None:
     """Whatever it waited for: no gain, no number of workers, no curve."""
     failed = data.draw(st.sampled_from([node.key for node in run.outermost]))

@@ -93,7 +93,7 @@ ALIKE: Final = 0.05
 """Gains that differ by less than this part of the run are about the same."""
 
 SETTINGS: Final[frozenset[Cause]] = frozenset(
-    {"pool_too_small", "queued_behind_other_runs", "remote_queue_bound", "too_small_for_backend"}
+    {"pool_too_small", "queued_behind_other_runs", "remote_queue_bound", "transfer_bound", "too_small_for_backend"}
 )
 """What a person can do away with by an argument."""
 
