@@ -120,7 +120,7 @@ def test_it_says_what_the_trace_of_the_same_runs_says(stage: Stage, record: Reco
 
 
 def _comparable(run: RecordedRun) -> RecordedRun:
-    """With times from the run's start, and places for keys."""
+    """With times from the run's start, places for keys, and as many digits of holders as a span has."""
     places = {node.key: str(place) for place, node in enumerate(run.nodes)}
     start_ns = run.started_ns
     nodes = tuple(
@@ -136,7 +136,8 @@ def _comparable(run: RecordedRun) -> RecordedRun:
         )
         for node in run.nodes
     )
-    return replace(run, started_ns=0, ended_ns=run.ended_ns - start_ns, nodes=nodes)
+    holders = {name: int(float(f"{ns:.3g}")) for name, ns in run.gil_holders.items()}
+    return replace(run, started_ns=0, ended_ns=run.ended_ns - start_ns, nodes=nodes, gil_holders=holders)
 
 
 def test_the_path_at_the_end_of_a_run_is_that_of_its_record(stage: Stage, record: Record) -> None:
