@@ -121,13 +121,6 @@ def test_guard_tells_a_regression_from_noise(capsys: pytest.CaptureFixture[str])
     assert "traced" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_guard_counts_the_same_twice() -> None:
-    """Instructions, not time: on a busy machine too."""
-    once, again = guard.count(), guard.count()
-    assert once == pytest.approx(again, rel=guard.MARGIN - 1)
-
-
 def test_lock_is_held_for_less_than_a_run_takes() -> None:
     """Each node takes it a few times, and the pool has its own lock back afterwards."""
     found = {each.measure: each.median for each in holds.measure(command.Settings(smoke=True))}
