@@ -24,7 +24,7 @@ from tests.engine.injection import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(traced_threadpool.__file__).parents[1]
-SAMPLES = 45
+SAMPLES = 25
 """Of how many points each scenario is tried in each mode."""
 
 ENDS = (37, 211, 383, 521)

@@ -282,7 +282,7 @@ def test_of_several_budgets_the_least_counts() -> None:
 
 @needs_sampling
 @pytest.mark.slow
-def test_nothing_leaks_over_ten_thousand_runs() -> None:
+def test_nothing_leaks_over_thousands_of_runs() -> None:
     """Threads, files and memory are after them as they were before."""
     code, said, errors = run_process(
         COUNTS
@@ -326,7 +326,7 @@ def new_threads(before, after):
 for _ in range(500):
     runs.execute(["one"])
 before = stable()
-for _ in range(10_000):
+for _ in range(5_000):
     runs.execute(["one"])
 for _ in range(50):
     after = stable()
