@@ -1,4 +1,4 @@
-"""Runs of thousands of nodes with all that observes them: every span comes, or is told as left out, and metrics are exact."""
+"""Runs of thousands of nodes, and all that observes them: every span comes or is told as left out; metrics are exact."""
 
 from __future__ import annotations
 
