@@ -1,4 +1,4 @@
-"""Runs of thousands of nodes, and all that observes them: every span comes or is told as left out; metrics are exact."""
+"""Runs of thousands of nodes, fully observed: every span comes or is told as left out, and metrics are exact."""
 
 from __future__ import annotations
 
@@ -118,9 +118,7 @@ def counted(registry: CollectorRegistry, name: str) -> Counter[str]:
     return found
 
 
-def test_a_span_for_each_of_thousands_of_nodes(
-    spans: Spans, registry: CollectorRegistry, whole: FutureAdapter
-) -> None:
+def test_a_span_for_each_of_thousands_of_nodes(spans: Spans, registry: CollectorRegistry, whole: FutureAdapter) -> None:
     """None is lost on the way, and metrics have counted the same nodes."""
     with linear_task_state():
         execute_branches(whole)
