@@ -50,6 +50,7 @@ def test_running_queued_and_blocked(stage: Stage) -> None:
     adapter = stage.adapter(FutureAdapter(1, name="etl"))
     call = in_thread(lambda: driver_of(adapter, first, slow, waiting, last).execute(["last"]))
     wait_for(started)
+    assert eventually(lambda: len(only_run(adapter.live()).blocked) == 1)  # all are submitted
     run = only_run(adapter.live(stacks=True, graph=True))
     assert (run.done, run.planned, run.failed, run.skipped) == (1, 4, 0, 0)
     [node] = run.running
@@ -279,6 +280,7 @@ def test_what_has_not_changed_is_not_made_anew(stage: Stage) -> None:
     call = in_thread(lambda: driver_of(adapter, first, second, after, last).execute(["last"]))
     for gate in gates.values():
         wait_for(gate.started)
+    assert eventually(lambda: len(only_run(adapter.live()).blocked) == 2)  # all are submitted
     assert eventually(lambda: adapter.live() is adapter.live())
     one = adapter.live()
     assert eventually(lambda: adapter.live() is not one)
