@@ -13,6 +13,7 @@ from traced_threadpool.engine.backends.base import Call, Timing
 from traced_threadpool.engine.backends.errors import RemoteTraceback, WorkerCrashed, WorkerSetupError, set_cause
 from traced_threadpool.engine.backends.pickling import Pickled
 from traced_threadpool.engine.backends.remote_call import Report
+from traced_threadpool.model.exceptions import is_a
 from traced_threadpool.model.states import unsampled
 
 logger = logging.getLogger("traced_threadpool")
@@ -49,9 +50,9 @@ def setup_error(node: str, described: Any, answer: Pickled | None) -> WorkerSetu
         return WorkerSetupError(f"no worker process can run node {node!r}: {described}")
     type_name, message, text = described
     error = WorkerSetupError(f"no worker process can run node {node!r}: its initializer raised {type_name}: {message}")
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(BaseException):  # whatever its class raises
         cause = answer.load()
-        if isinstance(cause, BaseException):
+        if is_a(cause, BaseException):
             set_cause(cause, RemoteTraceback(text))
             set_cause(error, cause)
     return error

@@ -17,6 +17,7 @@ from distributed import get_worker
 
 from traced_threadpool.engine.backends import cluster_worker
 from traced_threadpool.engine.backends.pickling import Pickled
+from traced_threadpool.model.exceptions import MAX_MESSAGE
 
 STARTED: Final = 0
 ENDED: Final = 1
@@ -31,7 +32,8 @@ class NodeRaised(Exception):
         self.described = described
 
     def __str__(self) -> str:
-        return f"{self.described[0]}: {self.described[1]}"
+        """Short: in the place of an exception with a long text, Dask sends a text of its own."""
+        return f"{self.described[0]}: {self.described[1][:MAX_MESSAGE]}"
 
     def __repr__(self) -> str:
         """What Dask logs."""

@@ -130,7 +130,10 @@ def _type_name(value: Any) -> str:
 
 def _reason(error: Exception) -> str:
     """The error's message, which for pickling speaks of types, not of values."""
-    text = str(error).strip()
+    try:
+        text = str(error).strip()
+    except Exception:  # its own `__str__`
+        text = ""
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__
 
 

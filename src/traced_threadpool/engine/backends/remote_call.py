@@ -9,6 +9,7 @@ context variables that can be sent.
 from __future__ import annotations
 
 import contextvars
+import logging
 import os
 import pickle
 import platform
@@ -36,6 +37,9 @@ from traced_threadpool.engine.backends.pickling import (
     dump_whole,
     locate,
 )
+from traced_threadpool.model.exceptions import is_a, traceback_of
+
+logger = logging.getLogger("traced_threadpool")
 
 VERSIONS: Final = {
     "Python": f"{sys.version_info[0]}.{sys.version_info[1]}",
@@ -85,7 +89,7 @@ def variables_of(context: contextvars.Context) -> tuple[tuple[tuple[str, str, by
             module, attribute = locate(variable)
             if not module.startswith(_OWN_VARIABLES):
                 sent.append((module, attribute, dump_whole(value)))
-        except Exception:  # whatever its value raises when it is pickled
+        except BaseException:  # whatever its value raises when it is pickled
             left.append(variable.name)
     return tuple(sent), left
 
@@ -118,19 +122,33 @@ def perform_as(
 
 
 def _call(request: Request, load: Callable[[], Any], finish: Callable[[Any], Any], clocks: _Clocks) -> Any:
-    for module, attribute, value in request.variables:
-        context_variable(module, attribute).set(pickle.loads(value))
+    _set_variables(request)
     if request.headers:
         otel_context.attach(propagate.extract(request.headers))
     function, arguments = load()
     clocks.start()
     try:
         result = function(**arguments)
-        if isinstance(result, GeneratorType):  # a `Parallelizable`'s: it cannot be sent as it is
+        if type(result) is GeneratorType:  # a `Parallelizable`'s: it cannot be sent as it is
             result = list(result)
     finally:
         clocks.stop()
     return finish(result)
+
+
+def _set_variables(request: Request) -> None:
+    """One that cannot be read is left out, as those are that cannot be sent: no node fails of it."""
+    for module, attribute, value in request.variables:
+        try:
+            context_variable(module, attribute).set(pickle.loads(value))
+        except BaseException as error:  # whatever its class, or the import of its module, raises
+            if (module, attribute) not in _told:
+                _told.add((module, attribute))
+                why = type(error).__qualname__
+                logger.info("context variable %s.%s cannot be unpickled here (%s)", module, attribute, why)
+
+
+_told: Final[set[tuple[str, str]]] = set()
 
 
 class _Clocks:
@@ -180,44 +198,66 @@ def run_queue_delay_ns(proc: Path = Path("/proc")) -> int | None:
 def packed(error: BaseException) -> tuple[Pickled, tuple[str, str, str]]:
     """An exception as bytes that the other side can read for certain; and its type, message and traceback."""
     described = _described(error)
-    for sent in (error, _Parts(error)):  # many exceptions can be pickled, and not unpickled
+    for sent in (error, _Parts(error, _called), _Parts(error, _made)):  # many can be pickled, and not unpickled
         try:
             answer = dump(sent)
             copy = answer.load()
-            if type(copy) is type(error) and str(copy) == described[1]:
+            if type(copy) is type(error) and _plain(str(copy)) == described[1]:
                 return answer, described
-        except Exception:  # said by what is sent instead
+        except BaseException:  # its own methods raise anything; what it is, is said by what is sent instead
             continue
     return dump(RemoteError(*described)), described
 
 
 class _Parts:
-    """Pickles an exception so that it is made again without `__init__`, whose arguments nobody knows any more."""
+    """Pickles an exception by its arguments and fields, whatever it or a library says of how to."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException, make: Callable[..., BaseException]) -> None:
         self._error = error
+        self._make = make
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_parts, (type(self._error), self._error.args, vars(self._error))
+        return _from_parts, (self._make, type(self._error), self._error.args, vars(self._error))
 
 
-def _from_parts(kind: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
-    error = kind.__new__(kind, *args)
+def _from_parts(
+    make: Callable[..., BaseException], kind: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]
+) -> BaseException:
+    error = make(kind, args)
     error.__dict__.update(fields)  # a frozen dataclass lets nobody assign
     return error
 
 
+def _called(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """Those of C have their text from `__init__`."""
+    return kind(*args)
+
+
+def _made(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """Where `__init__` takes other arguments than the exception keeps."""
+    return kind.__new__(kind, *args)
+
+
 def _described(error: BaseException) -> tuple[str, str, str]:
     kind = type(error)
+    found = traceback_of(error)
     try:
-        message = str(error)
-    except Exception:  # its own `__str__`
-        message = ""
+        text = "".join(traceback.format_exception(kind, error, _without_own_frames(found)))
+    except BaseException:  # its own attributes, or those of one of its causes
+        text = "".join(traceback.format_tb(_without_own_frames(found)))
+    return f"{kind.__module__}.{kind.__qualname__}", _text_of(error), text
+
+
+def _text_of(error: BaseException) -> str:
     try:
-        text = "".join(traceback.format_exception(kind, error, _without_own_frames(error.__traceback__)))
-    except Exception:  # likewise, or of one of its causes
-        text = "".join(traceback.format_tb(error.__traceback__))
-    return f"{kind.__module__}.{kind.__qualname__}", message, text
+        return _plain(str(error))
+    except BaseException:  # its own `__str__`
+        return ""
+
+
+def _plain(text: str) -> str:
+    """Without a class of its own, which might raise when it is compared, or pickled."""
+    return str.__str__(text)
 
 
 def _without_own_frames(found: TracebackType | None) -> TracebackType | None:
@@ -240,8 +280,8 @@ def error_of(described: tuple[str, str, str], answer: Pickled) -> BaseException:
     """What a function raised, with the remote traceback as its cause."""
     try:
         loaded = answer.load()
-    except Exception:  # its module is here in another version, or not at all
+    except BaseException:  # its module is here in another version, or not at all; or whatever its class raises
         loaded = None
-    error = loaded if isinstance(loaded, BaseException) else RemoteError(*described)
+    error: BaseException = loaded if is_a(loaded, BaseException) else RemoteError(*described)
     set_cause(error, RemoteTraceback(described[2]))
     return error
