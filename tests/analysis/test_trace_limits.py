@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from tests.analysis.trace_documents import WHOLE, jaeger, key, lines, node_item, read, read_one, run_item
 from traced_threadpool import FutureAdapter
-from traced_threadpool.analysis.trace_file import read_runs
+from traced_threadpool.analysis.trace_file import TraceFileError, read_runs
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.telemetry.export.otlp_file import OtlpFileSpanExporter
 
@@ -109,8 +109,10 @@ def record_and_file(path: Path, limits: SpanLimits, functions: Any = ()) -> tupl
 
 LIMITS = {
     **{f"{count} attributes": {"max_span_attributes": count} for count in (1, 2, 3, 5, 8, 12, 15, 17, 20, 24, 128)},
-    **{f"{length} characters": {"max_span_attribute_length": length} for length in (1, 3, 5, 8, 12, 20, 29, 31, 36)},
+    **{f"{length} characters": {"max_span_attribute_length": length} for length in (0, 1, 3, 5, 8, 12, 20, 29, 31, 36)},
     **{f"{length} of all": {"max_attribute_length": length} for length in (4, 29)},
+    **{f"{count} attributes of a link": {"max_link_attributes": count} for count in (0, 1, 8)},
+    **{f"{count} attributes of an event": {"max_event_attributes": count} for count in (0, 1, 8)},
     **{f"{count} links": {"max_links": count} for count in (0, 1, 2)},
     **{f"{count} events": {"max_events": count} for count in (0, 1)},
     "everything": {"max_span_attributes": 16, "max_span_attribute_length": 9, "max_links": 1, "max_events": 1},
@@ -132,7 +134,7 @@ def test_links_and_events_that_are_cut_change_nothing(limits: dict[str, int], tm
     assert facts(live) == facts(in_file)
 
 
-@pytest.mark.parametrize("length", [1, 3, 10, 29, 30])
+@pytest.mark.parametrize("length", [0, 1, 3, 10, 29, 30])
 def test_names_that_are_cut_are_told_from_the_spans_own(length: int, tmp_path: Path) -> None:
     """A span's name is whole whatever the limit, and outcomes are told by how they begin."""
     limits = SpanLimits(max_span_attributes=1_000, max_span_attribute_length=length)
@@ -141,8 +143,20 @@ def test_names_that_are_cut_are_told_from_the_spans_own(length: int, tmp_path: P
         name: fact.outcome for name, fact in facts(live).items()
     }
     for name, fact in facts(live).items():
-        assert fact.upstream <= facts(in_file)[name].upstream
+        assert fact.upstream <= facts(in_file)[name].upstream or not length
     assert any("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT" in problem for problem in in_file.problems)
+
+
+def test_of_one_attribute_the_outcome_stays(tmp_path: Path) -> None:
+    """Also of a node that never ran."""
+    live, in_file = record_and_file(tmp_path / "trace.jsonl", SpanLimits(max_span_attributes=1))
+    assert {node.name: node.outcome for node in in_file.nodes} == {node.name: node.outcome for node in live.nodes}
+
+
+def test_a_file_without_any_attribute_says_why(tmp_path: Path) -> None:
+    """Nothing tells whose spans they are, but the limit's own count."""
+    with pytest.raises(TraceFileError, match=r"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT\) dropped attributes of [67] of them"):
+        record_and_file(tmp_path / "trace.jsonl", SpanLimits(max_span_attributes=0))
 
 
 def test_a_span_that_lost_nothing_of_ours_is_no_problem(file: Path) -> None:

@@ -221,6 +221,11 @@ def _what(document: Any) -> str:
 def _nothing_found(shown: str, gathered: Gathered, reading: _Reading) -> str:
     if gathered.spans:
         many = "1 span" if gathered.spans == 1 else f"{gathered.spans:,} spans"
+        if gathered.emptied:
+            return (
+                f"{shown} holds {many}, none of which can be told to be of a Hamilton run or node: the SDK's limit "
+                f"(OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT) dropped attributes of {gathered.emptied:,} of them"
+            )
         return (
             f"{shown} holds {many}, none of them of a Hamilton run or node; expected spans of traced_threadpool's "
             "FutureAdapter: was the driver built with it, with tracing on, and was the trace sampled?"

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from traced_threadpool.analysis.trace_forms.grouping import Gathered, Group
-from traced_threadpool.analysis.trace_forms.limits import any_cut, name_of, one_of, whole_names
+from traced_threadpool.analysis.trace_forms.limits import any_cut, name_of, outcome_of, whole_names
 from traced_threadpool.analysis.trace_forms.span import Attributes, Span, number_of, text_of, texts, whole
 from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.recorded_run import NodeExecution
-from traced_threadpool.model.records import OUTCOMES, worker_of
+from traced_threadpool.model.records import worker_of
 from traced_threadpool.model.states import STATES, State
 from traced_threadpool.telemetry import names
 
@@ -71,7 +71,7 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
     if ended_ns < started_ns:
         repairs["duration"] += 1
         ended_ns = started_ns
-    outcome = one_of(OUTCOMES, attributes.get(names.NODE_OUTCOME)) or "success"
+    outcome = outcome_of(attributes)
     if outcome in ("upstream_error", "cancelled"):
         # It never ran. So that viewers show it, its span has a length, and starts as much after what stopped it.
         started_ns -= min(ended_ns - started_ns, names.UNRUN_NS)

@@ -18,6 +18,8 @@ class Gathered:
 
     spans: int = 0
     unreadable: int = 0
+    emptied: int = 0
+    """Spans of nobody known, of which the SDK's limits dropped attributes."""
     duplicates: int = 0
     nodes: dict[str, tuple[str, Span]] = field(default_factory=dict)
     """By span id: the identity of the process, and the span."""
@@ -36,6 +38,7 @@ class Gathered:
             self.parents[span.id] = (span.parent_id, span.parent_is_remote)
         kind = self.nodes if span.is_node else self.runs if span.is_run else None
         if kind is None:
+            self.emptied += span.dropped_attributes > 0
             return
         if span.id in kind:
             self.duplicates += 1

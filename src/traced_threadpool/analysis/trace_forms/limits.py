@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from traced_threadpool.analysis.trace_forms.grouping import Group
-from traced_threadpool.analysis.trace_forms.span import Span, text_of
+from traced_threadpool.analysis.trace_forms.span import Attributes, Span, text_of
 from traced_threadpool.model.formatting import count
 from traced_threadpool.model.records import OUTCOMES, Outcome
 from traced_threadpool.telemetry import names
@@ -50,6 +50,23 @@ def one_of(words: Sequence[_Word], value: object) -> _Word | None:
     if not found and isinstance(value, str) and value:
         found = [word for word in words if word.startswith(value)]
     return found[0] if len(found) == 1 else None
+
+
+def outcome_of(attributes: Attributes) -> Outcome:
+    """How a node ended. Where that was dropped, or cut to nothing, by what a node has that ended so.
+
+    >>> outcome_of({names.NODE_OUTCOME: "can"}), outcome_of({names.ERROR_TYPE: ""}), outcome_of({})
+    ('cancelled', 'error', 'success')
+    """
+    told = attributes.get(names.NODE_OUTCOME)
+    outcome: Outcome | None = one_of(OUTCOMES, told)
+    if outcome is not None:
+        return outcome
+    if names.NODE_FAILED_UPSTREAM in attributes:
+        return "upstream_error"
+    if names.ERROR_TYPE in attributes:
+        return "error"
+    return "cancelled" if told == "" and names.NODE_CPU not in attributes else "success"
 
 
 def name_of(span: Span) -> str:
@@ -110,7 +127,7 @@ def _spans(members: Sequence[Group]) -> Iterator[Span]:
 
 
 def _wanted_of_node(span: Span, *, in_run: bool) -> Sequence[str]:
-    never_ran = one_of(_NEVER_RAN, span.attributes.get(names.NODE_OUTCOME)) is not None
+    never_ran = outcome_of(span.attributes) in _NEVER_RAN
     wanted = _OF_NODES if never_ran else _OF_NODES_THAT_RAN
     return (*wanted, names.RUN_ID) if in_run else wanted
 

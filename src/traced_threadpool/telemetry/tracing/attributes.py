@@ -210,9 +210,9 @@ def of_end(node: NodeRecord, again: Attributes | None = None) -> Attributes:
 
 def add_why_it_never_ran(attributes: Attributes, node: NodeRecord) -> None:
     """Of a node that never ran."""
-    attributes[names.NODE_OUTCOME] = node.outcome or "cancelled"
     if node.outcome == "upstream_error" and node.cause is not None and node.cause.name:
         attributes[names.NODE_FAILED_UPSTREAM] = node.cause.name
+    attributes[names.NODE_OUTCOME] = node.outcome or "cancelled"  # the last is what a limit leaves
 
 
 def _upstream_names(node: NodeRecord) -> Sequence[str]:
