@@ -52,6 +52,7 @@ def a_run(stage: Stage, name: str = "etl") -> Iterator[None]:
     adapter = stage.adapter(FutureAdapter(1, name=name, run_name="nightly"))
     call = in_thread(lambda: driver_of(adapter, load, transform, aside, report).execute(["report"]))
     wait_for(held.started)
+    assert eventually(lambda: len(adapter.live().runs[0].blocked) == 1)  # all are submitted
     yield
     held.release.set()
     call.result()
@@ -145,7 +146,7 @@ def test_several_processes_and_one_that_is_gone(stage: Stage, server: MetricsSer
         said = command("live", *urls, "--once", status=3)
     [process] = document["processes"]
     assert process["error"] is None
-    [pool] = [pool for pool in process["live"]["pools"] if pool["pool"] == "etl"]
+    [pool] = [pool for pool in process["live"]["pools"] if pool["pool"] == "etl" and not pool["closed"]]
     assert [node["name"] for node in pool["runs"][0]["running"]] == ["transform"]
     assert said == f"traced-threadpool: {urls[1]}: it does not answer (Connection refused)\n"
 
