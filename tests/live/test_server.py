@@ -99,7 +99,7 @@ def running_node(stage: Stage, name: str = "etl") -> Iterator[FutureAdapter]:
 
 
 def pool_named(document: Any, name: str) -> Any:
-    [pool] = [pool for pool in document["pools"] if pool["pool"] == name]
+    [pool] = [pool for pool in document["pools"] if pool["pool"] == name and not pool["closed"]]  # of other tests
     return pool
 
 
