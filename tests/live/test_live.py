@@ -315,16 +315,21 @@ def test_a_look_copies_no_node_that_is_where_it_was(stage: Stage, nodes: int) ->
     call = in_thread(lambda: driver.execute([f"n{index}" for index in range(nodes)]))
     wait_for(held.started)
     assert eventually(lambda: len(only_run(adapter.live()).blocked) == nodes)
-    time.sleep(0.5)  # for as long as the last record is given again, as it took long
-    adapter.live()
-    time.sleep(0.01)
-    tracemalloc.start()
-    try:
-        record = adapter.live()
-        _, most = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert len(only_run(record).blocked) == nodes
-    assert most < 16_000  # bytes: a pointer to each of 2,000 nodes is as much
+
+    def allocates_little() -> bool:
+        """Whether a record made anew does: the caller's thread may still be on its way to where it waits."""
+        known = record = adapter.live()
+        while record is known:  # given again, for longer if it took long
+            time.sleep(0.001)
+            tracemalloc.start()
+            try:
+                record = adapter.live()
+                _, most = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        assert len(only_run(record).blocked) == nodes
+        return most < 16_000  # bytes: a pointer to each of 2,000 nodes is as much
+
+    assert eventually(allocates_little)
     held.release.set()
     call.result()
