@@ -10,9 +10,11 @@ import pytest
 
 pytest.importorskip("cloudpickle", reason="the extra [processes] is not installed")
 
-from tests.dags import PATIENCE
+from tests.dags import PATIENCE, Stage
+from traced_threadpool import FutureAdapter
 from traced_threadpool.backends import Processes
 from traced_threadpool.engine.backends import processes as processes_module
+from traced_threadpool.engine.backends.base import Backend
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +35,17 @@ def processes() -> Iterator[Callable[..., Processes]]:
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def adapter(new: Callable[..., Backend], stage: Stage) -> Callable[..., FutureAdapter]:
+    """Makes adapters with the cluster under the name `far`, all of whose nodes run there."""
+
+    def make(max_workers: int = 4, **options: Any) -> FutureAdapter:
+        options = {"run_on": "far", **options, "backends": {"far": new(), **options.get("backends", {})}}
+        return stage.adapter(FutureAdapter(max_workers, metrics=False, **options))
+
+    return make
 
 
 @pytest.fixture(scope="module")

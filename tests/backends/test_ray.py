@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -16,17 +15,26 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hamilton import lifecycle
-from hamilton.htypes import Collect, Parallelizable
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
 import ray
 
 from tests.backends.calls import background, held, is_alive, prepared, timed
-from tests.backends.dask_cluster import Traveller
 
-# The suite of all backends, here with the fixture `adapter` of this file.
+# The suites of all clusters and of all backends, here with this file's fixtures.
+from tests.backends.cluster_cases import (  # noqa: F401  # pytest finds them by name
+    Make,
+    test_a_value_that_stays_is_not_sent,
+    test_a_worker_of_another_version,
+    test_an_exception_is_the_functions_own,
+    test_branches_here_and_there,
+    test_hooks_see_the_value_and_it_stays_there,
+    test_the_span_says_where_it_ran,
+    test_thread_nodes_and_outputs_bring_a_value_once,
+    test_values_stay_on_the_cluster,
+    test_what_cannot_be_sent_is_named,
+)
 from tests.backends.test_every_backend import (  # noqa: F401  # pytest finds them by name
     TENANT,
     test_a_node_executes_a_driver,
@@ -42,24 +50,12 @@ from tests.backends.test_every_backend import (  # noqa: F401  # pytest finds th
     test_results,
     test_several_runs_at_once,
 )
-from tests.dags import PATIENCE, Stage, driver_of, dynamic_driver_of, eventually, in_thread, run_process, start
+from tests.dags import PATIENCE, driver_of, eventually, in_thread, run_process, start
 from traced_threadpool import FutureAdapter
-from traced_threadpool.backends import (
-    ClusterLost,
-    NotPicklable,
-    Ray,
-    RemoteError,
-    RemoteTraceback,
-    WorkerCrashed,
-    WorkerSetupError,
-)
-from traced_threadpool.engine.backends import remote_call
+from traced_threadpool.backends import ClusterLost, Ray, WorkerCrashed
 from traced_threadpool.engine.backends.base import Timing
-from traced_threadpool.engine.backends.held import Held
 
 pytestmark = pytest.mark.slow
-
-Make = Callable[..., FutureAdapter]
 
 QUIET = {
     "PYTHONPATH": str(Path(__file__).parent.parent.parent),  # where workers find this file
@@ -101,14 +97,13 @@ def all_gone() -> Iterator[None]:
 
 
 @pytest.fixture
-def adapter(stage: Stage) -> Make:
-    """Makes adapters all of whose nodes run there."""
+def new() -> Callable[..., Ray]:
+    return Ray
 
-    def make(max_workers: int = 4, **options: Any) -> FutureAdapter:
-        options = {"run_on": "far", **options, "backends": {"far": Ray(), **options.get("backends", {})}}
-        return stage.adapter(FutureAdapter(max_workers, metrics=False, **options))
 
-    return make
+@pytest.fixture
+def worker_address() -> str:
+    return ""
 
 
 @pytest.fixture
@@ -120,99 +115,6 @@ def backend() -> Iterator[Ray]:
 
 
 # Where values are
-
-
-def made() -> Traveller:
-    return Traveller(os.getpid())
-
-
-def passed_on(made: Traveller) -> Traveller:
-    return made
-
-
-def counted(passed_on: Traveller) -> int:
-    return 1
-
-
-def payload_here(passed_on: Traveller, made: Traveller) -> tuple[int, int]:
-    return passed_on.payload, os.getpid()
-
-
-def payload_here_too(passed_on: Traveller) -> int:
-    return int(passed_on.payload)
-
-
-FAR = dict.fromkeys(("made", "passed_on", "counted"), "far")
-
-
-def test_values_stay_on_the_cluster(adapter: Make) -> None:
-    """A chain of nodes there, by way of two backends, brings nothing here but the output that was asked for."""
-    before = Traveller.arrivals
-    runs = driver_of(
-        adapter(backends={"slot": Ray(resources={"slot": 1})}, run_on={**FAR, "passed_on": "slot"}),
-        made,
-        passed_on,
-        counted,
-    )
-    assert runs.execute(["counted"]) == {"counted": 1}
-    assert Traveller.arrivals == before
-
-
-def test_thread_nodes_and_outputs_bring_a_value_once(adapter: Make) -> None:
-    """Each of the two values, for two nodes here and as outputs."""
-    before = Traveller.arrivals
-    runs = driver_of(adapter(run_on=FAR), made, passed_on, payload_here, payload_here_too)
-    found = runs.execute(["made", "passed_on", "payload_here", "payload_here_too"])
-    there, here = found["payload_here"]
-    assert there != here == os.getpid()
-    assert found["payload_here_too"] == found["made"].payload == found["passed_on"].payload == there
-    assert Traveller.arrivals == before + 2
-
-
-def len_of(value: bytes) -> int:
-    return len(value)
-
-
-def test_a_value_that_stays_is_not_sent(backend: Ray) -> None:
-    """By the bytes that are counted."""
-    value, _ = timed(backend, lambda: bytes(300_000))
-    assert isinstance(value, Held)
-    length, timing = timed(backend, len_of, value=value)
-    assert (length.result(), timing.sent_bytes < 10_000) == (300_000, True)
-    _, timing = timed(backend, len_of, value=value.result())
-    assert timing.sent_bytes > 300_000
-
-
-def test_hooks_see_the_value_and_it_stays_there(adapter: Make) -> None:
-    """It is brought for the hook, once, and the node below still finds it on the cluster."""
-    before = Traveller.arrivals
-    seen: list[Any] = []
-
-    class Hook(lifecycle.NodeExecutionHook):
-        def run_before_node_execution(self, *, node_name: str, node_kwargs: dict[str, Any], **future: Any) -> None:
-            seen.extend((node_name, type(value)) for value in node_kwargs.values())
-
-        def run_after_node_execution(self, *, node_name: str, result: Any, **future: Any) -> None:
-            seen.append((node_name, type(result)))
-
-    driver_of(adapter(), made, passed_on, others=[Hook()]).execute(["passed_on"])
-    assert seen == [("made", Traveller), ("passed_on", Traveller), ("passed_on", Traveller)]
-    assert Traveller.arrivals == before + 2
-
-
-def test_branches_here_and_there(adapter: Make) -> None:
-    def branch() -> Parallelizable[int]:
-        yield from range(4)
-
-    def squared(branch: int) -> int:
-        return branch * branch
-
-    def total(squared: Collect[int]) -> int:
-        return sum(squared)
-
-    for where in ({"squared": "far"}, {"squared": "far", "total": "far"}, {"branch": "far", "total": "far"}):
-        found = dynamic_driver_of(adapter(run_on=where), branch, squared, total).execute(["total"])
-        assert found == {"total": 14}
 
 
 def test_large_arrays(adapter: Make) -> None:
@@ -288,56 +190,6 @@ def test_bad_arguments(given: Any, options: dict[str, Any], kind: type[Exception
 # What goes wrong
 
 
-def test_an_exception_is_the_functions_own(adapter: Make) -> None:
-    """Type, message and attributes; the traceback there is its cause."""
-
-    def fails() -> int:
-        error = OSError(7, "no such luck")
-        error.extra = "kept"  # type: ignore[attr-defined]
-        raise error
-
-    with pytest.raises(OSError, match="no such luck") as raised:
-        driver_of(adapter(), fails).execute(["fails"])
-    assert (raised.value.errno, raised.value.extra) == (7, "kept")  # type: ignore[attr-defined]
-    assert isinstance(raised.value.__cause__, RemoteTraceback)
-    assert "raise error" in str(raised.value.__cause__)
-
-
-def test_what_cannot_be_sent_is_named(adapter: Make) -> None:
-    """The parameter, the result; an exception comes as what stands for it."""
-
-    def guard() -> object:
-        return threading.Lock()
-
-    def uses(guard: object) -> int:
-        return 1
-
-    def gives() -> object:
-        return threading.Lock()
-
-    def raises() -> object:
-        class Odd(Exception):
-            pass
-
-        error = Odd("odd")
-        error.lock = threading.Lock()  # type: ignore[attr-defined]
-        raise error
-
-    runs = driver_of(adapter(run_on=dict.fromkeys(("uses", "gives", "raises"), "far")), guard, uses, gives, raises)
-    with pytest.raises(NotPicklable, match=r"parameter 'guard' \(a _thread.lock\) of node 'uses'"):
-        runs.execute(["uses"])
-    with pytest.raises(NotPicklable, match=r"the result \(a _thread.lock\) of node 'gives'"):
-        runs.execute(["gives"])
-    with pytest.raises(RemoteError, match="Odd: odd"):
-        runs.execute(["raises"])
-
-
-def test_a_worker_of_another_version(backend: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_call, "VERSIONS", {"Python": "2.7", "traced_threadpool": "0.1"})
-    with pytest.raises(WorkerSetupError, match=r"this worker has Python 3.*, and the program Python 2\.7"):
-        timed(backend, os.getpid)
-
-
 def test_a_worker_that_is_killed(backend: Ray, tmp_path: Path) -> None:
     """Its node fails and says so; others run on."""
     started = tmp_path / "started"
@@ -395,46 +247,6 @@ os.waitpid(pid, 0)
 
 
 # What is told
-
-
-def test_the_span_says_where_it_ran(adapter: Make) -> None:
-    """And what it took to get there; the span is the current one of the node's function, and baggage is there."""
-    sdk = pytest.importorskip("opentelemetry.sdk.trace")
-    from opentelemetry import baggage, context
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    exporter, provider = InMemorySpanExporter(), sdk.TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-
-    def there() -> Any:
-        from opentelemetry import baggage, trace
-
-        span = trace.get_current_span().get_span_context().span_id
-        return f"{span:x}", os.getpid(), baggage.get_baggage("customer")
-
-    def here(there: Any) -> Any:
-        return there
-
-    one = adapter(tracer_provider=provider, run_on={"there": "far"})
-    token = context.attach(baggage.set_baggage("customer", "acme"))
-    try:
-        seen, pid, customer = driver_of(one, there, here).execute(["here"])["here"]
-    finally:
-        context.detach(token)
-    one.close()
-    spans = {span.name: span for span in exporter.get_finished_spans()}
-    attributes = spans["there"].attributes
-    assert (seen, customer) == (f"{spans['there'].context.span_id:x}", "acme")
-    assert attributes["hamilton.node.backend"] == "far"
-    assert attributes["hamilton.node.worker.pid"] == pid
-    assert attributes["hamilton.node.attempts"] == 1
-    assert attributes["hamilton.node.sent.size"] > 100
-    assert "hamilton.node.received.size" not in attributes  # it stayed there
-    assert attributes["hamilton.node.wait.remote_queue.duration"] > 0
-    assert attributes["hamilton.node.wait.transfer.duration"] > 0
-    assert spans["here"].attributes["hamilton.node.received.size"] > 10
-    assert [link.context.span_id for link in spans["here"].links] == [spans["there"].context.span_id]
 
 
 # The last: it ends the cluster
