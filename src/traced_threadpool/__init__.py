@@ -19,7 +19,7 @@ from traced_threadpool.model.recorded_run import present_with
 
 if TYPE_CHECKING:
     from traced_threadpool.adapter import FutureAdapter
-    from traced_threadpool.engine.pool import PoolSnapshot
+    from traced_threadpool.engine.pool_snapshot import PoolSnapshot
     from traced_threadpool.options import Attribution, Metrics, Tracing
     from traced_threadpool.placement import run_on
     from traced_threadpool.telemetry.export.otlp_file import OtlpFileSpanExporter as OtlpFileSpanExporter
@@ -45,7 +45,7 @@ _HOMES: Final = {
     "FutureAdapter": "adapter",
     "Metrics": "options",
     "OtlpFileSpanExporter": "telemetry.export.otlp_file",
-    "PoolSnapshot": "engine.pool",
+    "PoolSnapshot": "engine.pool_snapshot",
     "TelemetrySetup": "telemetry.export.setup",
     "Tracing": "options",
     "push_metrics": "telemetry.metrics.pushgateway",

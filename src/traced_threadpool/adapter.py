@@ -34,7 +34,8 @@ from traced_threadpool.engine.backends.base import Backend
 from traced_threadpool.engine.durations import Durations
 from traced_threadpool.engine.executor import PoolExecutor
 from traced_threadpool.engine.outputs import wait_for_outputs
-from traced_threadpool.engine.pool import Pool, PoolSnapshot
+from traced_threadpool.engine.pool import Pool
+from traced_threadpool.engine.pool_snapshot import PoolSnapshot
 from traced_threadpool.engine.priorities import CRITICAL_PATH, Priority, PriorityName
 from traced_threadpool.engine.work import Work
 from traced_threadpool.hamilton_hooks import RunHooks, listen

@@ -22,7 +22,8 @@ from traced_threadpool.engine.auto_placement import AutoPlacement, PlacementObse
 from traced_threadpool.engine.backends.base import Backend
 from traced_threadpool.engine.backends.threads import Threads
 from traced_threadpool.engine.durations import Durations
-from traced_threadpool.engine.pool import Pool, PoolSnapshot
+from traced_threadpool.engine.pool import Pool
+from traced_threadpool.engine.pool_snapshot import PoolSnapshot
 from traced_threadpool.engine.priorities import FIFO, Planner
 from traced_threadpool.engine.work import NO_PICKLE, Work
 from traced_threadpool.live import server

@@ -27,13 +27,11 @@ import logging
 import math
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures._base import FINISHED
 from concurrent.futures._base import RUNNING as RUNNING_FUTURE
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -47,7 +45,9 @@ from traced_threadpool.engine.inputs import (
     input_of,
     resolve,
 )
+from traced_threadpool.engine.loop import Loop
 from traced_threadpool.engine.pool_look import PoolLook, RunLook, lanes_of, look_at
+from traced_threadpool.engine.pool_snapshot import PoolSnapshot, snapshot_of
 from traced_threadpool.engine.scheduler import AS_ADDED, ENDED, RUNNING, RunQueue, Scheduler, Task
 from traced_threadpool.engine.work import NodeFuture, Run, Work, closed_error, current_work
 from traced_threadpool.model import forks
@@ -79,58 +79,6 @@ def _repairing(method: _Method) -> _Method:
             raise
 
     return cast("_Method", call)
-
-
-class _Loop:
-    """One worker loop, one helper, or one node that runs elsewhere: counted from the moment it is planned, with what it
-    has in hand.
-    """
-
-    __slots__ = ("call", "elsewhere", "following", "planner", "scheduler", "submitted", "thread", "to_begin", "work")
-
-    def __init__(self, scheduler: Scheduler, elsewhere: Work | None = None) -> None:
-        self.elsewhere = elsewhere is not None
-        self.planner = threading.get_ident()
-        self.scheduler = scheduler
-        self.submitted = False
-        self.call: Future[None] | None = None
-        self.thread: threading.Thread | None = None
-        self.to_begin = [self]  # empty from when it has begun
-        self.work = elsewhere
-        self.following: Work | None = None  # taken, while it is told of the end of `work`
-
-    def in_hand(self) -> Iterator[Work]:
-        return (work for work in (self.work, self.following) if work is not None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneSnapshot:
-    """The nodes of one backend, `threads` among them, as in `PoolSnapshot`."""
-
-    backend: str
-    queue_depth: int
-    blocked_nodes: int
-    active_workers: int
-    workers: int
-    max_workers: int
-    oldest_queued_seconds: float
-    oldest_active_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSnapshot:
-    """The pool at one moment. Ages are in seconds, 0 when there is none."""
-
-    queue_depth: int
-    blocked_nodes: int
-    active_workers: int
-    workers: int
-    max_workers: int
-    oldest_queued_seconds: float
-    oldest_active_seconds: float
-    active_runs: int
-    lanes: Sequence[LaneSnapshot] = ()
-    stalled_nodes: int = 0  # told by whoever watches, not by the pool
 
 
 class Meter(Protocol):
@@ -190,10 +138,10 @@ class Pool:
         self._runs.add(self.unbound)
         self._parked: dict[Task, list[Event]] = {}
         self._threads: set[threading.Thread] = set()  # as many as `max_workers` at most: they end with the executor
-        self._loops: set[_Loop] = set()
-        self._starting: set[_Loop] = set()  # those of them that have not begun
+        self._loops: set[Loop] = set()
+        self._starting: set[Loop] = set()  # those of them that have not begun
         # Those that help, those whose executor was replaced, and the nodes that run elsewhere.
-        self._helpers: set[_Loop] = set()
+        self._helpers: set[Loop] = set()
         self._senders = PoolExecutor(self, MOST_WORKERS, f"{self._thread_name_prefix or 'nodes'}-on-backends")
         self._senders.in_use = False
         self._ends_when_idle = False
@@ -251,7 +199,7 @@ class Pool:
             run = work.queue
             record = run.record
             never_ran: Sequence[Task] = ()
-            loops: Sequence[_Loop] = ()
+            loops: Sequence[Loop] = ()
             lock = self._lock
             # No `try` of its own: an exception that comes at the line of a nested one passes by those around it
             # (CPython 3.11, 3.12). `_withdraw` lets go of the lock.
@@ -333,7 +281,7 @@ class Pool:
 
     # Worker loops
 
-    def _plan_loops(self) -> Sequence[_Loop]:
+    def _plan_loops(self) -> Sequence[Loop]:
         """The loops to start for what is ready now. Under the lock; the caller starts them outside of it."""
         scheduler = self._scheduler
         ready = scheduler.ready_count
@@ -342,21 +290,21 @@ class Pool:
         if self._parked:
             self._wake_helpers()
         count = min(ready - len(self._starting), self.max_workers - len(self._loops))
-        loops = [_Loop(scheduler) for _ in range(count)]
+        loops = [Loop(scheduler) for _ in range(count)]
         self._starting.update(loops)
         self._loops.update(loops)
         return [*loops, *self._plan_senders()] if scheduler.leaving else loops
 
-    def _plan_senders(self) -> Sequence[_Loop]:
+    def _plan_senders(self) -> Sequence[Loop]:
         """As `_plan_loops`, for what runs elsewhere: each with its node."""
         senders = []
         while (work := self._scheduler.take_leaving()) is not None:
             assert isinstance(work, Work)
-            senders.append(_Loop(self._scheduler, work))
+            senders.append(Loop(self._scheduler, work))
             self._helpers.add(senders[-1])
         return senders
 
-    def _start_loops(self, loops: Sequence[_Loop]) -> RuntimeError | None:
+    def _start_loops(self, loops: Sequence[Loop]) -> RuntimeError | None:
         for loop in loops:
             try:
                 if loop.elsewhere:
@@ -384,7 +332,7 @@ class Pool:
                 self._starting.discard(loop)
                 self._loops.discard(loop)
 
-    def _start_loops_or_fail(self, loops: Sequence[_Loop]) -> None:
+    def _start_loops_or_fail(self, loops: Sequence[Loop]) -> None:
         """For work that becomes ready with no caller to raise to: it fails when nobody is left to run it."""
         if not loops:
             return
@@ -400,7 +348,7 @@ class Pool:
             never_ran = self._scheduler.cancel(ready, now_ns)
         self._end_unrun(never_ran, now_ns, error=error, cancelled=True)
 
-    def _lost(self, loop: _Loop) -> None:
+    def _lost(self, loop: Loop) -> None:
         """The loop's call is over, and it has not begun: an exception was earlier, or the executor was shut down."""
         call = loop.call
         assert call is not None
@@ -426,13 +374,13 @@ class Pool:
         finally:
             lock.release()
 
-    def _loop(self, loop: _Loop) -> None:
+    def _loop(self, loop: Loop) -> None:
         try:
             self._work_through(loop)
         except BaseException as error:
             self._recover(loop, error)
 
-    def _send(self, loop: _Loop) -> None:
+    def _send(self, loop: Loop) -> None:
         """One node that runs elsewhere, on a thread that waits for it."""
         try:
             work = loop.work
@@ -443,7 +391,7 @@ class Pool:
         except BaseException as error:
             self._recover(loop, error)
 
-    def _work_through(self, loop: _Loop) -> None:
+    def _work_through(self, loop: Loop) -> None:
         lock, loops, scheduler = self._lock, self._loops, self._scheduler
         if not lock.acquire(False):
             acquire_late(lock)
@@ -466,7 +414,7 @@ class Pool:
                 return  # or forked inside the node: this process has a scheduler of its own, without this work
             work = end_and_take(loop, work) if ended else self._take_locked(loop)
 
-    def _take(self, loop: _Loop) -> Work | None:
+    def _take(self, loop: Loop) -> Work | None:
         """The loop's next work; without one it counts as ended from this moment on. Under the lock."""
         if loop not in self._loops:  # its executor was replaced a moment ago
             self._helpers.discard(loop)
@@ -479,7 +427,7 @@ class Pool:
             self._loops.discard(loop)
         return work  # type: ignore[return-value]  # likewise
 
-    def _take_locked(self, loop: _Loop) -> Work | None:
+    def _take_locked(self, loop: Loop) -> Work | None:
         lock = self._lock
         if not lock.acquire(False):
             acquire_late(lock)
@@ -565,12 +513,12 @@ class Pool:
             self._scheduler.add_again(work, inputs, self._clock())
         self._listen(outside)
 
-    def _end_and_take(self, loop: _Loop, work: Work) -> Work | None:
+    def _end_and_take(self, loop: Loop, work: Work) -> Work | None:
         """Ends work that has run, and takes the loop's next, under one hold of the lock."""
         run, scheduler = work.queue, self._scheduler
         future: NodeFuture = work.future  # type: ignore[assignment]  # it has one until it has ended
         cancelled: Sequence[Task] = ()
-        loops: Sequence[_Loop] = ()
+        loops: Sequence[Loop] = ()
         finished = False
         lock = self._lock
         if not lock.acquire(False):
@@ -621,7 +569,7 @@ class Pool:
             self._after_node(loop, following)
         return following
 
-    def _after_node(self, loop: _Loop, following: Work | None) -> None:
+    def _after_node(self, loop: Loop, following: Work | None) -> None:
         """The pool was shut down without waiting for its nodes, or its executor was replaced."""
         if self._ends_when_idle:
             self._end_if_idle()
@@ -753,7 +701,7 @@ class Pool:
 
     # What was interrupted
 
-    def _recover(self, loop: _Loop, error: BaseException) -> None:
+    def _recover(self, loop: Loop, error: BaseException) -> None:
         """A worker was interrupted in the middle of the pool's own code: its node fails with that, the rest goes on."""
         release_owned()
         with self._lock:
@@ -898,7 +846,7 @@ class Pool:
 
     def _help(self, slot: Work, future: Future[Any], deadline: float | None) -> None:
         event = Event()
-        helper = _Loop(self._scheduler)
+        helper = Loop(self._scheduler)
         helper.thread = threading.current_thread()
         wake = _Wake(event)
         future.add_done_callback(wake)
@@ -913,7 +861,7 @@ class Pool:
         finally:
             forget_callback(future, wake)
 
-    def _help_until(self, event: Event, slot: Work, future: Future[Any], deadline: float | None, helper: _Loop) -> None:
+    def _help_until(self, event: Event, slot: Work, future: Future[Any], deadline: float | None, helper: Loop) -> None:
         while True:
             event.clear()
             if future.done():
@@ -940,7 +888,7 @@ class Pool:
             if not woken:
                 return
 
-    def _run_helping(self, helper: _Loop, work: Work) -> bool:
+    def _run_helping(self, helper: Loop, work: Work) -> bool:
         """Runs one node on a lent slot, or without one. False after a fork within it."""
         scheduler = self._scheduler
         ended = self._run(work)
@@ -949,7 +897,7 @@ class Pool:
         self._end_alone(helper, work, ended)
         return True
 
-    def _end_alone(self, helper: _Loop, work: Work, ended: bool) -> None:
+    def _end_alone(self, helper: Loop, work: Work, ended: bool) -> None:
         """Ends work that has run, or went back to wait for more, on a thread that takes nothing in its place."""
         if not ended:
             with self._lock:
@@ -1076,59 +1024,14 @@ class Pool:
     def snapshot(self) -> PoolSnapshot:
         now_ns = self._clock()
         with self._lock:
-            scheduler = self._scheduler
-            oldest_ready = scheduler.oldest_ready()
-            whole = LaneSnapshot(
-                backend=THREADS,
-                queue_depth=scheduler.queue_depth,
-                blocked_nodes=scheduler.blocked_count,
-                active_workers=scheduler.busy_count,
+            return snapshot_of(
+                self._scheduler,
+                self._runs,
                 workers=sum(thread.is_alive() for thread in self._threads),
-                max_workers=self.max_workers,
-                oldest_queued_seconds=_age(now_ns, oldest_ready.ready_ns if oldest_ready else 0),
-                oldest_active_seconds=_age(
-                    now_ns, min((task.started_ns for task in scheduler.running if task.started_ns), default=0)
-                ),
+                limits=self._limits or {},
+                elsewhere=self._elsewhere,
+                now_ns=now_ns,
             )
-            return PoolSnapshot(
-                queue_depth=whole.queue_depth,
-                blocked_nodes=whole.blocked_nodes,
-                active_workers=whole.active_workers,
-                workers=whole.workers,
-                max_workers=whole.max_workers,
-                oldest_queued_seconds=whole.oldest_queued_seconds,
-                oldest_active_seconds=whole.oldest_active_seconds,
-                active_runs=sum(run.record is not None for run in self._runs),
-                lanes=self._lanes(whole, now_ns) if self._limits else (whole,),
-            )
-
-    def _lanes(self, whole: LaneSnapshot, now_ns: int) -> Sequence[LaneSnapshot]:
-        """The pool by backend. Under the lock."""
-        scheduler = self._scheduler
-        blocked = Counter(task.backend for run in self._runs for task in run.blocked)
-        ready: dict[str, list[int]] = {}
-        for task in [*(task for run in self._runs for task in run.waiting()), *scheduler.held()]:
-            ready.setdefault(task.backend, []).append(task.ready_ns)
-        running: dict[str, list[int]] = {}
-        for task in scheduler.running:
-            running.setdefault(task.backend, []).append(task.started_ns or now_ns)
-        limits = self._limits or {}
-        limited = sum(len(running.get(name, ())) for name in limits if name not in self._elsewhere)
-        active = {THREADS: max(0, whole.active_workers - limited)}
-        active |= {name: len(running.get(name, ())) for name in limits}
-        return [
-            LaneSnapshot(
-                backend=name,
-                queue_depth=len(ready.get(name, ())),
-                blocked_nodes=blocked[name],
-                active_workers=active[name],
-                workers=whole.workers if name == THREADS else active[name],
-                max_workers=limit,
-                oldest_queued_seconds=_age(now_ns, min(ready.get(name, ()), default=0)),
-                oldest_active_seconds=_age(now_ns, min(running.get(name, ()), default=0)),
-            )
-            for name, limit in {THREADS: self.max_workers, **limits}.items()
-        ]
 
     def look(self, before: PoolLook | None = None) -> PoolLook:
         """The runs in progress and their nodes, copied at one moment.
@@ -1214,10 +1117,6 @@ def _release(work: Work) -> None:
     work.thread = None
     work.inputs = ()
     work.parameters = ()
-
-
-def _age(now_ns: int, since_ns: int) -> float:
-    return max(0, now_ns - since_ns) / 1e9 if since_ns else 0.0
 
 
 _NO_ARGUMENTS: Final[dict[str, Any]] = {}

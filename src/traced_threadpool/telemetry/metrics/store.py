@@ -21,7 +21,7 @@ from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.metrics.pool_metrics import Labels, PoolMetrics
 
 if TYPE_CHECKING:
-    from traced_threadpool.engine.pool import LaneSnapshot, PoolSnapshot
+    from traced_threadpool.engine.pool_snapshot import LaneSnapshot, PoolSnapshot
 
 Buckets = dict[str, tuple[float, ...]]
 """Histogram bounds in seconds by metric name."""
