@@ -24,7 +24,7 @@ from tests.waits.reported import (
     needs_sampling,
     sampling_closely,
 )
-from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry import attribute_values
 
 
 @pytest.mark.measures
@@ -52,7 +52,7 @@ def test_the_node_that_holds_the_gil_is_named(sampled: None, traces: Traces) -> 
 
 def gil_holders(run: dict[str, Any]) -> dict[str, float]:
     """Seconds by name, the most first."""
-    return dict(filter(None, map(names.gil_holder_of, run.get("hamilton.run.gil.holders", ()))))
+    return dict(filter(None, map(attribute_values.gil_holder_of, run.get("hamilton.run.gil.holders", ()))))
 
 
 def the_one_seen_best(traces: Traces, *functions: Callable[[], int]) -> dict[str, Any]:

@@ -7,14 +7,10 @@ counters end in `_total`.
 ('hamilton_threadpool_queue_wait_seconds', 'hamilton_nodes_total')
 """
 
-# Longer than 450 lines: one list of names, with the text of each.
-
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final, Literal
-
-from traced_threadpool.model.lock_wait import LockWait
 
 SCOPE: Final = "traced_threadpool"
 """The instrumentation scope of all spans."""
@@ -97,11 +93,6 @@ CODE_STACKTRACE: Final = "code.stacktrace"
 STALLED_EVENT: Final = "stalled"
 
 
-UNRUN_NS: Final = 1_000
-"""The length of the span of a node that never ran, since some viewers drop spans of none; it starts as much after its
-cause, since others look for what ended strictly before, at microseconds."""
-
-
 def node_wait(state: str) -> str:
     """The attribute of a node's time in a state other than `cpu`.
 
@@ -114,48 +105,6 @@ def node_wait(state: str) -> str:
 def run_wait(state: str) -> str:
     """The same summed over a run's nodes, on its span."""
     return f"hamilton.run.wait.{state}.duration"
-
-
-def gil_holder(name: str, caused_ns: int) -> str:
-    """An element of `hamilton.run.gil.holders`.
-
-    >>> gil_holder("thread:a b", 1_690_200_000), gil_holder("parse", 1_000)
-    ('thread:a b 1.69 s', 'parse 1e-06 s')
-    """
-    return gil_holder_exactly(name, float(f"{caused_ns / 1e9:.3g}"))
-
-
-def gil_holder_exactly(name: str, seconds: float) -> str:
-    """The same to the nanosecond, for a record that is read again."""
-    return f"{name} {seconds:.16g} s"
-
-
-def gil_holder_of(text: str) -> tuple[str, float] | None:
-    """The name and the seconds that such an element tells.
-
-    >>> gil_holder_of("thread:a b 1.69 s"), gil_holder_of("parse")
-    (('thread:a b', 1.69), None)
-    """
-    name, _, seconds = text.removesuffix(" s").rpartition(" ")
-    try:
-        return (name, float(seconds)) if name and text.endswith(" s") else None
-    except ValueError:
-        return None
-
-
-def lock_attributes(lock: LockWait) -> dict[str, str | int | float]:
-    """What is said of the lock that a node waited for."""
-    told: dict[str, str | int | float] = {
-        NODE_LOCK_NAME: lock.name,
-        NODE_LOCK_WAITS: lock.waits,
-        NODE_LOCK_FIRST: lock.first_ns / 1e9,
-        NODE_LOCK_LAST: lock.last_ns / 1e9,
-    }
-    if lock.line:
-        told[NODE_LOCK_LINE] = lock.line
-    if lock.capacity is not None:
-        told[NODE_LOCK_CAPACITY] = lock.capacity
-    return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +271,7 @@ RUN_BUCKETS: Final = (
 """Bounds in seconds for whole runs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Metric:
     """One metric family, itself a key of dictionaries. `unit` is the instrument's UCUM unit, `s` or none."""
 
@@ -345,156 +294,147 @@ class Metric:
 
 
 QUEUE_DEPTH: Final = Metric(
-    otel="hamilton.threadpool.queue.depth",
-    kind="gauge",
-    labels=("pool", "backend"),
-    description="Number of nodes that have all inputs and wait for a worker.",
+    "hamilton.threadpool.queue.depth",
+    "gauge",
+    ("pool", "backend"),
+    "Number of nodes that have all inputs and wait for a worker.",
 )
 BLOCKED_NODES: Final = Metric(
-    otel="hamilton.threadpool.blocked.nodes",
-    kind="gauge",
-    labels=("pool", "backend"),
-    description="Number of nodes that were submitted and wait for inputs.",
+    "hamilton.threadpool.blocked.nodes",
+    "gauge",
+    ("pool", "backend"),
+    "Number of nodes that were submitted and wait for inputs.",
 )
 ACTIVE_WORKERS: Final = Metric(
-    otel="hamilton.threadpool.active.workers",
-    kind="gauge",
-    labels=("pool", "backend"),
-    description="Number of workers that run a node.",
+    "hamilton.threadpool.active.workers", "gauge", ("pool", "backend"), "Number of workers that run a node."
 )
 WORKERS: Final = Metric(
-    otel="hamilton.threadpool.workers",
-    kind="gauge",
-    labels=("pool", "backend"),
-    description="Number of worker threads that are alive; of a backend, of its nodes that run.",
+    "hamilton.threadpool.workers",
+    "gauge",
+    ("pool", "backend"),
+    "Number of worker threads that are alive; of a backend, of its nodes that run.",
 )
 MAX_WORKERS: Final = Metric(
-    otel="hamilton.threadpool.max.workers",
-    kind="gauge",
-    labels=("pool", "backend"),
-    description="Largest number of nodes that run at once.",
+    "hamilton.threadpool.max.workers", "gauge", ("pool", "backend"), "Largest number of nodes that run at once."
 )
 OLDEST_QUEUED: Final = Metric(
-    otel="hamilton.threadpool.oldest.queued",
-    kind="gauge",
-    labels=("pool", "backend"),
+    "hamilton.threadpool.oldest.queued",
+    "gauge",
+    ("pool", "backend"),
+    "Time that the longest-waiting node in the queue has waited, in seconds; 0 when the queue is empty.",
     unit="s",
-    description="Time that the longest-waiting node in the queue has waited, in seconds; 0 when the queue is empty.",
 )
 OLDEST_ACTIVE: Final = Metric(
-    otel="hamilton.threadpool.oldest.active",
-    kind="gauge",
-    labels=("pool", "backend"),
+    "hamilton.threadpool.oldest.active",
+    "gauge",
+    ("pool", "backend"),
+    "Time that the longest-running node has run, in seconds; 0 when none runs.",
     unit="s",
-    description="Time that the longest-running node has run, in seconds; 0 when none runs.",
 )
 STALLED_NODES: Final = Metric(
-    otel="hamilton.stalled.nodes",
-    kind="gauge",
-    labels=("pool",),
-    description="Number of running nodes that are stalled: they have run for longer than `stall_after`.",
+    "hamilton.stalled.nodes",
+    "gauge",
+    ("pool",),
+    "Number of running nodes that are stalled: they have run for longer than `stall_after`.",
 )
 QUEUE_WAIT: Final = Metric(
-    otel="hamilton.threadpool.queue.wait",
-    kind="histogram",
-    labels=("pool", "backend"),
+    "hamilton.threadpool.queue.wait",
+    "histogram",
+    ("pool", "backend"),
+    "Time a ready node waited for a worker, in seconds.",
     unit="s",
-    description="Time a ready node waited for a worker, in seconds.",
     buckets=DURATION_BUCKETS,
 )
 NODE_DURATION: Final = Metric(
-    otel="hamilton.node.duration",
-    kind="histogram",
-    labels=("pool", "node", "outcome"),
+    "hamilton.node.duration",
+    "histogram",
+    ("pool", "node", "outcome"),
+    "Time from a node's start to its end, in seconds.",
     unit="s",
-    description="Time from a node's start to its end, in seconds.",
     buckets=DURATION_BUCKETS,
 )
 NODES: Final = Metric(
-    otel="hamilton.nodes",
-    kind="counter",
-    labels=("pool", "node", "outcome"),
-    description="Number of nodes that ended, including those that never ran.",
+    "hamilton.nodes",
+    "counter",
+    ("pool", "node", "outcome"),
+    "Number of nodes that ended, including those that never ran.",
 )
 NODE_TIME: Final = Metric(
-    otel="hamilton.node.time",
-    kind="counter",
-    labels=("pool", "node", "state"),
+    "hamilton.node.time",
+    "counter",
+    ("pool", "node", "state"),
+    "Time that nodes spent in each state, in seconds.",
     unit="s",
-    description="Time that nodes spent in each state, in seconds.",
 )
 NODE_QUEUE_TIME: Final = Metric(
-    otel="hamilton.node.queue",
-    kind="counter",
-    labels=("pool", "node"),
+    "hamilton.node.queue",
+    "counter",
+    ("pool", "node"),
+    "Time that executions of a node waited for a worker with all inputs there, in seconds.",
     unit="s",
-    description="Time that executions of a node waited for a worker with all inputs there, in seconds.",
 )
 NODE_STALLS: Final = Metric(
-    otel="hamilton.node.stalls",
-    kind="counter",
-    labels=("pool", "node"),
-    description="Number of executions of a node that stalled, counted while they run.",
+    "hamilton.node.stalls",
+    "counter",
+    ("pool", "node"),
+    "Number of executions of a node that stalled, counted while they run.",
 )
 RUN_DURATION: Final = Metric(
-    otel="hamilton.run.duration",
-    kind="histogram",
-    labels=("pool", "run", "outcome"),
+    "hamilton.run.duration",
+    "histogram",
+    ("pool", "run", "outcome"),
+    "Time from the call of execute to the end of the run's last node, in seconds.",
     unit="s",
-    description="Time from the call of execute to the end of the run's last node, in seconds.",
     buckets=RUN_BUCKETS,
 )
 RUNS_ACTIVE: Final = Metric(
-    otel="hamilton.runs.active",
-    kind="gauge",
-    labels=("pool", "run"),
-    description="Number of runs that have started and not ended.",
+    "hamilton.runs.active", "gauge", ("pool", "run"), "Number of runs that have started and not ended."
 )
 RUN_LAST_SUCCESS: Final = Metric(
-    otel="hamilton.run.last.success.timestamp",
-    kind="gauge",
-    labels=("pool", "run"),
+    "hamilton.run.last.success.timestamp",
+    "gauge",
+    ("pool", "run"),
+    "Unix time at which the last successful run ended, in seconds.",
     unit="s",
-    description="Unix time at which the last successful run ended, in seconds.",
 )
 CRITICAL_PATH_TIME: Final = Metric(
-    otel="hamilton.run.critical.path",
-    kind="counter",
-    labels=("pool", "run", "node"),
+    "hamilton.run.critical.path",
+    "counter",
+    ("pool", "run", "node"),
+    "Time that each node was on the critical path, in seconds; waits between nodes start with `_`.",
     unit="s",
-    description="Time that each node was on the critical path, in seconds; waits between nodes start with `_`.",
 )
 QUEUED_BEHIND: Final = Metric(
-    otel="hamilton.run.queued.behind",
-    kind="counter",
-    labels=("pool", "run", "node"),
+    "hamilton.run.queued.behind",
+    "counter",
+    ("pool", "run", "node"),
+    "Time that the critical path waited for a worker that had this node, in seconds.",
     unit="s",
-    description="Time that the critical path waited for a worker that had this node, in seconds.",
 )
 GIL_PROBE_WAIT: Final = Metric(
-    otel="hamilton.gil.probe.wait",
-    kind="counter",
-    labels=(),
+    "hamilton.gil.probe.wait",
+    "counter",
+    (),
+    "Time that a probe, 20 times a second while nodes run, waited for the GIL, in seconds.",
     unit="s",
-    description="Time that a probe, 20 times a second while nodes run, waited for the GIL, in seconds.",
 )
 ATTRIBUTION: Final = Metric(
-    otel="hamilton.attribution.info",
-    kind="gauge",
-    labels=("method", "reason"),
-    description="Always 1; the labels say how the states of nodes' time are measured, and what that lacks.",
+    "hamilton.attribution.info",
+    "gauge",
+    ("method", "reason"),
+    "Always 1; the labels say how the states of nodes' time are measured, and what that lacks.",
 )
 SPANS_LOST: Final = Metric(
-    otel="hamilton.telemetry.spans.lost",
-    kind="counter",
-    labels=("stage",),
-    description="Number of spans that were created and not delivered, by where they were lost.",
+    "hamilton.telemetry.spans.lost",
+    "counter",
+    ("stage",),
+    "Number of spans that were created and not delivered, by where they were lost.",
 )
 TELEMETRY_ERRORS: Final = Metric(
-    otel="hamilton.telemetry.errors",
-    kind="counter",
-    labels=("component",),
-    description="Number of failures inside telemetry; they never fail a node.",
+    "hamilton.telemetry.errors",
+    "counter",
+    ("component",),
+    "Number of failures inside telemetry; they never fail a node.",
 )
 
 METRICS: Final[tuple[Metric, ...]] = tuple(each for each in [*globals().values()] if isinstance(each, Metric))

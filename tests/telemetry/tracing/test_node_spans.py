@@ -41,7 +41,7 @@ from tests.telemetry.telemetry_helpers import (
 )
 from tests.telemetry.tracing.span_nodes import RUN, RunIds, after, fails, far, joined, left, load, right, submit
 from traced_threadpool import FutureAdapter
-from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry import attribute_values
 
 
 def test_each_node_is_one_span_below_the_run(traces: Traces, adapter: FutureAdapter) -> None:
@@ -256,7 +256,7 @@ def _disorder(spans: Sequence[ReadableSpan]) -> list[str]:
                 wrong.append(f"{span.name} starts {upstream_end_ns - start_ns} ns before an input ends")
         if span.parent is not None:
             run_start_ns, run_end_ns = times(by_id[span.parent.span_id])
-            if not run_start_ns <= start_ns <= end_ns <= run_end_ns + 2 * names.UNRUN_NS:
+            if not run_start_ns <= start_ns <= end_ns <= run_end_ns + 2 * attribute_values.UNRUN_NS:
                 wrong.append(f"{span.name} is not within its run")
     return wrong
 

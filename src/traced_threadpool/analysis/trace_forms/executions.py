@@ -19,6 +19,7 @@ from traced_threadpool.model.recorded_run import NodeExecution
 from traced_threadpool.model.records import worker_of
 from traced_threadpool.model.states import STATES, State
 from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry.attribute_values import UNRUN_NS
 
 MAX_LINKS: Final = 128
 """How many links the SDK keeps unless it is told otherwise."""
@@ -74,7 +75,7 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
     outcome = outcome_of(attributes)
     if outcome in ("upstream_error", "cancelled"):
         # It never ran. So that viewers show it, its span has a length, and starts as much after what stopped it.
-        started_ns -= min(ended_ns - started_ns, names.UNRUN_NS)
+        started_ns -= min(ended_ns - started_ns, UNRUN_NS)
         ended_ns = started_ns
     queue_ns = nanoseconds(attributes.get(names.NODE_QUEUE, 0))
     dependency_ns = nanoseconds(attributes.get(names.NODE_DEPENDENCY, 0))

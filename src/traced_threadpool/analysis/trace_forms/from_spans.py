@@ -25,6 +25,7 @@ from traced_threadpool.model.lane import lane_of
 from traced_threadpool.model.recorded_run import NodeExecution, PoolRuns, RecordedRun
 from traced_threadpool.model.records import RUN_OUTCOMES, Outcome, RunOutcome
 from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry.attribute_values import gil_holder_of
 
 
 def runs_from(gathered: Gathered, problems: Sequence[str] = ()) -> list[RecordedRun]:
@@ -152,7 +153,7 @@ _REPAIRS: Final[Mapping[str, str]] = {
 
 
 def _gil_holders(attributes: Attributes) -> dict[str, int]:
-    told = (names.gil_holder_of(text) for text in texts(attributes.get(names.RUN_GIL_HOLDERS)))
+    told = (gil_holder_of(text) for text in texts(attributes.get(names.RUN_GIL_HOLDERS)))
     return {name: held_ns for name, seconds in filter(None, told) if (held_ns := nanoseconds(seconds))}
 
 

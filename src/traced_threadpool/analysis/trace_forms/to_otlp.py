@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry.attribute_values import gil_holder_exactly, lock_attributes
 
 BATCH: Final = 512
 """How many spans stand in a line."""
@@ -92,7 +93,7 @@ class _Spans:
             names.CPUS_LIMIT: run.cpus,
             names.ATTRIBUTION_METHOD: run.attribution,
             names.ATTRIBUTION_REASON: run.attribution_reason,
-            names.RUN_GIL_HOLDERS: [names.gil_holder_exactly(name, ns / 1e9) for name, ns in run.gil_holders.items()],
+            names.RUN_GIL_HOLDERS: [gil_holder_exactly(name, ns / 1e9) for name, ns in run.gil_holders.items()],
             names.ERROR_TYPE: run.error_type,
             names.RECORD_PROBLEMS: list(run.problems),
             names.RECORD_BESIDE: self._beside or None,
@@ -130,7 +131,7 @@ class _Spans:
             names.ERROR_TYPE: node.error_type,
         }
         if node.lock is not None:
-            values.update(names.lock_attributes(node.lock))
+            values.update(lock_attributes(node.lock))
         for state, state_ns in node.states.items():
             values[names.NODE_CPU if state == "cpu" else names.node_wait(state)] = state_ns / 1e9
         span = self._span(self._ids[node.key], run_span, node.name, node.started_ns, node.ended_ns, values)

@@ -17,6 +17,7 @@ from traced_threadpool.model import forks
 from traced_threadpool.model.records import THREADS, KeptNodes, NodeRecord, RunRecord, WaitFacts, usable_cpus
 from traced_threadpool.model.states import CPU, STATES
 from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry.attribute_values import gil_holder, lock_attributes
 from traced_threadpool.telemetry.tracing.backend_attributes import of_backend
 
 AttributeValue = str | bool | int | float | Sequence[str] | Sequence[float]
@@ -111,7 +112,7 @@ def _of_waits(facts: WaitFacts) -> Attributes:
         attributes[names.ATTRIBUTION_REASON] = facts.reason
     longest = nlargest(MAX_GIL_HOLDERS, facts.gil_holders.items(), key=lambda each: each[1])
     if longest:
-        attributes[names.RUN_GIL_HOLDERS] = [names.gil_holder(name, caused_ns) for name, caused_ns in longest]
+        attributes[names.RUN_GIL_HOLDERS] = [gil_holder(name, caused_ns) for name, caused_ns in longest]
     if facts.steal_ratio > STEAL_WORTH_TELLING:
         attributes[names.RUN_STEAL] = facts.steal_ratio
     return attributes
@@ -199,7 +200,7 @@ def of_end(node: NodeRecord, again: Attributes | None = None) -> Attributes:
         if node.state_ns is not node.counted_ns:  # there was something to divide
             attributes[names.NODE_SAMPLES] = node.samples
     if node.lock is not None:
-        attributes.update(names.lock_attributes(node.lock))
+        attributes.update(lock_attributes(node.lock))
     if node.timing is not None or node.backend is not THREADS:
         attributes.update(of_backend(node))
     if node.error is not None:

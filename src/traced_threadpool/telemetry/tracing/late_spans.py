@@ -11,6 +11,7 @@ from opentelemetry.trace import Link, SpanContext
 from traced_threadpool.model.records import KeptNode, KeptNodes, NodeRecord, RunRecord, unix_offset_ns
 from traced_threadpool.model.states import in_order
 from traced_threadpool.telemetry import names
+from traced_threadpool.telemetry.attribute_values import UNRUN_NS
 from traced_threadpool.telemetry.tracing import attributes
 from traced_threadpool.telemetry.tracing.node_spans import NodeSpans, can_be_linked, length_limit, links
 
@@ -44,13 +45,13 @@ def record_unrun(unrun: Unrun, spans: NodeSpans) -> None:
     if stopped_by is not None and can_be_linked(stopped_by) and all(link.context is not stopped_by for link in linked):
         linked.append(Link(stopped_by))
     attributes.add_why_it_never_ran(known, node)
-    unix_ns = node.ended_ns + names.UNRUN_NS + (unix_offset_ns() if node.run is None else node.run.unix_offset_ns)
+    unix_ns = node.ended_ns + UNRUN_NS + (unix_offset_ns() if node.run is None else node.run.unix_offset_ns)
     span = spans.tracer.start_span(node.name, unrun.parent, attributes=known, links=linked, start_time=unix_ns)
     cut: attributes.Attributes = {}
     attributes.add_cut(cut, length_limit(span), known)
     span.set_attributes(cut)
     node.span_context = span.get_span_context()
-    span.end(unix_ns + names.UNRUN_NS)
+    span.end(unix_ns + UNRUN_NS)
 
 
 def record_notable(
