@@ -23,7 +23,7 @@ from traced_threadpool.engine.work import Run, Work
 from traced_threadpool.model.observers import ErrorLog, Observers
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.model.records import MIN_QUEUE_NS, NodeRecord, PathFacts, RunRecord
-from traced_threadpool.recording.critical_path import critical_path, critical_seconds
+from traced_threadpool.recording.critical_path import critical_ns, critical_path
 from traced_threadpool.recording.recorder import Recorder, Recording
 from traced_threadpool.waits.meter import CpuMeter
 
@@ -165,7 +165,10 @@ def test_the_path_at_the_end_of_a_run_is_that_of_its_record(stage: Stage, record
     assert [name for name in names if name != "_queue"][-3:] == ["join", "outer", "last"]
     behind = recording.path.queued_behind
     assert recording.path == PathFacts(
-        names=names, durations=durations, seconds=critical_seconds(run), queued_behind=behind
+        names=names,
+        durations=durations,
+        seconds={name: ns / 1e9 for name, ns in critical_ns(run).items()},
+        queued_behind=behind,
     )
     assert run.id == run_id
     assert recorder.runs == []

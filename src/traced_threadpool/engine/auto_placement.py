@@ -11,8 +11,8 @@ eats the gain comes back, and stays.
 >>> auto = AutoPlacement("cpu")
 >>> auto.executed("parse", duration_ns=300_000_000, computing_ns=250_000_000, transfer_ns=None)
 >>> auto.run_over({"parse": 210_000_000})
->>> auto.wants_probe("parse")
-True
+>>> auto.moved(["parse", "load"])  # to be probed there
+{'parse': 'threads'}
 >>> auto.executed("parse", duration_ns=300_000_000, computing_ns=250_000_000, transfer_ns=None)
 >>> auto.probed("parse", transfer_ns=2_000_000)
 >>> auto.run_over({"parse": 210_000_000})
@@ -116,11 +116,6 @@ class AutoPlacement:
             now["duration"] += duration_ns
             now["computing"] += computing_ns
             now["transfer"] += transfer_ns or 0
-
-    def wants_probe(self, name: str) -> bool:
-        """Whether its arguments and result are to be pickled after its next execution on threads."""
-        seen = self._nodes.get(name)
-        return seen is not None and seen.state == "probing"
 
     def probed(self, name: str, *, transfer_ns: int | None) -> None:
         """How long moving its arguments and result takes, about; None: they cannot be pickled."""

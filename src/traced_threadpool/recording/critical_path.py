@@ -60,7 +60,7 @@ from traced_threadpool.model.records import MIN_QUEUE_NS, Holder, PathFacts, Tim
 QUEUE: Final = "_queue"
 DEPENDENCY: Final = "_dependency"
 OUTSIDE: Final = "_outside"
-"""Where `critical_seconds` puts what is not a node's. No Hamilton node's name starts with an underscore."""
+"""Where `critical_ns` puts what is not a node's. No Hamilton node's name starts with an underscore."""
 
 MAX_NAMES: Final = 100
 """How many steps `hamilton.run.critical_path` holds."""
@@ -139,13 +139,11 @@ def critical_path(run: RecordedRun, *, inside: str | None = None) -> CriticalPat
     return CriticalPath(steps=_steps(run, stretches), slack_ns=_Slack(nodes))
 
 
-def critical_seconds(run: RecordedRun) -> dict[str, float]:
-    """How much of the path each node's name takes, the waits under `_queue`, `_dependency` and `_outside`."""
-    return {name: total_ns / 1e9 for name, total_ns in critical_ns(run).items()}
-
-
 def critical_ns(run: RecordedRun) -> dict[str, int]:
-    """The same in nanoseconds, which add up to the run's duration exactly."""
+    """How much of the path each node's name takes, the waits under `_queue`, `_dependency` and `_outside`.
+
+    They add up to the run's duration exactly.
+    """
     return critical_path(run).ns_by_name
 
 

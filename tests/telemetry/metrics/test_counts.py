@@ -40,7 +40,7 @@ from tests.telemetry.telemetry_helpers import (
 )
 from traced_threadpool import FutureAdapter, Metrics
 from traced_threadpool.model.states import STATES
-from traced_threadpool.recording.critical_path import critical_seconds
+from traced_threadpool.recording.critical_path import critical_ns
 
 
 def test_the_critical_path_by_node_adds_up_to_the_runs(registry: CollectorRegistry) -> None:
@@ -51,9 +51,9 @@ def test_the_critical_path_by_node_adds_up_to_the_runs(registry: CollectorRegist
             driver.execute(["joined"])
     sums: dict[Labels, float] = {}
     for run in adapter.recorded_runs:
-        for name, seconds in critical_seconds(run).items():
+        for name, total_ns in critical_ns(run).items():
             labels = (name, "one", "hamilton.run")
-            sums[labels] = sums.get(labels, 0) + seconds
+            sums[labels] = sums.get(labels, 0) + total_ns / 1e9
     found = samples(registry, "hamilton_run_critical_path_seconds_total")
     assert found == pytest.approx(sums)
     assert {node for node, _, _ in found} >= {"load", "joined", "_queue"}
