@@ -17,14 +17,7 @@ from itertools import groupby
 from .complexity import measure_tree
 from .imports import imported_names
 from .reading import read_source
-from .records import (
-    ModuleMeasure,
-    ModuleSurvey,
-    PackageCompression,
-    SourceFile,
-    SourceText,
-    TreeMeasure,
-)
+from .records import ModuleMeasure, ModuleSurvey, PackageCompression, SourceFile, SourceText, TreeMeasure
 
 UNPARSABLE = "unparsable"
 LZMA_PRESET = 3  # the highest that is not several times slower than bzip2

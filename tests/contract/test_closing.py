@@ -11,24 +11,8 @@ from hamilton.execution.executors import TaskExecutor
 from hamilton.htypes import Parallelizable
 from hamilton.plugins.h_threadpool import FutureAdapter as HamiltonsAdapter
 
-from tests.contract.shared import (
-    identity,
-    nested,
-    squared,
-    squares,
-    within_patience,
-)
-from tests.dags import (
-    PATIENCE,
-    Held,
-    Stage,
-    driver_of,
-    dynamic_driver_of,
-    eventually,
-    in_thread,
-    submit,
-    wait_for,
-)
+from tests.contract.shared import identity, nested, squared, squares, within_patience
+from tests.dags import PATIENCE, Held, Stage, driver_of, dynamic_driver_of, eventually, in_thread, submit, wait_for
 from traced_threadpool import FutureAdapter
 
 

@@ -11,16 +11,8 @@ import pytest
 from hamilton import base, lifecycle
 from prometheus_client import CollectorRegistry
 
-from tests.contract.shared import (
-    MakeAdapter,
-    one,
-)
-from tests.dags import (
-    PATIENCE,
-    Stage,
-    driver_of,
-    submit,
-)
+from tests.contract.shared import MakeAdapter, one
+from tests.dags import PATIENCE, Stage, driver_of, submit
 from traced_threadpool import FutureAdapter, Metrics
 
 

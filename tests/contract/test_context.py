@@ -14,16 +14,8 @@ from hamilton.execution.executors import TaskExecutor
 from hamilton.htypes import Collect
 from hamilton.plugins.h_threadpool import FutureAdapter as HamiltonsAdapter
 
-from tests.contract.shared import (
-    numbers,
-)
-from tests.dags import (
-    PATIENCE,
-    Stage,
-    driver_of,
-    dynamic_driver_of,
-    submit,
-)
+from tests.contract.shared import numbers
+from tests.dags import PATIENCE, Stage, driver_of, dynamic_driver_of, submit
 from traced_threadpool import FutureAdapter
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="none")

@@ -12,17 +12,8 @@ import pytest
 from hamilton import driver
 from hamilton.function_modifiers import config
 
-from tests.contract.shared import (
-    MakeAdapter,
-    identity,
-)
-from tests.dags import (
-    PATIENCE,
-    driver_of,
-    eventually,
-    in_thread,
-    submit,
-)
+from tests.contract.shared import MakeAdapter, identity
+from tests.dags import PATIENCE, driver_of, eventually, in_thread, submit
 
 
 def test_inputs_overrides_and_config(make_adapter: MakeAdapter) -> None:

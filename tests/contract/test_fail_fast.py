@@ -10,10 +10,7 @@ from hamilton.execution.executors import TaskExecutor
 from hamilton.htypes import Collect, Parallelizable
 from hamilton.plugins.h_threadpool import FutureAdapter as HamiltonsAdapter
 
-from tests.contract.shared import (
-    identity,
-    within_patience,
-)
+from tests.contract.shared import identity, within_patience
 from tests.dags import (
     PATIENCE,
     REFUTATION,

@@ -8,17 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.shared import (
-    MakeAdapter,
-)
-from tests.dags import (
-    PATIENCE,
-    Held,
-    Stage,
-    driver_of,
-    submit,
-    wait_for,
-)
+from tests.contract.shared import MakeAdapter
+from tests.dags import PATIENCE, Held, Stage, driver_of, submit, wait_for
 
 
 class OddError(Exception):

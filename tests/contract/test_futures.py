@@ -11,19 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.shared import (
-    MakeAdapter,
-    error_of,
-    identity,
-)
-from tests.dags import (
-    PATIENCE,
-    Held,
-    Stage,
-    in_thread,
-    submit,
-    wait_for,
-)
+from tests.contract.shared import MakeAdapter, error_of, identity
+from tests.dags import PATIENCE, Held, Stage, in_thread, submit, wait_for
 
 
 def test_states_of_a_future(make_adapter: MakeAdapter, stage: Stage) -> None:

@@ -12,22 +12,8 @@ from hamilton.execution.executors import TaskExecutor
 from hamilton.htypes import Collect, Parallelizable
 from hamilton.plugins.h_threadpool import FutureAdapter as HamiltonsAdapter
 
-from tests.contract.shared import (
-    announcing,
-    numbers,
-    posix_only,
-)
-from tests.dags import (
-    PATIENCE,
-    Held,
-    Stage,
-    driver_of,
-    dynamic_driver_of,
-    in_thread,
-    start,
-    submit,
-    wait_for,
-)
+from tests.contract.shared import announcing, numbers, posix_only
+from tests.dags import PATIENCE, Held, Stage, driver_of, dynamic_driver_of, in_thread, start, submit, wait_for
 from traced_threadpool import FutureAdapter
 
 

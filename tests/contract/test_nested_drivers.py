@@ -15,13 +15,7 @@ from hamilton.execution.executors import TaskExecutor
 from hamilton.htypes import Collect
 from hamilton.plugins.h_threadpool import FutureAdapter as HamiltonsAdapter
 
-from tests.contract.shared import (
-    nested,
-    numbers,
-    squared,
-    squares,
-    within_patience,
-)
+from tests.contract.shared import nested, numbers, squared, squares, within_patience
 from tests.dags import (
     PATIENCE,
     REFUTATION,

@@ -13,19 +13,8 @@ from hamilton.htypes import Collect, Parallelizable
 from hamilton.lifecycle.default import GracefulErrorAdapter
 from hamilton.plugins.h_threadpool import FutureAdapter as HamiltonsAdapter
 
-from tests.contract.shared import (
-    numbers,
-    squared,
-    squares,
-    within_patience,
-)
-from tests.dags import (
-    PATIENCE,
-    Stage,
-    dynamic_driver_of,
-    run_process,
-    wait_for,
-)
+from tests.contract.shared import numbers, squared, squares, within_patience
+from tests.dags import PATIENCE, Stage, dynamic_driver_of, run_process, wait_for
 from traced_threadpool import FutureAdapter
 
 

@@ -11,21 +11,8 @@ import pytest
 from hamilton.plugins.h_threadpool import FutureAdapter as HamiltonsAdapter
 from prometheus_client import CollectorRegistry
 
-from tests.contract.shared import (
-    BOTH,
-    identity,
-)
-from tests.dags import (
-    PATIENCE,
-    REFUTATION,
-    Held,
-    Stage,
-    driver_of,
-    eventually,
-    start,
-    submit,
-    wait_for,
-)
+from tests.contract.shared import BOTH, identity
+from tests.dags import PATIENCE, REFUTATION, Held, Stage, driver_of, eventually, start, submit, wait_for
 from traced_threadpool import FutureAdapter
 
 

@@ -8,20 +8,8 @@ from typing import Any
 import pytest
 from hamilton import lifecycle
 
-from tests.contract.shared import (
-    MakeAdapter,
-    error_of,
-    identity,
-)
-from tests.dags import (
-    PATIENCE,
-    Held,
-    Stage,
-    driver_of,
-    in_thread,
-    submit,
-    wait_for,
-)
+from tests.contract.shared import MakeAdapter, error_of, identity
+from tests.dags import PATIENCE, Held, Stage, driver_of, in_thread, submit, wait_for
 
 
 class Line(lifecycle.ResultBuilder):

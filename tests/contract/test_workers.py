@@ -8,20 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.shared import (
-    MakeAdapter,
-    error_of,
-    identity,
-)
-from tests.dags import (
-    PATIENCE,
-    Held,
-    Stage,
-    driver_of,
-    in_thread,
-    submit,
-    wait_for,
-)
+from tests.contract.shared import MakeAdapter, error_of, identity
+from tests.dags import PATIENCE, Held, Stage, driver_of, in_thread, submit, wait_for
 
 
 def test_as_many_nodes_as_workers_run_at_once(make_adapter: MakeAdapter) -> None:

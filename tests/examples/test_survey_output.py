@@ -24,10 +24,7 @@ from examples.plain_output import console
 from examples.stdlib_survey import complexity, imports, run_summary, trace_lines
 from examples.stdlib_survey.comparison import Comparison, compare, comparison_table
 from examples.stdlib_survey.options import DEFAULT_PORT, Options, parse_options
-from examples.stdlib_survey.records import (
-    SurveyReport,
-    Totals,
-)
+from examples.stdlib_survey.records import SurveyReport, Totals
 from examples.stdlib_survey.report import report_tables
 from examples.stdlib_survey.run_summary import RunSummary, StageSummary, summarize, summary_tables, trace_tree
 from examples.stdlib_survey.survey import build_driver, run_survey

@@ -9,16 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts import states_table
-from traced_threadpool.model.states import (
-    INFO,
-    SAMPLED,
-    STATES,
-    TABLE,
-    has_waits,
-    in_order,
-    sampled,
-    unsampled,
-)
+from traced_threadpool.model.states import INFO, SAMPLED, STATES, TABLE, has_waits, in_order, sampled, unsampled
 from traced_threadpool.waits import shared_memory
 from traced_threadpool.waits.classify import KINDS
 

@@ -6,14 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from traced_threadpool.waits.classify import (
-    DISK,
-    GIL,
-    LOCK,
-    NETWORK,
-    OTHER,
-    SLEEP,
-)
+from traced_threadpool.waits.classify import DISK, GIL, LOCK, NETWORK, OTHER, SLEEP
 
 GIL_ADDRESSES = {
     "3.10": 0x7F691DDA8808,

@@ -13,13 +13,7 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tests.telemetry.telemetry_helpers import (
-    LIMIT_SECONDS,
-    Traces,
-    make_adapter,
-    make_driver,
-    until,
-)
+from tests.telemetry.telemetry_helpers import LIMIT_SECONDS, Traces, make_adapter, make_driver, until
 from traced_threadpool.waits.reasons import Method
 from traced_threadpool.waits.supervisor import supervisor
 

@@ -16,12 +16,7 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 from opentelemetry.sdk.trace import ReadableSpan
 from prometheus_client import CollectorRegistry
 
-from tests.telemetry.telemetry_helpers import (
-    Traces,
-    make_adapter,
-    samples,
-    times,
-)
+from tests.telemetry.telemetry_helpers import Traces, make_adapter, samples, times
 from traced_threadpool import Attribution, FutureAdapter
 
 STATES = ("cpu", "gil", "runqueue", "network", "disk", "lock", "sleep", "transfer", "remote_queue", "other")

@@ -15,13 +15,7 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 
 
 from tests.telemetry import telemetry_helpers
-from tests.telemetry.telemetry_helpers import (
-    Caller,
-    Gate,
-    Traces,
-    make_driver,
-    until,
-)
+from tests.telemetry.telemetry_helpers import Caller, Gate, Traces, make_driver, until
 from traced_threadpool import FutureAdapter
 from traced_threadpool.waits.supervisor import Supervisor
 

@@ -12,18 +12,8 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 
 from prometheus_client import CollectorRegistry
 
-from tests.telemetry.telemetry_helpers import (
-    Traces,
-    make_adapter,
-    make_driver,
-    sample,
-    spend,
-)
-from tests.waits.reported import (
-    hogging,
-    needs_sampling,
-    sampling_closely,
-)
+from tests.telemetry.telemetry_helpers import Traces, make_adapter, make_driver, sample, spend
+from tests.waits.reported import hogging, needs_sampling, sampling_closely
 from traced_threadpool.telemetry import attribute_values
 
 

@@ -16,14 +16,7 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 from prometheus_client import CollectorRegistry
 
 from tests.dags import run_process
-from tests.telemetry.telemetry_helpers import (
-    LIMIT_SECONDS,
-    Caller,
-    make_adapter,
-    make_driver,
-    spend,
-    until,
-)
+from tests.telemetry.telemetry_helpers import LIMIT_SECONDS, Caller, make_adapter, make_driver, spend, until
 from tests.waits.reported import counted_durations_ns, counted_ns, needs_sampling
 from traced_threadpool import Attribution
 from traced_threadpool.model.observers import ErrorLog

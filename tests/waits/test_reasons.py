@@ -18,14 +18,7 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 
 from prometheus_client import CollectorRegistry
 
-from tests.telemetry.telemetry_helpers import (
-    Traces,
-    make_driver,
-    samples,
-    spend,
-    threads_switched_often,
-    until,
-)
+from tests.telemetry.telemetry_helpers import Traces, make_driver, samples, spend, threads_switched_often, until
 from tests.waits.supervised import Using, held_node, make_adapter, no, our_files, said, start, work
 from traced_threadpool import Attribution
 from traced_threadpool.model import states

@@ -21,14 +21,7 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 
 from prometheus_client import CollectorRegistry
 
-from tests.telemetry.telemetry_helpers import (
-    Caller,
-    Traces,
-    make_adapter,
-    make_driver,
-    samples,
-    spend,
-)
+from tests.telemetry.telemetry_helpers import Caller, Traces, make_adapter, make_driver, samples, spend
 from tests.waits.reported import (
     counted_durations_ns,
     counted_ns,

@@ -14,13 +14,7 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 
 from prometheus_client import CollectorRegistry
 
-from tests.telemetry.telemetry_helpers import (
-    LIMIT_SECONDS,
-    Caller,
-    Gate,
-    make_driver,
-    until,
-)
+from tests.telemetry.telemetry_helpers import LIMIT_SECONDS, Caller, Gate, make_driver, until
 from tests.waits.supervised import Using, exists, held_node, make_adapter, our_files, said, start, work
 from traced_threadpool import Attribution
 from traced_threadpool.waits import sampler, sampler_client

@@ -6,15 +6,7 @@ from pathlib import Path
 
 import click
 
-from traced_threadpool.cli.arguments import (
-    all_runs,
-    check_all,
-    examples,
-    output_file,
-    run_name,
-    trace_file,
-    which_run,
-)
+from traced_threadpool.cli.arguments import all_runs, check_all, examples, output_file, run_name, trace_file, which_run
 from traced_threadpool.cli.input_files import STANDARD_INPUT, ChosenRun, is_same_file, of_name, read, shown
 from traced_threadpool.cli.output import print_parts, put, write
 from traced_threadpool.model.formatting import count

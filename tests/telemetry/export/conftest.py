@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.telemetry.export.programs import (
-    PRELUDE,
-    environment,
-)
+from tests.telemetry.export.programs import PRELUDE, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.telemetry.export.programs import (
-    PACKAGE_ROOT,
-    attributes,
-    file_names,
-    needs_extra,
-)
+from tests.telemetry.export.programs import PACKAGE_ROOT, attributes, file_names, needs_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,14 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.telemetry.export.programs import (
-    PRELUDE,
-    file_names,
-    needs_extra,
-    sdk_version,
-    start,
-    wait_until,
-)
+from tests.telemetry.export.programs import PRELUDE, file_names, needs_extra, sdk_version, start, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

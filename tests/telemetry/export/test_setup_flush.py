@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.telemetry.export.programs import (
-    PRELUDE,
-    file_names,
-    free_port,
-    needs_extra,
-    start,
-)
+from tests.telemetry.export.programs import PRELUDE, file_names, free_port, needs_extra, start
 from traced_threadpool import setup_telemetry
 
 if TYPE_CHECKING:

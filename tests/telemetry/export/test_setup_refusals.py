@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry import trace
 
-from tests.telemetry.export.programs import (
-    file_names,
-    free_port,
-    needs_extra,
-)
+from tests.telemetry.export.programs import file_names, free_port, needs_extra
 from traced_threadpool import setup_telemetry
 
 if TYPE_CHECKING:

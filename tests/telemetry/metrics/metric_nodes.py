@@ -9,9 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests.telemetry.telemetry_helpers import (
-    samples,
-)
+from tests.telemetry.telemetry_helpers import samples
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -20,10 +18,7 @@ import importlib.util
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from tests.telemetry.telemetry_helpers import (
-    Labels,
-    spend,
-)
+from tests.telemetry.telemetry_helpers import Labels, spend
 from traced_threadpool import FutureAdapter
 
 needs_sdk = pytest.mark.skipif(

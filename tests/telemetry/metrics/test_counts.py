@@ -12,17 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.dags import start
-from tests.telemetry.metrics.metric_nodes import (
-    after,
-    burns,
-    fails,
-    far,
-    joined,
-    left,
-    load,
-    right,
-    submit,
-)
+from tests.telemetry.metrics.metric_nodes import after, burns, fails, far, joined, left, load, right, submit
 from tests.telemetry.telemetry_helpers import (
     LIMIT_SECONDS,
     Between,

@@ -8,13 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from tests.dags import start
-from tests.telemetry.metrics.metric_nodes import (
-    GAUGES,
-    gauges,
-    left,
-    load,
-    submit,
-)
+from tests.telemetry.metrics.metric_nodes import GAUGES, gauges, left, load, submit
 from tests.telemetry.telemetry_helpers import (
     LIMIT_SECONDS,
     Between,

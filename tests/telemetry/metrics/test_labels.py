@@ -13,16 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from tests.telemetry.metrics.metric_nodes import (
-    GAUGES,
-    gauges,
-    joined,
-    left,
-    load,
-    needs_sdk,
-    right,
-    submit,
-)
+from tests.telemetry.metrics.metric_nodes import GAUGES, gauges, joined, left, load, needs_sdk, right, submit
 from tests.telemetry.telemetry_helpers import (
     Between,
     Caller,

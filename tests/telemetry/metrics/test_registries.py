@@ -11,11 +11,7 @@ from contextlib import contextmanager
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest, start_http_server
 
-from tests.telemetry.metrics.metric_nodes import (
-    load,
-    needs_sdk,
-    parsed_openmetrics,
-)
+from tests.telemetry.metrics.metric_nodes import load, needs_sdk, parsed_openmetrics
 from tests.telemetry.telemetry_helpers import (
     LIMIT_SECONDS,
     Traces,

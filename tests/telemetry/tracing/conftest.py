@@ -7,10 +7,7 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry import trace
 
-from tests.telemetry.telemetry_helpers import (
-    Traces,
-    make_adapter,
-)
+from tests.telemetry.telemetry_helpers import Traces, make_adapter
 from traced_threadpool import FutureAdapter
 
 

@@ -12,9 +12,7 @@ from hamilton.lifecycle import GraphExecutionHook
 from opentelemetry import context
 from opentelemetry.trace import Link, SpanKind
 
-from tests.telemetry.telemetry_helpers import (
-    View,
-)
+from tests.telemetry.telemetry_helpers import View
 from traced_threadpool import FutureAdapter
 
 pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")

@@ -13,15 +13,7 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 
 from hamilton.function_modifiers import tag
 
-from tests.telemetry.telemetry_helpers import (
-    Gate,
-    Traces,
-    context_of,
-    make_adapter,
-    make_driver,
-    node_view,
-    until,
-)
+from tests.telemetry.telemetry_helpers import Gate, Traces, context_of, make_adapter, make_driver, node_view, until
 from tests.telemetry.tracing.span_nodes import RUN, joined, left, load, submit
 from traced_threadpool import FutureAdapter
 

@@ -27,14 +27,7 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 
-from tests.telemetry.telemetry_helpers import (
-    Traces,
-    context_of,
-    is_wait,
-    make_adapter,
-    make_driver,
-    node_view,
-)
+from tests.telemetry.telemetry_helpers import Traces, context_of, is_wait, make_adapter, make_driver, node_view
 from tests.telemetry.tracing.span_nodes import RUN, after, fails, left, load, submit
 
 

@@ -21,15 +21,7 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
-from tests.telemetry.telemetry_helpers import (
-    LIMIT_SECONDS,
-    Gate,
-    Traces,
-    make_adapter,
-    make_driver,
-    run_program,
-    until,
-)
+from tests.telemetry.telemetry_helpers import LIMIT_SECONDS, Gate, Traces, make_adapter, make_driver, run_program, until
 from tests.telemetry.tracing.faulty import after, fails, left, load
 from traced_threadpool import FutureAdapter
 from traced_threadpool.model.usual_duration import UsualDuration

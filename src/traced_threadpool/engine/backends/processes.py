@@ -24,10 +24,7 @@ from traced_threadpool.engine.backends import remote_call, worker
 from traced_threadpool.engine.backends.answers import crash, deliver, fill, setup_error
 from traced_threadpool.engine.backends.base import Call, Timing
 from traced_threadpool.engine.backends.channel import Channel, Closed
-from traced_threadpool.engine.backends.errors import (
-    NotPicklable,
-    WorkerSetupError,
-)
+from traced_threadpool.engine.backends.errors import NotPicklable, WorkerSetupError
 from traced_threadpool.engine.backends.launch import Launcher, Process, launcher_for
 from traced_threadpool.engine.backends.near_call import Requests
 from traced_threadpool.engine.backends.pickling import Pickled, dump, dump_call, pickler_class
