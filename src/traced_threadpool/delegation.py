@@ -51,37 +51,31 @@ def place(
         node: The node.
         backends: The adapter's.
         auto: What places nodes by itself, if anything does.
+
+    Raises:
+        TypeError: A subclass handed over a function of its own instead, for a node that runs elsewhere.
     """
     run = work.queue
     where = run.placement.get(work.name)
     backend = None if where is None else backends.get(where)
     if backend is not None or any(each.home is not None for each in backends.values()):
         by_itself = auto if run.record is not None and work.name in run.record.placed else None
-        delegate(work, execute, node, backend, where if backend is not None else None, by_itself)
+        _delegate(work, execute, node, backend, where if backend is not None else None, by_itself)
     if where == THREADS and auto is not None:
         probe(work, node, auto)
 
 
-def delegate(
+def _delegate(
     work: Work,
     execute: Any,
     node: hamilton_node.Node,
     backend: Backend | None,
     name: str | None,
-    auto: AutoPlacement | None = None,
+    auto: AutoPlacement | None,
 ) -> None:
-    """Has a piece of work call its node's function on a backend of this name, or bring values for it to be called here.
+    """Has it call its node's function on a backend of this name, or bring values for it to be called here.
 
-    Args:
-        work: Not submitted yet.
-        execute: What Hamilton hands over: its function that runs a node with everything around it, as a partial.
-        node: The node.
-        backend: Where its function is called; None: on the adapter's own threads.
-        name: The backend's name.
-        auto: Who has decided so, if anybody has: then a call that cannot be sent is made here.
-
-    Raises:
-        TypeError: A subclass handed over a function of its own instead, for a node that runs elsewhere.
+    `auto` is who has decided so, if anybody has: then a call that cannot be sent is made here.
     """
     work.backend = name or THREADS
     work.timing = Timing()

@@ -529,7 +529,7 @@ say("numpy" in maps, "pandas" in maps, "site-packages" in maps)
 links = sorted(os.readlink(each).partition(":")[0] for each in Path(f"/proc/{pid}/fd").iterdir())
 say(*(link for link in links if not link.startswith("/proc/") and "pidfd" not in link and "anon_inode" not in link))
 say(os.getsid(pid) == pid)
-say(supervisor.sampler_cpu_seconds < 0.2)
+say(supervisor._memory.words[shm.CPU_NS] < 200_000_000)
 """
     )
     expected = ["False False False", "/dev/null /dev/null /dev/null /memfd /memfd socket", "True", "True"]

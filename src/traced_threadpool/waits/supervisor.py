@@ -192,13 +192,6 @@ class Supervisor:
             return words[shm.STEAL], words[shm.TICKS]
         return 0, 0
 
-    @property
-    def sampler_cpu_seconds(self) -> float:
-        """What the sampler that runs now has cost."""
-        with contextlib.suppress(AttributeError, ValueError):
-            return self._memory.words[shm.CPU_NS] / 1e9  # type: ignore[union-attr]  # as above
-        return 0.0
-
     def holders(self, run_number: int) -> dict[str, int]:
         """Who held the GIL while nodes of a run waited for it, and nanoseconds of waiting caused.
 
