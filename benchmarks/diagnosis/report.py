@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.diagnosis.cases import Case
+from benchmarks.marked import write_between
 from benchmarks.table import Table
 from traced_threadpool.analysis.diagnosis.causes import CAUSES, Cause, Diagnosis
 from traced_threadpool.model.recorded_run import RecordedRun
@@ -83,12 +84,7 @@ def write(page: Path, judged: Sequence[Judged], where: str) -> None:
     Raises:
         ValueError: The page has no marks.
     """
-    text = page.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{str(page)!r} has no place for the matrix; expected the lines {BEGIN!r} and {END!r}")
-    page.write_text(f"{before}{begin}\n\n{_markdown(judged, where)}\n{end}{after}", encoding="utf-8")
+    write_between(page, BEGIN, END, _markdown(judged, where))
 
 
 def _markdown(judged: Sequence[Judged], where: str) -> str:
@@ -108,7 +104,7 @@ def _markdown(judged: Sequence[Judged], where: str) -> str:
     seeds = sorted({each.seed for each in judged})
     said = [f"- {each.in_a_line}" for each in judged if not each.is_right]
     total = f"{_total(judged)}. Seeds {seeds[0]} to {seeds[-1]}, on {where}."
-    return "\n".join([*lines, "", total, *([""] if said else []), *said, ""])
+    return "\n".join([*lines, "", total, *([""] if said else []), *said])
 
 
 def _rows(judged: Sequence[Judged]) -> list[tuple[Case, Counter[Cause], int]]:
