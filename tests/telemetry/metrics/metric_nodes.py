@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -15,48 +15,13 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 import importlib.util
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from tests.telemetry.telemetry_helpers import Labels, spend
-from traced_threadpool import FutureAdapter
 
 needs_sdk = pytest.mark.skipif(
     importlib.util.find_spec("opentelemetry.sdk") is None, reason="exemplars need the extra [otlp]"
 )
-
-
-def submit(adapter: FutureAdapter, function: Any, **arguments: Any) -> Future[Any]:
-    future: Future[Any] = adapter.do_remote_execute(execute_lifecycle_for_node=function, node=None, **arguments)
-    return future
-
-
-def load() -> int:
-    return 1
-
-
-def left(load: int) -> int:
-    return load + 1
-
-
-def right(load: int) -> int:
-    return load + 2
-
-
-def joined(left: int, right: int) -> int:
-    return left + right
-
-
-def fails() -> int:
-    raise ValueError("a message")
-
-
-def after(fails: int) -> int:
-    return fails
-
-
-def far(after: int) -> int:
-    return after
 
 
 def burns() -> int:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from tests.dags import start
-from tests.telemetry.metrics.metric_nodes import after, burns, fails, far, joined, left, load, right, submit
+from tests.dags import start, submit
+from tests.telemetry.metrics.metric_nodes import burns
+from tests.telemetry.small_nodes import after, fails, far, holding, joined, left, load, pending, right
 from tests.telemetry.telemetry_helpers import (
     LIMIT_SECONDS,
     Between,
@@ -54,12 +55,7 @@ def test_nodes_are_counted_by_outcome(registry: CollectorRegistry) -> None:
     """Every node of every run, once, under how it ended: also those that never ran."""
     gate = Gate()
 
-    def held() -> int:
-        gate()
-        return 1
-
-    def pending(held: int) -> int:
-        return held
+    held = holding(gate)
 
     with make_adapter(registry=registry, tracing=False, max_workers=1, name="etl") as adapter:
         good = make_driver(adapter, load, left, right, joined)
@@ -314,12 +310,7 @@ def test_runs_are_counted_by_outcome(registry: CollectorRegistry) -> None:
     """Whole runs, under their name and how they ended, with their durations within the test's own readings."""
     gate = Gate()
 
-    def held() -> int:
-        gate()
-        return 1
-
-    def pending(held: int) -> int:
-        return held
+    held = holding(gate)
 
     started = time.monotonic()
     adapter = make_adapter(registry=registry, tracing=False, max_workers=1, run_name="nightly")

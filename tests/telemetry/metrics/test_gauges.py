@@ -7,8 +7,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from tests.dags import start
-from tests.telemetry.metrics.metric_nodes import GAUGES, gauges, left, load, submit
+from tests.dags import start, submit
+from tests.telemetry.metrics.metric_nodes import GAUGES, gauges
+from tests.telemetry.small_nodes import holding, left, load
 from tests.telemetry.telemetry_helpers import (
     LIMIT_SECONDS,
     Between,
@@ -151,9 +152,7 @@ def test_gauges_and_queue_waits_by_backend(registry: CollectorRegistry) -> None:
     with make_adapter(registry=registry, tracing=False, max_workers=4, **options) as adapter:
         gate = Gate()
 
-        def held() -> int:
-            gate()
-            return 1
+        held = holding(gate)
 
         def queued() -> int:
             return 1

@@ -10,7 +10,8 @@ from opentelemetry import trace
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from tests.telemetry.metrics.metric_nodes import load, needs_sdk, parsed_openmetrics
+from tests.telemetry.metrics.metric_nodes import needs_sdk, parsed_openmetrics
+from tests.telemetry.small_nodes import load
 from tests.telemetry.telemetry_helpers import (
     LIMIT_SECONDS,
     Between,

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from tests.telemetry.metrics.metric_nodes import GAUGES, gauges, joined, left, load, needs_sdk, right, submit
+from tests.dags import submit
+from tests.telemetry.metrics.metric_nodes import GAUGES, gauges, needs_sdk
+from tests.telemetry.small_nodes import joined, left, load, right
 from tests.telemetry.telemetry_helpers import (
     Between,
     Caller,

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from tests.dags import start
+from tests.telemetry.small_nodes import holding
 from tests.telemetry.telemetry_helpers import (
     LIMIT_SECONDS,
     Gate,
@@ -124,9 +125,7 @@ def test_figures_are_those_of_prometheus(meters: Meters) -> None:
     registry = CollectorRegistry()
     gate = Gate()
 
-    def held() -> int:
-        gate()
-        return 1
+    held = holding(gate)
 
     with make_adapter(registry=registry, meter_provider=meters.provider, max_workers=2, name="shop") as adapter:
         for _ in range(20):

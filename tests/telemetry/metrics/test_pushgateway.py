@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.dags import start
+from tests.telemetry.small_nodes import holding
 from tests.telemetry.telemetry_helpers import COUNTED_FROM_ZERO, Gate, Labels, make_adapter, make_driver, samples, until
 from traced_threadpool import push_metrics
 from traced_threadpool.telemetry import names
@@ -246,9 +247,7 @@ def test_a_push_amid_a_run_is_of_what_has_ended(registry: CollectorRegistry) -> 
     """Nothing is waited for."""
     gate = Gate()
 
-    def held() -> int:
-        gate()
-        return 1
+    held = holding(gate)
 
     seen: list[bytes] = []
     with make_adapter(registry=registry) as adapter:

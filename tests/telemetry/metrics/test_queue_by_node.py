@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry
 
+from tests.telemetry.small_nodes import holding
 from tests.telemetry.telemetry_helpers import Caller, Gate, make_adapter, make_driver, sample, samples, spend, until
 
 QUEUED = 0.01
@@ -14,9 +15,7 @@ def test_the_counters_say_who_waited_and_behind_whom() -> None:
     """Of one worker and two runs: the second run's node waits for as long as the first run's node is held."""
     registry, gate = CollectorRegistry(), Gate()
 
-    def held() -> int:
-        gate()
-        return 1
+    held = holding(gate)
 
     def waits() -> int:
         return 2

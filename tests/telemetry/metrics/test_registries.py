@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest, start_http_server
 
-from tests.telemetry.metrics.metric_nodes import load, needs_sdk, parsed_openmetrics
+from tests.telemetry.metrics.metric_nodes import needs_sdk, parsed_openmetrics
+from tests.telemetry.small_nodes import load
 from tests.telemetry.telemetry_helpers import (
     LIMIT_SECONDS,
     Traces,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -13,47 +12,12 @@ from opentelemetry import context
 from opentelemetry.trace import Link, SpanKind
 
 from tests.telemetry.telemetry_helpers import View
-from traced_threadpool import FutureAdapter
 
 pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler, SamplingResult
 
 RUN = View(name="hamilton.run", outcome="success")
-
-
-def submit(adapter: FutureAdapter, function: Any, **arguments: Any) -> Future[Any]:
-    """A node without a run, as a program does that calls the adapter itself."""
-    future: Future[Any] = adapter.do_remote_execute(execute_lifecycle_for_node=function, node=None, **arguments)
-    return future
-
-
-def load() -> int:
-    return 1
-
-
-def left(load: int) -> int:
-    return load + 1
-
-
-def right(load: int) -> int:
-    return load + 2
-
-
-def joined(left: int, right: int) -> int:
-    return left + right
-
-
-def fails() -> int:
-    raise ValueError("a message")
-
-
-def after(fails: int) -> int:
-    return fails
-
-
-def far(after: int) -> int:
-    return after
 
 
 class RunIds(GraphExecutionHook):

@@ -13,8 +13,9 @@ from hamilton.htypes import Collect, Parallelizable
 from hamilton.lifecycle import GraphExecutionHook, NodeExecutionHook
 from opentelemetry import baggage, context, trace
 
+from tests.telemetry.small_nodes import load
 from tests.telemetry.telemetry_helpers import Traces, context_of, make_driver, make_dynamic_driver, node_view
-from tests.telemetry.tracing.span_nodes import RUN, load
+from tests.telemetry.tracing.span_nodes import RUN
 from traced_threadpool import FutureAdapter
 
 

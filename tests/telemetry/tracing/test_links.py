@@ -13,8 +13,10 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 
 from hamilton.function_modifiers import tag
 
+from tests.dags import submit
+from tests.telemetry.small_nodes import joined, left, load
 from tests.telemetry.telemetry_helpers import Gate, Traces, context_of, make_adapter, make_driver, node_view, until
-from tests.telemetry.tracing.span_nodes import RUN, joined, left, load, submit
+from tests.telemetry.tracing.span_nodes import RUN
 from traced_threadpool import FutureAdapter
 
 

@@ -24,6 +24,8 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
 
+from tests.dags import submit
+from tests.telemetry.small_nodes import after, fails, far, holding, joined, left, load, right
 from tests.telemetry.telemetry_helpers import (
     SOME_SECONDS,
     Between,
@@ -39,7 +41,7 @@ from tests.telemetry.telemetry_helpers import (
     times,
     without_waits,
 )
-from tests.telemetry.tracing.span_nodes import RUN, RunIds, after, fails, far, joined, left, load, right, submit
+from tests.telemetry.tracing.span_nodes import RUN, RunIds
 from traced_threadpool import FutureAdapter
 from traced_threadpool.telemetry import attribute_values
 
@@ -208,9 +210,7 @@ def test_node_span_starts_when_its_inputs_are_there(traces: Traces, adapter: Fut
     """A node that waits for an input has no span yet: its span starts after the wait."""
     gate = Gate()
 
-    def held() -> int:
-        gate()
-        return 1
+    held = holding(gate)
 
     def waits(held: int) -> int:
         return held

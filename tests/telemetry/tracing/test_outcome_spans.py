@@ -13,7 +13,8 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the extra [otlp]")
 from hamilton.function_modifiers import tag
 from hamilton.lifecycle import NodeExecutionHook
 
-from tests.dags import start
+from tests.dags import start, submit
+from tests.telemetry.small_nodes import after, fails, far, left, load
 from tests.telemetry.telemetry_helpers import (
     SOME_SECONDS,
     Gate,
@@ -26,7 +27,7 @@ from tests.telemetry.telemetry_helpers import (
     times,
     until,
 )
-from tests.telemetry.tracing.span_nodes import RunIds, after, fails, far, left, load, submit
+from tests.telemetry.tracing.span_nodes import RunIds
 from traced_threadpool import FutureAdapter, Tracing
 
 

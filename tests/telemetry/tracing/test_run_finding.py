@@ -15,6 +15,7 @@ from hamilton.htypes import Collect, Parallelizable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.telemetry.small_nodes import holding
 from tests.telemetry.telemetry_helpers import (
     Caller,
     Gate,
@@ -181,9 +182,7 @@ def test_nothing_is_said_of_a_run_that_had_others_beside_it() -> None:
     """What they had to do with it is not known before they have ended: neither of the one that ends first nor of it."""
     traces, gate = Traces(), Gate()
 
-    def held() -> int:
-        gate()
-        return 1
+    held = holding(gate)
 
     with make_adapter(traces, max_workers=2) as adapter:
         longer = Caller(lambda: make_driver(adapter, held).execute(["held"]))

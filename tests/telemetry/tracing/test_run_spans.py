@@ -24,6 +24,7 @@ from hamilton.lifecycle import GraphExecutionHook, ResultBuilder
 from opentelemetry import context, trace
 from opentelemetry.trace import SpanKind
 
+from tests.telemetry.small_nodes import after, fails, far, holding, joined, left, load, pending, right
 from tests.telemetry.telemetry_helpers import (
     Caller,
     Gate,
@@ -40,7 +41,7 @@ from tests.telemetry.telemetry_helpers import (
     until,
     without_waits,
 )
-from tests.telemetry.tracing.span_nodes import RUN, RunIds, after, fails, far, joined, left, load, right
+from tests.telemetry.tracing.span_nodes import RUN, RunIds
 from traced_threadpool import FutureAdapter, Tracing, __version__
 from traced_threadpool.hamilton_graph import PARSES_SAFELY
 
@@ -216,12 +217,7 @@ def test_run_cancelled_by_close_is_cancelled(traces: Traces, one_worker: FutureA
     """`close(cancel_pending=True)` ends the run as `cancelled`, which is no error."""
     gate = Gate()
 
-    def held() -> int:
-        gate()
-        return 1
-
-    def pending(held: int) -> int:
-        return held
+    held = holding(gate)
 
     outputs = start(make_driver(one_worker, held, pending), ["held", "pending"])
     gate.wait_for()
@@ -241,12 +237,7 @@ def test_execute_cancelled_by_close_is_cancelled(traces: Traces, one_worker: Fut
     """As above for a caller that waits in `execute`, and hears of it by `CancelledError`."""
     gate = Gate()
 
-    def held() -> int:
-        gate()
-        return 1
-
-    def pending(held: int) -> int:
-        return held
+    held = holding(gate)
 
     dr = make_driver(one_worker, held, pending)
     caller = Caller(lambda: dr.execute(["pending"]))
@@ -267,12 +258,7 @@ def test_cancelling_a_future_cancels_the_run(traces: Traces, one_worker: FutureA
     """A run of which a node was cancelled did not succeed."""
     gate = Gate()
 
-    def held() -> int:
-        gate()
-        return 1
-
-    def pending(held: int) -> int:
-        return held
+    held = holding(gate)
 
     outputs = start(make_driver(one_worker, held, pending), ["held", "pending"])
     gate.wait_for()
@@ -310,9 +296,6 @@ def test_interrupted_run_is_cancelled(traces: Traces) -> None:
         gate()
         return 1
 
-    def pending(held: int) -> int:
-        return held
-
     with Announcing(max_workers=1, tracer_provider=traces.provider, metrics=False) as adapter:
         with pytest.raises(KeyboardInterrupt):
             make_driver(adapter, held, pending).execute(["pending"])
@@ -328,9 +311,7 @@ def test_run_span_ends_with_its_last_node(traces: Traces, adapter: FutureAdapter
     """Although its caller has left: the run goes on until its last node has ended."""
     gate = Gate()
 
-    def held() -> int:
-        gate()
-        return 1
+    held = holding(gate)
 
     outputs = start(make_driver(adapter, held), ["held"])
     gate.wait_for()

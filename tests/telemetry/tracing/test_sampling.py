@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -25,10 +24,12 @@ from opentelemetry.sdk.trace.sampling import (
     StaticSampler,
     TraceIdRatioBased,
 )
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
+from tests.dags import submit
+from tests.telemetry.small_nodes import after, fails, left, load
 from tests.telemetry.telemetry_helpers import Traces, context_of, is_wait, make_adapter, make_driver, node_view
-from tests.telemetry.tracing.span_nodes import RUN, after, fails, left, load, submit
+from tests.telemetry.tracing.span_nodes import RUN
 
 
 def test_unsampled_run_exports_nothing_and_builds_nothing() -> None:
@@ -114,14 +115,7 @@ class Picky(Sampler):
         self._names = names
 
     def should_sample(
-        self,
-        parent_context: context.Context | None,
-        trace_id: int,
-        name: str,
-        kind: SpanKind | None = None,
-        attributes: Any = None,
-        links: Sequence[Link] | None = None,
-        trace_state: Any = None,
+        self, parent: object, trace_id: int, name: str, kind: object, attributes: Any, *others: Any
     ) -> SamplingResult:
         taken = name in self._names
         return SamplingResult(Decision.RECORD_AND_SAMPLE if taken else Decision.DROP, attributes)

@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanKind
 from examples.pathologies import pool_starved
 from examples.pathologies.demonstration import build_driver
 from examples.pathologies.pathology import Amount
+from tests.telemetry.small_nodes import holding
 from tests.telemetry.telemetry_helpers import (
     Caller,
     Gate,
@@ -201,9 +202,7 @@ def test_jaeger_shades_the_path_of_a_run_with_one_nested_in_it(tmp_path: Path, w
 def test_a_wait_behind_another_run_is_linked_to_its_node() -> None:
     traces, gate = Traces(), Gate()
 
-    def held() -> int:
-        gate()
-        return 1
+    held = holding(gate)
 
     with make_adapter(traces, max_workers=1) as adapter:
         before = Caller(lambda: make_driver(adapter, held).execute(["held"]))

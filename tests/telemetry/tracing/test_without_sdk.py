@@ -13,8 +13,10 @@ from hamilton.lifecycle import GraphExecutionHook
 from opentelemetry import baggage, context, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
+from tests.dags import submit
+from tests.telemetry.small_nodes import joined, left, load, right
 from tests.telemetry.telemetry_helpers import Traces, context_of, make_adapter, make_driver, node_view, run_program
-from tests.telemetry.tracing.span_nodes import RUN, joined, left, load, right, submit
+from tests.telemetry.tracing.span_nodes import RUN
 from traced_threadpool import FutureAdapter
 
 
