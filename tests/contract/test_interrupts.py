@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -127,6 +127,22 @@ def test_an_interrupt_concerns_the_run_that_is_waited_for(stage: Stage, press_ct
     assert other.result(PATIENCE) == {"below": "held!"}
 
 
+def three_in_a_row(ran: list[str], held: Held) -> Sequence[Callable[..., Any]]:
+    """Nodes `first`, which is held, `second` below it and `third`: each says that it ran."""
+
+    def first() -> str:
+        ran.append("first")
+        return held()
+
+    def second(first: str) -> None:
+        ran.append("second")
+
+    def third(second: None) -> None:
+        ran.append("third")
+
+    return first, second, third
+
+
 @posix_only
 @pytest.mark.parametrize(
     ("adapter_class", "expected"),
@@ -148,19 +164,9 @@ def test_an_interrupt_during_submission(
                 press_ctrl_c()
             return super().do_remote_execute(**arguments)
 
-    def first() -> str:
-        ran.append("first")
-        return held()
-
-    def second(first: str) -> None:
-        ran.append("second")
-
-    def third(second: None) -> None:
-        ran.append("third")
-
     adapter = stage.adapter(Interrupted(1))
     with pytest.raises(KeyboardInterrupt):
-        driver_of(adapter, first, second, third).execute(["third"])
+        driver_of(adapter, *three_in_a_row(ran, held)).execute(["third"])
     held.release.set()
     adapter.executor.shutdown()
     assert ran == expected
@@ -289,19 +295,9 @@ def test_a_time_limit_during_submission(stage: Stage, exceed_limit: Callable[[],
                 exceed_limit()
             return super().do_remote_execute(**arguments)
 
-    def first() -> str:
-        ran.append("first")
-        return held()
-
-    def second(first: str) -> None:
-        ran.append("second")
-
-    def third(second: None) -> None:
-        ran.append("third")
-
     adapter = stage.adapter(Slow(1, record=True))
     with pytest.raises(SoftTimeLimit):
-        driver_of(adapter, first, second, third).execute(["third"])
+        driver_of(adapter, *three_in_a_row(ran, held)).execute(["third"])
     held.release.set()
     adapter.close()
     assert ran == ["first"]

@@ -151,6 +151,18 @@ def answers(url: str) -> bool:
         return False
 
 
+def _ready(command: Sequence[str], log: Path, what: str) -> tuple[Process, str]:
+    """A server that says where it listens, once it is ready, and its URL."""
+    process = Process(command, log).__enter__()
+    try:
+        url = "http://" + process.wait_for(r'msg="Listening on" address=(\S+)')
+        until(lambda: answers(f"{url}/-/ready"), what, alive=process)
+    except BaseException:
+        process.__exit__()
+        raise
+    return process, url
+
+
 class Prometheus:
     """A Prometheus with a short memory and a quick pulse; `rules` are files, `flags` further ones."""
 
@@ -191,13 +203,7 @@ class Prometheus:
             "--enable-feature=exemplar-storage",
             *self._flags,
         ]
-        self._process = Process(command, self._folder / "log").__enter__()
-        try:
-            self.url = "http://" + self._process.wait_for(r'msg="Listening on" address=(\S+)')
-            until(lambda: answers(f"{self.url}/-/ready"), "a Prometheus that is ready", alive=self._process)
-        except BaseException:
-            self._process.__exit__()
-            raise
+        self._process, self.url = _ready(command, self._folder / "log", "a Prometheus that is ready")
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -332,13 +338,7 @@ class Alertmanager:
             "--web.listen-address=127.0.0.1:0",
             "--cluster.listen-address=",
         ]
-        self._process = Process(command, self._folder / "log").__enter__()
-        try:
-            self.url = "http://" + self._process.wait_for(r'msg="Listening on" address=(\S+)')
-            until(lambda: answers(f"{self.url}/-/ready"), "an Alertmanager that is ready", alive=self._process)
-        except BaseException:
-            self._process.__exit__()
-            raise
+        self._process, self.url = _ready(command, self._folder / "log", "an Alertmanager that is ready")
         return self
 
     def __exit__(self, *exc_info: object) -> None:
