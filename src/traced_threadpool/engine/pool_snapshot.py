@@ -50,16 +50,7 @@ def snapshot_of(
     elsewhere: Collection[str],
     now_ns: int,
 ) -> PoolSnapshot:
-    """Under the pool's lock.
-
-    Args:
-        scheduler: The pool's.
-        runs: All runs, and what belongs to none.
-        workers: How many threads are alive.
-        limits: How many nodes of each backend run at once.
-        elsewhere: Those of the backends whose nodes need no worker.
-        now_ns: The moment.
-    """
+    """Under the pool's lock; `elsewhere` are those of the limited backends whose nodes need no worker."""
     oldest_ready = scheduler.oldest_ready()
     whole = LaneSnapshot(
         backend=THREADS,
