@@ -40,7 +40,6 @@ SHARE: Final = 0.02
 LARGE_SECONDS: Final = 0.001
 """A record that takes longer is given again for as long as keeps that at `SHARE` of a CPU, whatever has changed."""
 
-_NOT_ASKED: Final = RunEnd(end=PredictedEnd(reason="it was not asked for"))
 _ALL_ENDED: Final = RunEnd(end=PredictedEnd(reason="all nodes ended"))
 _NOTHING_KNOWN: Final = NodeNow()
 
@@ -111,18 +110,15 @@ class LiveView:
         self._graphs: Mapping[Run, tuple[RunLook, tuple[GraphNode, ...]]] = {}
         self._seen: Mapping[Work, tuple[float, NodeNow]] = {}  # what a node did, and when
 
-    def live(
-        self, *, stacks: bool = False, graph: bool = False, predict: bool = True, cancelled: bool = True
-    ) -> LivePool:
+    def live(self, *, stacks: bool = False, graph: bool = False, cancelled: bool = True) -> LivePool:
         """The pool now.
 
         Args:
             stacks: Add each running node's Python stack.
             graph: Add all nodes of each run, for a picture.
-            predict: Add the end of each run.
             cancelled: Also runs that were cancelled, or interrupted, and whose nodes have not all ended.
         """
-        asked = (stacks, graph, predict, cancelled)
+        asked = (stacks, graph, cancelled)
         at, began = time.monotonic(), time.thread_time()
         made = self._made
         same = made if made is not None and made.asked == asked and not stacks else None
@@ -131,15 +127,15 @@ class LiveView:
         look = self._look(None if made is None else made.look)
         if same is not None and at < same.at + SAME_SECONDS and same.is_of(look):
             return same.record
-        record = self._record(look, stacks=stacks, graph=graph, predict=predict, cancelled=cancelled)
+        record = self._record(look, stacks=stacks, graph=graph, cancelled=cancelled)
         took = time.thread_time() - began
         until = at + took / SHARE if took > LARGE_SECONDS else at
         self._made = _Made(asked=asked, look=look, record=record, at=at, until=until)
         return record
 
-    def _record(self, look: PoolLook, *, stacks: bool, graph: bool, predict: bool, cancelled: bool) -> LivePool:
+    def _record(self, look: PoolLook, *, stacks: bool, graph: bool, cancelled: bool) -> LivePool:
         now = time.time()
-        ends = self._prediction.ends(look) if predict else {}
+        ends = self._prediction.ends(look)
         nodes = self._running_nodes(look, now, stacks=stacks)
         parts = self._parts
         self._parts = parts = {
@@ -164,8 +160,7 @@ class LiveView:
             ),
             runs=tuple(
                 [
-                    self._run(parts[each.run], look.now_ns, now, nodes, ends.get(each.run, end), graph=graph)
-                    for end in (_ALL_ENDED if predict else _NOT_ASKED,)
+                    self._run(parts[each.run], look.now_ns, now, nodes, ends.get(each.run, _ALL_ENDED), graph=graph)
                     for each in look.runs
                     if cancelled or not each.run.cancelled
                 ]

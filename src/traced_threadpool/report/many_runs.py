@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Final
 
 from traced_threadpool.analysis.many_runs import ManyRuns, Trait, summarize
-from traced_threadpool.analysis.replay.pool_what_if import COLUMNS, MOST_NODES, PoolScaling, pools_of, scale_pool
+from traced_threadpool.analysis.replay.pool_what_if import COLUMNS, PoolScaling, pools_of, scale_pool
 from traced_threadpool.analysis.run_sets import RunFacts, SetDifference, facts_of
 from traced_threadpool.model.formatting import change, count, duration, listed, percent, shortened, signed
 from traced_threadpool.model.recorded_run import RecordedRun
@@ -121,9 +121,7 @@ def _counts(runs: Sequence[RecordedRun]) -> tuple[int, ...]:
     return workers_by_default(max((run.max_workers or 1 for run in runs), default=1))
 
 
-def scale_pools(
-    runs: Sequence[RecordedRun], workers: Sequence[int], most_nodes: int = MOST_NODES
-) -> tuple[PoolScaling, ...]:
+def scale_pools(runs: Sequence[RecordedRun], workers: Sequence[int]) -> tuple[PoolScaling, ...]:
     """Each pool of a file, that with the most runs first. No workers: some fewer and some more than recorded.
 
     Raises:
@@ -132,7 +130,7 @@ def scale_pools(
     found, errors = [], []
     for of_pool in pools_of(runs):
         try:
-            found.append(scale_pool(of_pool, workers or _counts(of_pool), most_nodes=most_nodes))
+            found.append(scale_pool(of_pool, workers or _counts(of_pool)))
         except ValueError as error:
             errors.append(error)
     if not found:

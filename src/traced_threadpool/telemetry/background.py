@@ -57,15 +57,11 @@ class Background:
         component: str,
         *,
         dropped: Callable[[Any], None] = lambda item: None,
-        max_waiting: int = MAX_WAITING,
-        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._handle = handle
         self._errors = errors
         self._component = component
         self._dropped = dropped
-        self._max_waiting = max_waiting
-        self._idle_seconds = idle_seconds
         self._reset()
         _backgrounds.add(self)
         forks.register(self._reset_after_fork)
@@ -89,9 +85,9 @@ class Background:
         """
         waiting = self._waiting
         count = len(waiting)
-        if count >= self._max_waiting:
+        if count >= MAX_WAITING:
             self._dropped(item)
-            self._errors.record(self._component, RuntimeError(f"{self._max_waiting} items wait; this one is dropped"))
+            self._errors.record(self._component, RuntimeError(f"{MAX_WAITING} items wait; this one is dropped"))
             return
         waiting.append(item)
         if not self._awake or not STORES_IN_ORDER:
@@ -169,7 +165,7 @@ class Background:
         with self._lock:
             self._awake = False
             if not self._waiting:
-                self._changed.wait_for(lambda: self._awake, self._idle_seconds)
+                self._changed.wait_for(lambda: self._awake, IDLE_SECONDS)
             if not self._awake and not self._waiting:
                 self._thread = None
                 return False
