@@ -50,7 +50,7 @@ def played(
     nodes = [node(str(index), 0, 0, *(str(each) for each in inputs)) for index, (_, inputs) in enumerate(asked)]
     wanted = [demand for demand, _ in asked]
     where = [backends[index % len(backends)] if backends else "" for index in range(len(nodes))]
-    times = VirtualPool(nodes, START_NS, workers).play(
+    times, _ = VirtualPool(nodes, START_NS, workers).play(
         wanted,
         HandOvers([0] * len(nodes), [0] * len(nodes)),
         workers=workers,

@@ -6,10 +6,21 @@ from typing import Any
 
 import pytest
 
-from tests.analysis.played_runs import MS, node, played, record
+from tests.analysis.played_runs import MS, START_NS, node, played, record
 from traced_threadpool.analysis.replay.machine import Demand
+from traced_threadpool.analysis.replay.virtual_pool import HandOvers, VirtualPool, most_at_once
 from traced_threadpool.analysis.replay.what_if import replay, scale
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
+
+
+def test_a_worker_is_missed_by_a_node_that_takes_no_time_too() -> None:
+    """Though never more than one has a node at once: whether more would change anything, their number does not tell."""
+    nodes = [node("a", 0, 100), node("b", 0, 0), node("c", 0, 0)]
+    pool, hand_overs = VirtualPool(nodes, START_NS, 2), HandOvers([MS] * 3, [0] * 3)
+    asked = [Demand(100 * MS), Demand(), Demand()]
+    played = [pool.play(asked, hand_overs, workers=number, cpus=None) for number in (2, 3)]
+    assert [most_at_once([when for when in each.times if when is not None]) for each in played] == [1, 1]
+    assert [each.spares_workers for each in played] == [False, True]
 
 
 @pytest.mark.parametrize(

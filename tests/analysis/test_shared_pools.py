@@ -81,7 +81,7 @@ def _all_played(pool: VirtualPool, demands: Sequence[Demand], workers: int) -> l
     found: dict[int, tuple[float, float]] = {}
     for last in runs:  # a pool ends when the run that it is about has: ask it about each
         pool._run_of = [0 if of == last else of + 1 for of in order]
-        for index, when in enumerate(pool.play(demands, none, workers=workers, cpus=None)):
+        for index, when in enumerate(pool.play(demands, none, workers=workers, cpus=None).times):
             if when is not None and order[index] == last:
                 found[index] = (when.started_ns, when.ended_ns)
     return [found[index] for index in range(len(demands))]

@@ -15,8 +15,10 @@ from tests.analysis.played_runs import dags, played, workers_counts
 from tests.analysis.synthetic_runs import layered_run
 from traced_threadpool.analysis.diagnosis.advice import MORE_WORKERS_CANNOT_HELP, OVERLAP
 from traced_threadpool.analysis.replay.pool_what_if import scale_pool
+from traced_threadpool.analysis.replay.virtual_pool import most_at_once
 from traced_threadpool.analysis.replay.what_if import HELPS, Plan, Scaling, counts_to_try, replay, scale
 from traced_threadpool.model.formatting import duration, percent
+from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.states import State
 from traced_threadpool.report.explanation import explain
@@ -94,7 +96,9 @@ def nesting(draw: st.DrawFn) -> RecordedRun:
 @st.composite
 def sharing(draw: st.DrawFn) -> RecordedRun:
     """One of up to three runs in a pool, at any distance from each other, of which some may not be in the record."""
-    run = replace(draw(layered()), max_workers=draw(st.integers(1, 6)))
+    run = draw(layered())
+    at_once = most_at_once([(node.started_ns, node.ended_ns) for node in run.nodes])
+    run = replace(run, max_workers=draw(st.integers(max(1, at_once), at_once + 4)))
     others = []
     for number in range(draw(st.integers(1, 2))):
         other = layered_run(draw(st.integers(1, 15)), seed=number, run_id=f"other-{number}", run_name="nightly")
@@ -138,8 +142,35 @@ def starved(draw: st.DrawFn) -> RecordedRun:
     return replace(run, nodes=tuple(nodes), cpus=draw(st.integers(1, 4)))
 
 
+@st.composite
+def on_backends(draw: st.DrawFn) -> RecordedRun:
+    """Some nodes ran on processes, on a cluster or on a lane of threads; those began later than they could have."""
+    kinds = draw(st.sets(st.sampled_from(["processes", "dask", "threads"]), min_size=1))
+    lanes = {f"on_{kind}": Lane(kind, draw(st.integers(1, 3))) for kind in sorted(kinds)}
+    run = played(
+        draw(dags(held=draw(st.booleans()), mixed=True)),
+        workers=draw(workers_counts),
+        cpus=draw(st.integers(1, 4)),
+        backends=["", *lanes],
+        lanes=lanes,
+    )
+    late, moving = draw(st.sampled_from([0, 0.1, 0.6])), draw(st.sampled_from([0, 0.3, 0.9]))
+    nodes = tuple(_later(each, number, late, moving) if each.backend else each for number, each in enumerate(run.nodes))
+    return replace(run, nodes=nodes)
+
+
+def _later(node: NodeExecution, number: int, late: float, moving: float) -> NodeExecution:
+    by_ns = round(node.duration_ns * late * (number % 3) / 2)
+    lasting_ns = node.duration_ns - by_ns
+    transfer_ns = round(lasting_ns * moving) if node.is_remote else 0
+    own_ns = lasting_ns - transfer_ns
+    states = {state: part_ns * own_ns // max(1, node.duration_ns) for state, part_ns in node.states.items()}
+    states["transfer" if number % 2 else "remote_queue"] = transfer_ns
+    return replace(node, started_ns=node.started_ns + by_ns, states=states, moved_bytes=number % 4 * 200_000)
+
+
 runs = st.one_of(layered(), contended(), nesting())
-runs_in_company = st.one_of(runs, sharing(), locking(), starved())
+runs_in_company = st.one_of(runs, sharing(), locking(), starved(), on_backends())
 
 
 def workers_of(text: str) -> int:
@@ -196,7 +227,7 @@ def test_the_limit_of_a_number_of_workers_is_the_same_whoever_asks(run: Recorded
     """A row is limited by the number of workers if, and only if, more workers make the run shorter by 2 %."""
     plan = Plan(run)
     whole = scale(run, counts_to_try(run), plan=plan)
-    many = replay(run, workers=len(run.nodes), plan=plan).makespan_ns
+    many = replay(run, workers=len(plan.nodes), plan=plan).makespan_ns
     for number, makespan_ns in whole.makespan_ns.items():
         beyond = min([ns for each, ns in whole.makespan_ns.items() if each > number] + [many])
         assert (whole.limits[number] == "none") == (beyond <= makespan_ns * (1 - HELPS))
@@ -221,6 +252,13 @@ def test_gains_and_shares_follow_from_the_times_beside_them(run: RecordedRun) ->
         told = expected_gain(finding, run)
         assert told == f"Expected gain: {duration(gain_ns)}, {percent(gain_ns, run.duration_ns)} of the run."
         assert (finding.evidence[-1] == OVERLAP) == (finding is not gaining[0])
+
+
+@settings(deadline=None, max_examples=30)
+@given(runs_in_company)
+def test_a_replay_with_nothing_changed_is_the_run(run: RecordedRun) -> None:
+    """To the nanosecond, whichever node was first on a backend or of several runs: gains are counted from it."""
+    assert replay(run).makespan_ns == run.duration_ns
 
 
 @pytest.mark.parametrize("workers", [2, 6, 8])

@@ -58,6 +58,9 @@ MOST_SCHEDULED: Final = 2
 class _Estimated(Replayed):
     """Without nodes, where nothing was scheduled."""
 
+    at_once: int
+    """How many workers have a node at once at most."""
+
     @property
     def most_busy(self) -> int:
         return self.at_once
@@ -135,14 +138,14 @@ class Estimate(Plan):
     def _scheduled(self, lasting_ns: Sequence[int], settings: ReplaySettings) -> tuple[float, int]:
         """When the last of the nodes ends, counted from the run's start, and how many had a worker at once at most."""
         self.scheduled += 1
-        times = self.pool.play(
+        times, _ = self.pool.play(
             [Demand(ns) for ns in lasting_ns],
             self.pool.hand_overs,
             workers=settings.workers or self.workers,
             cpus=None,
             without=settings.without,
             ranks=self.ranks(settings),
-            placed=self.placing.of(settings, settings.workers or self.workers),
+            placed=self.placing.of(settings, self.workers),
         )
         known = [when for when in times if when is not None]
         return max((when.ended_ns for when in known), default=0.0), most_at_once(known)
@@ -169,6 +172,7 @@ class Estimate(Plan):
             gil_share=share(computed_ns[0], makespan_ns),
             cpu_share=share(computed_ns[1], makespan_ns * (settings.cpus or 0)),
             assumptions=self.assumptions.of(settings),
+            spares_workers=at_once < workers,
             at_once=at_once,
         )
 

@@ -29,6 +29,9 @@ class Plan:
     is_whole = True
     """Whether nodes are played one by one: those of other runs in the pool too, and their waits for locks."""
 
+    is_one_run = True
+    """Whether it is the length of the whole that a replay has to give back."""
+
     def __init__(self, run: RecordedRun) -> None:
         if run.left_out:
             raise ValueError(
@@ -47,7 +50,6 @@ class Plan:
         others = others_of(run, own, self.workers) if self.is_whole else Others()
         self.nodes = (*own, *others.nodes)
         """Its own first, then those of other runs that were in the pool."""
-        self.is_shared = bool(others.nodes)
         self.pool = self._pool_of(others)
         self.locks = find_locks(self.nodes) if self.is_whole else []
         self.locking = {index: each for lock in self.locks for index, each in lock.members.items()}
@@ -77,7 +79,7 @@ class Plan:
 
     def _play_record(self) -> None:
         """What the virtual machine makes of the record, for what it makes of other settings to be compared with."""
-        self.contention_ns, self.machine_ns = self._contention(
+        self.contention_ns, self.machine_ns, _ = self._contention(
             self.demands.each,
             (),
             self.workers,
@@ -91,14 +93,33 @@ class Plan:
             node.duration_ns - sum(demand) - contended_ns
             for node, demand, contended_ns in zip(self.nodes, self.demands.each, self.contention_ns, strict=True)
         ]
-        # Who was first of several runs is not always told right: what that is off by stays in proportion.
-        self._off: float | None = None
-        if self.is_shared:
-            replayed_ns = self._replay(self.unchanged).makespan_ns - self.tail_ns
-            self._off = (self.run.duration_ns - self.tail_ns) / replayed_ns if replayed_ns > 0 else 1.0
+        # Which node was first, of several runs or on a backend, is not always told right: what that is off by stays in
+        # proportion.
+        self._off = 1.0
+        self._given_back: Replayed | None = None
+        if self.is_one_run:
+            replayed, length_ns = self._replay(self.unchanged), self.run.duration_ns
+            replayed_ns = replayed.makespan_ns - self.tail_ns
+            if replayed_ns > 0 and length_ns > self.tail_ns:
+                self._off = (length_ns - self.tail_ns) / replayed_ns
+                share = replayed.makespan_ns / length_ns
+                self._given_back = replace(
+                    replayed,
+                    makespan_ns=length_ns,
+                    nodes=self._as_recorded(),
+                    gil_share=replayed.gil_share * share,
+                    cpu_share=replayed.cpu_share * share,
+                )
 
     def replay(self, settings: ReplaySettings) -> Replayed:
         """The run to expect."""
+        recorded, workers = self._given_back, settings.workers or self.workers
+        if recorded is None or replace(settings, workers=None) != self.unchanged:
+            return self._replay(settings)
+        if workers == self.workers:
+            return recorded
+        if workers > self.workers and recorded.spares_workers:
+            return replace(recorded, workers=workers, busy_share=recorded.busy_share * self.workers / workers)
         return self._replay(settings)
 
     def range_of(self, settings: ReplaySettings) -> tuple[int, int] | None:
@@ -125,7 +146,7 @@ class Plan:
 
     def _replay(self, settings: ReplaySettings) -> Replayed:
         workers = settings.workers or self.workers
-        placed = self.placing.of(settings, workers)
+        placed = self.placing.of(settings, self.workers)
         wanted = self.placing.wanted(self.demands, settings)
         if settings.less_wait_ns:
             less_ns = settings.less_wait_ns.get
@@ -140,7 +161,7 @@ class Plan:
         if not settings.gil:
             wanted = [demand.without_lock() for demand in wanted]
         ranks = self.ranks(settings)
-        contention_ns, machine_ns = self._contention(
+        contention_ns, machine_ns, spares_workers = self._contention(
             wanted,
             settings.without,
             workers,
@@ -171,7 +192,7 @@ class Plan:
             lasting.append(Demand(round(sum(demand) + waits_ns)))
         # So does what a hand-over takes beyond the usual: a worker just woken up must get the lock first.
         hand_overs = self.pool.hand_overs.between(self.quiet, kept)
-        times = self.pool.play(
+        times, spares_them_too = self.pool.play(
             lasting,
             hand_overs,
             workers=workers,
@@ -190,7 +211,7 @@ class Plan:
             length_ns = max(0.0, machine_ns + missed_ns * kept)
             if last_ns and abs(length_ns - last_ns) > 1:
                 stretch = length_ns / last_ns
-        stretch *= 1.0 if self._off is None else self._off
+        stretch *= self._off
         nodes = tuple(
             ReplayedNode(
                 node.key,
@@ -202,11 +223,6 @@ class Plan:
             if when is not None
         )
         makespan_ns = max((node.ended_ns for node in nodes), default=started_ns) - started_ns + self.tail_ns
-        at_once = 0
-        if self.is_shared:
-            if self._off is not None and workers == self.workers and replace(settings, workers=None) == self.unchanged:
-                makespan_ns, nodes = self.run.duration_ns, self._as_recorded()
-            at_once = most_at_once([when for when in times if when is not None])
         served = [demand for demand, when in zip(wanted, times, strict=True) if when is not None]
         held_ns = sum(demand.held_ns for demand in served)
         no_cpu_ns = min(held_ns, self.demands.others_held_ns) if settings.gil and not settings.quiet else 0.0
@@ -223,7 +239,7 @@ class Plan:
                 held_ns - no_cpu_ns + sum(demand.free_ns for demand in served), makespan_ns * (settings.cpus or 0)
             ),
             assumptions=self.assumptions.of(settings),
-            at_once=at_once,
+            spares_workers=spares_workers and spares_them_too,
         )
 
     def _as_recorded(self) -> tuple[ReplayedNode, ...]:
@@ -264,14 +280,15 @@ class Plan:
         *,
         alone: bool = False,
         locking: Mapping[int, Locking] | None = None,
-    ) -> tuple[list[float], float]:
-        """For each node, how long others keep it from computing on the virtual machine; and when the run ends.
+    ) -> tuple[list[float], float, bool]:
+        """For each node, how long others keep it from computing on the virtual machine; when the run ends; and whether
+        it spares workers.
 
         Where nothing is computed there is nothing to play, and the end is 0.
         """
         if not self.locks and not any(demand.held_ns or demand.free_ns for demand in wanted):
-            return [0.0] * len(wanted), 0.0
-        times = self.pool.play(
+            return [0.0] * len(wanted), 0.0, True
+        times, spares_workers = self.pool.play(
             wanted,
             self.quiet,
             workers=workers,
@@ -288,7 +305,7 @@ class Plan:
             for when, demand in zip(times, wanted, strict=True)
         ]
         own = times[: self.own_count]
-        return waits_ns, max((when.ended_ns for when in own if when is not None), default=0.0)
+        return waits_ns, max((when.ended_ns for when in own if when is not None), default=0.0), spares_workers
 
 
 def _helped(nodes: Sequence[NodeExecution]) -> set[str]:

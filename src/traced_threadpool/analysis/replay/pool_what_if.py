@@ -156,6 +156,8 @@ def pools_of(runs: Iterable[RecordedRun]) -> list[list[RecordedRun]]:
 class _PoolPlan(Plan):
     """All runs as if they were one, whose nodes are of several queues."""
 
+    is_one_run = False
+
     def __init__(self, runs: Sequence[RecordedRun], most_nodes: int) -> None:
         self._most_nodes = most_nodes
         ran = [run for run in runs if run.outermost and not run.left_out]

@@ -24,9 +24,8 @@ class Replayed:
 
     `nodes` are those that ran, in the order of the record, without those taken out. The shares are of the makespan:
     of all workers' time, how much they have a node; how long the GIL is held; of all CPUs' time,
-    how much nodes compute (0 when nobody knows how many there are); nodes of other runs in the pool count. `at_once` is
-    how many workers have a node at once at most, with those of other runs; 0 where there were none. `assumptions` are
-    sentences for people.
+    how much nodes compute (0 when nobody knows how many there are); nodes of other runs in the pool count.
+    `assumptions` are sentences for people.
     """
 
     makespan_ns: int
@@ -36,7 +35,8 @@ class Replayed:
     gil_share: float
     cpu_share: float
     assumptions: tuple[str, ...] = ()
-    at_once: int = 0
+    spares_workers: bool = False
+    """Whether more of them would change nothing: no node of any run waited because all had one."""
     range_ns: tuple[int, int] | None = None
     """Between which lengths it lies, where what is recorded of a lock does not tell enough for one."""
 
@@ -48,8 +48,3 @@ class Replayed:
     def most_busy(self) -> int:
         """The most workers that have a node of the run at once."""
         return most_at_once([(node.started_ns, node.ended_ns) for node in self.nodes])
-
-    @property
-    def spares_workers(self) -> bool:
-        """Whether more of them would change nothing."""
-        return max(self.at_once, self.most_busy) < self.workers

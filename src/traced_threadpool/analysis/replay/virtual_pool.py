@@ -45,6 +45,13 @@ class Times(NamedTuple):
     ended_ns: float
 
 
+class Played(NamedTuple):
+    """When each node starts and ends, None for those without; and whether more workers would change nothing."""
+
+    times: list[Times | None]
+    spares_workers: bool
+
+
 class Placed(NamedTuple):
     """The backend of each node, empty for threads, and how many nodes of each backend may run at once.
 
@@ -157,8 +164,8 @@ class VirtualPool:
         locking: Mapping[int, Locking] | None = None,
         locks: Sequence[int] = (),
         placed: Placed | None = None,
-    ) -> list[Times | None]:
-        """When each node starts and ends; None for those without. `ranks` are the scheduler's, by keys of nodes.
+    ) -> Played:
+        """When each node starts and ends. `ranks` are the scheduler's, by keys of nodes.
 
         `placed` is where they run: on threads, unless it says otherwise. `locking` is by the index of those nodes that
         use one of the locks, whose capacities `locks` are.
@@ -186,6 +193,7 @@ class VirtualPool:
         found: list[Times | None] = [None] * len(nodes)
         next_event, serve, take, end = machine.next, machine.serve, scheduler.take, scheduler.end
         waking = 0  # workers on their way, as a pool counts them
+        spares_workers = True  # until another one would be woken up, if there were one
         while (event := next_event()) is not None:
             now_ns = machine.now_ns
             made_ready: Sequence[Task] = ()
@@ -230,7 +238,10 @@ class VirtualPool:
                 task.started_ns = now_ns + woken_ns[task.index]  # type: ignore[assignment]  # likewise
                 serve(demands[task.index], task, woken_ns[task.index])
             for each in made_ready:
-                if scheduler.busy_count + waking >= workers or waking >= scheduler.ready_count:
+                if waking >= scheduler.ready_count:
+                    break
+                if scheduler.busy_count + waking >= workers:
+                    spares_workers = False
                     break
                 if each.state is READY:
                     waking += 1
@@ -239,6 +250,8 @@ class VirtualPool:
             while limits and waking < min(scheduler.ready_count, workers - scheduler.busy_count):
                 waking += 1
                 machine.at(now_ns + usual_ns, _TAKE)
+            if limits and waking < scheduler.ready_count:
+                spares_workers = False
         stuck = [
             node.name
             for index, node in enumerate(nodes)
@@ -249,7 +262,7 @@ class VirtualPool:
                 f"{len(stuck)} nodes of the record wait for one another, among them {stuck[0]!r}; "
                 "its links form a circle"
             )
-        return found
+        return Played(found, spares_workers)
 
     @lazy
     def _all_submissions(self) -> _Submissions:
