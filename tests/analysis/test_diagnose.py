@@ -341,7 +341,7 @@ def test_waiting_for_either_lock_where_neither_alone_would_help(at_the_lock: int
     found = first(mixture)
 
     assert found.cause == cause
-    assert found.evidence[-1] == "replay: if nobody waited for either, 500 ms instead of 1.00 s"
+    assert found.evidence[2] == "replay: if nobody waited for either, 500 ms instead of 1.00 s"
     assert found.gain_seconds == pytest.approx(0.5)  # what is computed takes two CPUs that long
     assert "Then the other: by itself, neither gains much. " in found.advice
 

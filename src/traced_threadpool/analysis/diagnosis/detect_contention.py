@@ -150,6 +150,6 @@ def gil_and_lock(analyzed: AnalyzedRun) -> RankedFinding | None:
         return None
     first, second = each if waited_ns["gil"] >= waited_ns["lock"] else reversed(each)
     neither = NEITHER_LOCK.format(source=analyzed.source, instead=analyzed.instead(other))
-    evidence = (*first.evidence, second.evidence[0], neither)
+    evidence = (first.evidence[0], second.evidence[0], neither, *first.evidence[1:])
     advice = BOTH_LOCKS.format(first=first.advice, second=second.advice)
     return by_gain(analyzed, other, first.cause, first.nodes, evidence, advice)

@@ -90,6 +90,25 @@ def pool_too_large(analyzed: AnalyzedRun) -> RankedFinding | None:
     return RankedFinding(finding=finding, weight=in_the_way_ns / analyzed.busy_ns)
 
 
+def fewer_workers(analyzed: AnalyzedRun) -> RankedFinding | None:
+    """The run is shorter with fewer of them. Where something else is found, the curve tells this."""
+    scaling = analyzed.scaling
+    if scaling is None or scaling.enough_workers >= scaling.recorded_workers:
+        return None
+    if min(scaling.makespan_ns.values()) > (1 - MATTERS) * scaling.makespan_ns[scaling.recorded_workers]:
+        return None
+    words, enough = CAUSES_IN_WORDS["pool_too_large"], scaling.enough_workers
+    evidence = (
+        words.says("at_once", most=f"{analyzed.most_at_once:,}", at_once=f"{analyzed.at_once:.1f}"),
+        words.says("waited", of_nodes=analyzed.of_nodes(analyzed.total_ns("gil", "runqueue"))),
+        words.says(
+            "replay", source=analyzed.source, workers=count(enough, "worker"), instead=analyzed.instead(scaling)
+        ),
+    )
+    advice = words.advises("", workers=enough)
+    return by_gain(analyzed, scaling, "pool_too_large", (), evidence, advice, matters=MATTERS - HELPS)
+
+
 def _fewest(scaling: Scaling, most: int) -> int | None:
     """The least number of workers, up to `most`, with which the run is as short as it was."""
     as_well_ns = scaling.makespan_ns[scaling.recorded_workers] * (1 + AS_WELL)

@@ -26,7 +26,8 @@ The tree, in the order in which it is gone through:
 4. What cannot be replayed: most of the run passes outside of nodes (`outside_nodes`); nodes stand in each other's way,
    and half as many at once would be done as early (`pool_too_large`); where it is `gil_bound`, nodes that wait for I/O
    wait for the GIL for a third of their time (`switch_interval`).
-5. Nothing of these: `healthy`; or `telemetry_loss`, where nobody knows what most of the run went to.
+5. Nothing of these: with fewer workers it would be shorter by a tenth (`pool_too_large`); `healthy`; or
+   `telemetry_loss`, where nobody knows what most of the run went to.
 
 Findings of 1 and 2 come first; of a run that failed, there are no others: how long it takes without the failure, the
 record cannot tell. Those of 3 are in the order of their gain; of two with about the same gain, the one that says more
@@ -134,7 +135,7 @@ def diagnose(run: RecordedRun, *, analyzed: AnalyzedRun | None = None) -> Diagno
         slow = [ranked.finding for ranked in _by_gain(analyzed)]
         waits_for_gil = any(found.cause == "gil_bound" for found in slow)
         slow += [ranked.finding for ranked in _by_share(analyzed, waits_for_gil=waits_for_gil)]
-    findings = [*first, *slow] or [nothing_found.not_known(analyzed) or nothing_found.healthy(analyzed)]
+    findings = [*first, *slow] or [nothing_found.not_known(analyzed) or _at_best(analyzed)]
     if loss is not None and not loss[1]:
         told = [found for found in findings if found.cause != "telemetry_loss"]
         findings = [*told[: MOST_FINDINGS - 1], loss[0]]
@@ -145,6 +146,12 @@ def diagnose(run: RecordedRun, *, analyzed: AnalyzedRun | None = None) -> Diagno
         remarks=tuple(remarks(analyzed, told, after)) if ended else (),
         estimated=analyzed.estimated,
     )
+
+
+def _at_best(analyzed: AnalyzedRun) -> Finding:
+    """Nothing is wrong; but fewer workers may be better."""
+    fewer = workers.fewer_workers(analyzed)
+    return nothing_found.healthy(analyzed) if fewer is None else fewer.finding
 
 
 def _overlapping(findings: list[Finding]) -> tuple[Finding, ...]:
