@@ -16,7 +16,7 @@ from traced_threadpool.telemetry import names
 
 QUEUE_SIZE = 1 << 17  # more than any run has: with the SDK's 2,048, some peers would export less than others
 DRAIN_SECONDS = 120.0
-_WAITS = {names.QUEUE_NODE, names.GAP_NODE}
+_WAITS = {names.QUEUE_NODE, names.GAP_NODE, names.PATH_NODE_COUNT}
 
 
 class SpanSink:

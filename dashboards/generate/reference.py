@@ -111,10 +111,11 @@ def spans_page() -> str:
         "# Spans",
         f"Instrumentation scope `{names.SCOPE}`. One span a run, named `{names.DEFAULT_RUN_NAME}` unless `run_name=` "
         "is given, and under it one span a node, named after the node, with a link to the span of each upstream node. "
-        "Beside these a span `queued <node>` for each queue wait on the run's critical path of 1 ms or longer behind "
-        "another node, linked to that node's span, 2 µs shorter than the wait at either end. Where a viewer of traces "
-        "would shade other nodes for more than 1 % of the run, shorter waits have one too, and time in which no node "
-        "was ready has a span `gap before <node>`. None of these counts as a node ([jaeger.md](jaeger.md)). "
+        "Beside these a span `queued <node>` for each queue wait on the run's critical path of 1 ms or longer, linked "
+        "to the span of the node that had the worker, 2 µs shorter than the wait at either end. Where a viewer of "
+        "traces would shade other nodes for more than 1 % of the run, shorter waits have one too, and time in which no "
+        "node was ready has a span `gap before <node>`. In a large run, steps of the path can share a span "
+        "`path <first node> to <last>`. None of these counts as a node ([jaeger.md](jaeger.md)). "
         "Names only, never values.",
     ]
     for title, kinds in (

@@ -180,4 +180,5 @@ def test_the_cost_of_spans_of_waits_is_measured_with_and_without(capsys: pytest.
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
         "layered 4x10 fan-in 3, wall",
         "layered 4x10 fan-in 3, cpu",
+        "layered 4x10 fan-in 3, work",
     ]

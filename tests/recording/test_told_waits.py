@@ -37,6 +37,10 @@ def path_of(nodes: Sequence[NodeExecution], ended_ns: int) -> list[Stretch[NodeE
     return walk_back(last, 0, ended_ns, lambda each: [by_key[key] for key in each.upstream])
 
 
+def told_of(nodes: Sequence[NodeExecution], path: Sequence[Stretch[NodeExecution]]) -> list[Stretch[NodeExecution]]:
+    return told_waits(path, sorted(nodes, key=lambda each: each.ended_ns), unix_offset_ns=0)
+
+
 def shown(told: Sequence[Stretch[NodeExecution]]) -> list[tuple[str, str]]:
     return [(kind, "" if each is None else each.key) for kind, each, _, _ in told]
 
@@ -45,20 +49,20 @@ def shown(told: Sequence[Stretch[NodeExecution]]) -> list[tuple[str, str]]:
 def test_a_queue_wait_of_a_millisecond_is_told(waited_ns: int, told: list[tuple[str, str]]) -> None:
     """Whether it misleads or not: in a chain nothing else could be shaded."""
     nodes = [node("a", 0, 0, 0, 9 * MS), node("b", 0, 9 * MS, 9 * MS + waited_ns, 20 * MS, "a")]
-    assert shown(told_waits(path_of(nodes, 20 * MS), nodes, unix_offset_ns=0)) == told
+    assert shown(told_of(nodes, path_of(nodes, 20 * MS))) == told
 
 
 def test_a_shorter_one_is_told_where_it_misleads() -> None:
     nodes = [node("a", 0, 0, 0, 9 * MS), node("b", 0, 9 * MS, 9_500 * US, 20 * MS, "a")]
     nodes.append(node("c", 0, 0, 0, 9_300 * US))
-    assert shown(told_waits(path_of(nodes, 20 * MS), nodes, unix_offset_ns=0)) == [("queue", "b")]
+    assert shown(told_of(nodes, path_of(nodes, 20 * MS))) == [("queue", "b")]
 
 
 def test_time_before_a_node_was_submitted_is_told_where_it_misleads() -> None:
     nodes = [node("a", 0, 0, 0, 9 * MS), node("b", 10 * MS, 10 * MS, 10 * MS, 20 * MS)]
     path = path_of(nodes, 20 * MS)
-    assert shown(told_waits(path, nodes, unix_offset_ns=0)) == [("outside", "b")]
-    assert told_waits(path, nodes[1:], unix_offset_ns=0) == []
+    assert shown(told_of(nodes, path)) == [("outside", "b")]
+    assert told_of(nodes[1:], path) == []
 
 
 def scheduled(seed: int, size: int, workers: int, longest_ns: int) -> list[NodeExecution]:
@@ -119,7 +123,7 @@ def test_a_walk_back_by_ends_stays_on_the_path(seed: int, size: int, workers: in
     nodes = scheduled(seed, size, workers, longest_ns)
     ended_ns = max(each.ended_ns for each in nodes)
     path = path_of(nodes, ended_ns)
-    told = told_waits(path, nodes, unix_offset_ns=0)
+    told = told_of(nodes, path)
     assert misled_ns(path, nodes, told) <= max(ended_ns * 0.02, 200 * US)
     certain = sum(kind == "queue" and until - since >= MS for kind, _, since, until in path)
     assert len(told) <= certain + max(MOST_NEEDED, ended_ns // NEEDED_EVERY_NS)
@@ -142,6 +146,6 @@ def test_of_more_waits_than_may_be_told_it_is_those_that_mislead_for_longest() -
     """There are 300, of 30 ms. Every other node is off the path for as long as it takes, the longest for 7 µs."""
     nodes = interleaved(300)
     path = path_of(nodes, 30 * MS)
-    told = told_waits(path, nodes, unix_offset_ns=0)
+    told = told_of(nodes, path)
     assert len(told) == 30
     assert {int(key[1:]) % 7 for _, key in shown(told)} == {6}

@@ -303,8 +303,10 @@ class Traces:
 
 
 def is_wait(span: ReadableSpan) -> bool:
-    """Whether it is of a wait on the critical path, rather than of a run or node."""
-    return not {"hamilton.queue.node", "hamilton.gap.node"}.isdisjoint(span.attributes or {})
+    """Whether it is of a wait on the critical path, or of steps that share it, rather than of a run or node."""
+    return not {"hamilton.queue.node", "hamilton.gap.node", "hamilton.path.node.count"}.isdisjoint(
+        span.attributes or {}
+    )
 
 
 def context_of(span: ReadableSpan) -> SpanContext:

@@ -131,7 +131,14 @@ BACKEND_ATTRIBUTES = {
 }
 """Of nodes that run elsewhere than on threads."""
 
-QUEUE_ATTRIBUTES = {"hamilton.queue.node", "hamilton.queue.behind", "hamilton.gap.node"}
+QUEUE_ATTRIBUTES = {
+    "hamilton.queue.node",
+    "hamilton.queue.behind",
+    "hamilton.gap.node",
+    "hamilton.path.nodes",
+    "hamilton.path.node.count",
+    "hamilton.path.queue.duration",
+}
 
 LOCK_ATTRIBUTES = {
     "hamilton.node.lock.capacity",
@@ -178,6 +185,9 @@ NOT_IN_EVERY_RUN = {
     "hamilton.queue.node",  # a wait for a worker on the path
     "hamilton.queue.behind",
     "hamilton.gap.node",
+    "hamilton.path.nodes",  # a large run whose path has more steps than there may be spans
+    "hamilton.path.node.count",
+    "hamilton.path.queue.duration",
     "hamilton.attributes.cut",  # with a limit of the SDK
     "hamilton.node.tag.",  # but for `module`, which the code's name has
     "hamilton.run.inputs",

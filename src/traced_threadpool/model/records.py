@@ -72,6 +72,9 @@ class WaitFacts:
 MIN_QUEUE_NS: Final = 1_000_000
 """Queue waits on the critical path that are as long are told one by one."""
 
+MISLEADS_FROM_NS: Final = 5_000
+"""Shorter waits there are as good as none."""
+
 QUEUE_INSET_NS: Final = 2_000
 """How much later than the wait its span starts, and how much earlier it ends: viewers of traces take the child that
 ended strictly before, at microseconds."""
@@ -165,23 +168,29 @@ class PathWait:
         return self.ended_ns - self.started_ns
 
 
+PathStretch = tuple[str, KeptNode | None, int, int]
+"""Kind (`node`, `queue`, `dependency`, `outside`), the node that ran or waited, from, to."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptNodes:
-    """The nodes of a run, and its critical path from its end: nodes, and those waits that are told one by one.
+    """The nodes of a run in the order of their ends, and its critical path from its end: all of it in `stretches`, and
+    those `waits` that are told one by one. `holders` had the workers for which its nodes waited, by their identity.
 
     `whole` tells whether no node is left out; else nothing is known of the path. `nests` tells whether runs are nested
     in it, or it is nested in another.
     """
 
     nodes: Sequence[KeptNode]
-    path: Sequence[KeptNode]
+    stretches: Sequence[PathStretch]
     whole: bool
     nests: bool = False
     waits: Sequence[PathWait] = ()
+    holders: Mapping[int, Holder] = field(default_factory=dict)
     facts: PathFacts = field(default_factory=PathFacts)
 
 
-NOTHING_KEPT: Final = KeptNodes(nodes=(), path=(), whole=False)
+NOTHING_KEPT: Final = KeptNodes(nodes=(), stretches=(), whole=False)
 
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})

@@ -33,6 +33,8 @@ class Part:
         self.holders: Mapping[int, Holder] = {}
         self.stretches: Sequence[Stretch[Entry]] | None = None
         """The critical path from its end, once it was found and until it has been told."""
+        self.by_end: Sequence[Entry] = ()
+        """Its nodes in the order of their ends, for as long."""
         self.parent: Entry | None = None
         self.nested = False
         self.shared = False
@@ -87,6 +89,22 @@ class Entry(NamedTuple):
     """One for each of `upstream`, unless some of these are the same or not kept."""
     before: Past | None
     """What its worker ran right before, where it waited for that."""
+
+
+def ran(entry: Entry) -> bool:
+    """Whether its function was called."""
+    return entry.outcome in ("success", "error")
+
+
+def last_to_end(by_end: Sequence[Entry]) -> Entry | None:
+    """Of those that ran, in the order of their ends; of several that ended last, the one that was submitted first."""
+    last: Entry | None = None
+    for entry in reversed(by_end):
+        if last is not None and entry.ended_ns < last.ended_ns:
+            break
+        if ran(entry) and (last is None or entry.submitted_ns <= last.submitted_ns):
+            last = entry
+    return last
 
 
 def running_node(node: NodeRecord) -> tuple[str, NodeExecution]:
@@ -150,3 +168,13 @@ def error_type_of(error: BaseException) -> str:
     """As `error.type` has it."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def problems_of(expected: int, found: int, max_nodes: int) -> tuple[str, ...]:
+    """What a record lacks."""
+    if found >= expected:
+        return ()
+    return (
+        f"{expected - found:,} of {expected:,} nodes left out: the recorder keeps {max_nodes:,} of a run. Their time "
+        "shows as dependency waits or outside time.",
+    )

@@ -36,7 +36,17 @@ from traced_threadpool.model.records import (
     worker_of,
 )
 from traced_threadpool.recording.critical_path import Stretch, path_facts, waited_for, walk_back
-from traced_threadpool.recording.kept_nodes import Entry, Part, Past, error_type_of, execution, running_node
+from traced_threadpool.recording.kept_nodes import (
+    Entry,
+    Part,
+    Past,
+    error_type_of,
+    execution,
+    last_to_end,
+    problems_of,
+    ran,
+    running_node,
+)
 from traced_threadpool.recording.told_waits import holders_of, path_waits
 
 DEFAULT_RUNS: Final = 10
@@ -327,32 +337,36 @@ class Recording:
         if part.stretches is None:
             self._walk_once(part, started_ns, ended_ns)
         stretches, part.stretches = part.stretches or [], []
-        entries = self._of(part)
+        by_end, part.by_end = part.by_end or self._by_end(part), ()
         return KeptNodes(
-            nodes=entries,
-            path=[entry for kind, entry, _, _ in stretches if kind == "node" and entry is not None],
-            whole=len(entries) >= part.node_count,
+            nodes=by_end,
+            stretches=stretches,
+            whole=len(by_end) >= part.node_count,
             nests=len(self._parts) > 1,
-            waits=path_waits(stretches, entries, part.holders, unix_offset_ns=unix_offset_ns),
+            waits=path_waits(stretches, by_end, part.holders, unix_offset_ns=unix_offset_ns),
+            holders=part.holders,
             facts=part.path,
         )
 
-    def _of(self, part: Part) -> Sequence[Entry]:
+    def _by_end(self, part: Part | None = None) -> list[Entry]:
+        """The nodes of one run, or of all of the recording, in the order of their ends: nearly that of the entries."""
         entries = self._entries.copy()
-        return [entry for entry in entries if entry.part is part] if len(self._parts) > 1 else entries
+        if part is not None and len(self._parts) > 1:
+            entries = [entry for entry in entries if entry.part is part]
+        entries.sort(key=_ended_ns)
+        return entries
 
     def _walk_once(self, part: Part, started_ns: int, ended_ns: int) -> None:
         """Finds the critical path of a run, for its metrics and its trace."""
-        entries = self._of(part)
-        stretches = self._walk(entries, part, started_ns, ended_ns) if len(entries) >= part.node_count else []
-        part.holders = holders_of(stretches, self._entries)
+        by_end = self._by_end(part)
+        stretches = self._walk(by_end, part, started_ns, ended_ns) if len(by_end) >= part.node_count else []
+        part.holders = holders_of(stretches, self._by_end() if len(self._parts) > 1 else by_end)
         part.path = path_facts(stretches, part.holders)
-        part.stretches = stretches
+        part.by_end, part.stretches = by_end, stretches
 
-    def _walk(self, entries: Sequence[Entry], part: Part, started_ns: int, ended_ns: int) -> list[Stretch[Entry]]:
+    def _walk(self, by_end: Sequence[Entry], part: Part, started_ns: int, ended_ns: int) -> list[Stretch[Entry]]:
         """The stretches of one run's critical path, from its end."""
-        nodes = [entry for entry in entries if entry.outcome in ("success", "error")]
-        splits = [entry for entry in nodes if entry.task_id is not None and is_split(entry.name, entry.task_id)]
+        splits = [entry for entry in by_end if entry.task_id and ran(entry) and is_split(entry.name, entry.task_id)]
 
         def upstream_of(entry: Entry) -> Sequence[Entry]:
             upstream = entry.upstream
@@ -360,10 +374,7 @@ class Recording:
                 upstream = [each for each in upstream if each.part is part]
             return [*upstream, *waited_for(entry, splits)] if splits else upstream
 
-        # In C, since this goes over all nodes.
-        last_ended_ns = max(map(_ended_ns, nodes), default=0)
-        last = min((entry for entry in nodes if entry.ended_ns == last_ended_ns), key=_submitted_ns, default=None)
-        return walk_back(last, started_ns, ended_ns, upstream_of)
+        return walk_back(last_to_end(by_end), started_ns, ended_ns, upstream_of)
 
     def recorded(self) -> RecordedRun:
         return self.record
@@ -398,7 +409,7 @@ class Recording:
             backends=facts.backends,
             expected_nodes=expected,
             started_unix_ns=facts.started_ns + facts.unix_offset_ns,
-            problems=_problems(expected, len(entries), self._max_nodes),
+            problems=problems_of(expected, len(entries), self._max_nodes),
             caller=str(facts.caller or ""),
             pool_runs=PoolRuns(self._runs_beside) if self.root.beside or self.going_on else None,
         )
@@ -437,12 +448,3 @@ class Recording:
             cpus=usable_cpus(),
             caller=str(root.caller or ""),
         )
-
-
-def _problems(expected: int, found: int, max_nodes: int) -> tuple[str, ...]:
-    if found >= expected:
-        return ()
-    return (
-        f"{expected - found:,} of {expected:,} nodes left out: the recorder keeps {max_nodes:,} of a run. Their time "
-        "shows as dependency waits or outside time.",
-    )

@@ -23,19 +23,24 @@ True
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Final, Protocol, TypeVar
 
-from traced_threadpool.model.records import MIN_QUEUE_NS, QUEUE_INSET_NS, Holder, KeptNode, PathWait
-from traced_threadpool.recording.critical_path import Node, Stretch, by_worker, worker_holder
+from traced_threadpool.model.records import (
+    MIN_QUEUE_NS,
+    MISLEADS_FROM_NS,
+    QUEUE_INSET_NS,
+    Holder,
+    KeptNode,
+    PathWait,
+)
+from traced_threadpool.recording.critical_path import Node, Stretch
 
 MISLED_SHARE: Final = 100
 """Other nodes may be shaded for this part of a run, or for `MISLED_NS` of a short one."""
 MISLED_NS: Final = 100_000
-MISLEADS_FROM_NS: Final = 5_000
-"""Shorter waits are as good as none."""
 
 MOST_NEEDED: Final = 10
 NEEDED_EVERY_NS: Final = 1_000_000
@@ -53,15 +58,17 @@ class _Kept(KeptNode, Protocol):
 _KeptNode = TypeVar("_KeptNode", bound=_Kept)
 
 
-def holders_of(path: Sequence[Stretch[_KeptNode]], nodes: Iterable[_KeptNode]) -> dict[int, Holder]:
-    """What had the worker while a node of the path waited for it, of these nodes or of another run, by its identity."""
+def holders_of(path: Sequence[Stretch[_KeptNode]], by_end: Sequence[_KeptNode]) -> dict[int, Holder]:
+    """What had the worker while a node of the path waited for it, of these nodes or of another run, by its identity.
+
+    Waits on one path do not overlap: all in all each of the nodes, in the order of their ends, is looked at once.
+    """
     found: dict[int, Holder] = {}
-    on_workers: Mapping[str, Sequence[_KeptNode]] | None = None
+    ends: Sequence[int] = ()
     for kind, node, since_ns, until_ns in path:
         if kind == "queue" and node is not None and until_ns - since_ns >= MISLEADS_FROM_NS:
-            if on_workers is None:
-                on_workers = by_worker(list(nodes))
-            holder, before = worker_holder(node, on_workers), node.before
+            ends = ends or list(map(_ended_ns, by_end))
+            holder, before = _holder(node, by_end, ends), node.before
             if before is not None and (holder is None or before.ended_ns > holder.ended_ns):
                 found[id(node)] = before
             elif holder is not None:
@@ -69,9 +76,23 @@ def holders_of(path: Sequence[Stretch[_KeptNode]], nodes: Iterable[_KeptNode]) -
     return found
 
 
+def _holder(node: _KeptNode, by_end: Sequence[_KeptNode], ends: Sequence[int]) -> _KeptNode | None:
+    """The node that had its worker right before, if that was while it waited."""
+    worker, ready_ns = node.worker, node.ready_ns
+    if not worker:
+        return None
+    for index in range(bisect_right(ends, node.started_ns) - 1, -1, -1):
+        if ends[index] <= ready_ns:
+            break
+        other = by_end[index]
+        if other.worker == worker and other is not node:
+            return other
+    return None
+
+
 def path_waits(
     path: Sequence[Stretch[_KeptNode]],
-    nodes: Sequence[_KeptNode],
+    by_end: Sequence[_KeptNode],
     holders: Mapping[int, Holder],
     *,
     unix_offset_ns: int,
@@ -86,14 +107,14 @@ def path_waits(
             ended_ns=until_ns,
             behind=holders.get(id(node)) if kind == "queue" else None,
         )
-        for kind, node, since_ns, until_ns in told_waits(path, nodes, unix_offset_ns=unix_offset_ns)
+        for kind, node, since_ns, until_ns in told_waits(path, by_end, unix_offset_ns=unix_offset_ns)
         if node is not None
     ]
 
 
 def told_waits(
     path: Sequence[Stretch[Node]],
-    nodes: Iterable[Node],
+    by_end: Sequence[Node],
     *,
     unix_offset_ns: int,
 ) -> list[Stretch[Node]]:
@@ -101,7 +122,7 @@ def told_waits(
 
     Args:
         path: From the end, too.
-        nodes: All of the run.
+        by_end: All nodes of the run, in the order of their ends.
         unix_offset_ns: What makes Unix time of the nodes' times.
     """
     steps: list[Stretch[Node]] = []
@@ -120,7 +141,7 @@ def told_waits(
         duration_ns = path[0][3] - path[-1][2]
         allowed_ns = max(duration_ns // MISLED_SHARE, MISLED_NS)
         most = max(MOST_NEEDED, duration_ns // NEEDED_EVERY_NS)
-        needed = _needed(_Viewer(steps, certain, nodes, unix_offset_ns), steps, certain, allowed_ns, most)
+        needed = _needed(_Viewer(steps, certain, by_end, unix_offset_ns), steps, certain, allowed_ns, most)
     return sorted((steps[place] for place in certain | needed), key=_until_ns, reverse=True)
 
 
@@ -156,13 +177,13 @@ class _Viewer:
     """Walks back from child to child by their ends alone, as a viewer of traces does."""
 
     def __init__(
-        self, steps: Sequence[Stretch[Node]], told: Iterable[int], nodes: Iterable[Node], unix_offset_ns: int
+        self, steps: Sequence[Stretch[Node]], told: Iterable[int], by_end: Sequence[Node], unix_offset_ns: int
     ) -> None:
         self._steps = steps
         self._offset_ns = unix_offset_ns
         self._places = {id(step[1]): place for place, step in enumerate(steps) if step[0] == "node"}
-        self._nodes = sorted(nodes, key=_ended_ns)
-        self._ends = list(map(_ended_ns, self._nodes))
+        self._by_end = by_end
+        self._ends = list(map(_ended_ns, by_end))
         self._told = sorted(told, reverse=True)  # by their ends
         self._told_ends = [steps[place][3] - QUEUE_INSET_NS for place in self._told]
 
@@ -183,7 +204,7 @@ class _Viewer:
                 return self._told[wait], strayed_ns
             if index < 0:
                 break
-            node = self._nodes[index]
+            node = self._by_end[index]
             found = self._places.get(id(node), -1)
             if found > place:
                 return found, strayed_ns

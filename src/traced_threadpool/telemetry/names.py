@@ -7,6 +7,8 @@ counters end in `_total`.
 ('hamilton_threadpool_queue_wait_seconds', 'hamilton_nodes_total')
 """
 
+# Longer than 450 lines: it is one table of names.
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -52,6 +54,10 @@ RUN_FINDING: Final = "hamilton.run.finding"
 QUEUE_NODE: Final = "hamilton.queue.node"
 QUEUE_BEHIND: Final = "hamilton.queue.behind"
 GAP_NODE: Final = "hamilton.gap.node"
+# Span of steps of a large run's critical path that have no span of their own
+PATH_NODES: Final = "hamilton.path.nodes"
+PATH_NODE_COUNT: Final = "hamilton.path.node.count"
+PATH_QUEUE: Final = "hamilton.path.queue.duration"
 
 # Node span
 NODE_NAME: Final = "hamilton.node.name"
@@ -183,7 +189,7 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
         "run",
         "string",
         "The cause that `explain` names first, such as `pool_too_small`: where finding it takes at most 1 % of the "
-        "run's time, and of each run that failed or was cancelled",
+        "run's time and 0.5 s, and of each run that failed or was cancelled",
     ),
     Attribute(
         RUN_FAILED_NODES, "run", "string[]", "Names of the nodes that raised, in the order of their ends; 20 at most"
@@ -201,6 +207,15 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
         "string",
         "The node that its worker ran meanwhile, of this or another run in the pool; its span is linked",
     ),
+    Attribute(
+        PATH_NODES,
+        "queue",
+        "string[]",
+        "On a span `path <first node> to <last>` of a large run: the nodes whose time it stands for, in the order of "
+        "their starts; the first 100",
+    ),
+    Attribute(PATH_NODE_COUNT, "queue", "int", "How many they are"),
+    Attribute(PATH_QUEUE, "queue", "double, s", "How much of it they waited for workers"),
     Attribute(
         RECORD_PROBLEMS, "run", "string[]", "Only of a record that was saved: what it lacks, or what had to be repaired"
     ),

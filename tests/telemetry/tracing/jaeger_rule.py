@@ -104,6 +104,35 @@ def wrongly_shaded(spans: Sequence[ReadableSpan], folder: Path) -> float:
     return wrong_ns / run.duration_ns
 
 
+def wrongly_shaded_of(run: RecordedRun, spans: Sequence[ReadableSpan]) -> float:
+    """The same by a run's own record, of nodes whose names differ: for a trace in which not every node has a span.
+
+    A span of several steps is of all that the path names between its start and end.
+    """
+    origin_ns = run.started_ns - (run.started_unix_ns or run.started_ns)
+    steps = critical_path(run).steps
+    wrong_ns = 0
+    for span, started_us, ended_us in shading(spans):
+        attributes = span.attributes or {}
+        kinds, name = ("outside", "dependency"), None  # the run's own, or a gap
+        if (of_node := attributes.get("hamilton.node.name")) is not None:
+            kinds, name = ("node",), of_node
+        elif (of_node := attributes.get("hamilton.queue.node")) is not None:
+            kinds, name = ("queue",), of_node
+        elif "hamilton.path.node.count" in attributes:
+            kinds = ("node", "queue", "outside", "dependency")
+        right_ns = sum(
+            max(
+                0,
+                min(ended_us * 1_000, step.ended_ns - origin_ns) - max(started_us * 1_000, step.started_ns - origin_ns),
+            )
+            for step in steps
+            if step.kind in kinds and name in (None, step.name)
+        )
+        wrong_ns += max(0, (ended_us - started_us) * 1_000 - right_ns)
+    return wrong_ns / run.duration_ns
+
+
 def _in_run(span: ReadableSpan, run_span: ReadableSpan, keys: set[str], by_id: dict[int, ReadableSpan]) -> str | None:
     """The key of the run's node that a span is, or is in; the name of a queue span; nothing for the run itself."""
     at: ReadableSpan | None = span

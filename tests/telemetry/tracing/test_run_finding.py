@@ -231,7 +231,7 @@ def test_it_is_looked_for_where_it_takes_a_hundredth_of_the_run(
     record = RecordedRun(id="1", name="etl", pool="p", started_ns=0, ended_ns=run.ended_ns, nodes=())
     run.recorded = lambda: record
     asked = Asked()
-    found = RunFinding(asked, clock=lambda: 100.0).of(run, KeptNodes(nodes=(), path=(), whole=True))
+    found = RunFinding(asked, clock=lambda: 100.0).of(run, KeptNodes(nodes=(), stretches=(), whole=True))
     assert (found, asked.until) == ((None, []) if until is None else ("healthy", [pytest.approx(until)]))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -33,7 +33,7 @@ from tests.telemetry.telemetry_helpers import (
     times,
     until,
 )
-from tests.telemetry.tracing.jaeger_rule import recorded, shading, wrongly_shaded
+from tests.telemetry.tracing.jaeger_rule import recorded, wrongly_shaded, wrongly_shaded_of
 from traced_threadpool import Tracing
 from traced_threadpool.backends import Processes, Threads
 from traced_threadpool.recording.critical_path import critical_path
@@ -57,6 +57,23 @@ def third(first: int, second: int) -> int:
 
 
 def queued_run(traces: Traces, **options: Any) -> None:
+    """Two nodes and one worker: whichever is run first goes on until the other one has waited for it."""
+    begun: list[str] = []
+
+    def held(name: str) -> None:
+        begun.append(name)
+        if len(begun) == 1:
+            until(lambda: adapter.snapshot().queue_depth == 1)
+        time.sleep(HELD)
+
+    def first() -> int:
+        held("first")
+        return 1
+
+    def second() -> int:
+        held("second")
+        return 2
+
     with make_adapter(traces, max_workers=1, name="etl", **options) as adapter:
         make_driver(adapter, first, second, third).execute(["third"])
 
@@ -84,13 +101,13 @@ def test_the_run_tells_its_queue_and_how_long_each_step_of_its_path_took() -> No
     traces = Traces()
     queued_run(traces)
     run = traces.attributes("hamilton.run")
-    path = run["hamilton.run.critical_path"]
-    assert len(path) == len(run["hamilton.run.critical_path.durations"])
-    steps = zip(path, run["hamilton.run.critical_path.durations"], strict=True)
-    queued = sum(seconds for name, seconds in steps if name == "_queue")
-    queues = [traces.attributes(name)["hamilton.node.queue.duration"] for name in ("first", "second", "third")]
-    assert max(queues) * 0.99 <= queued <= sum(queues) * 1.01
-    assert run["hamilton.run.queue.duration"] == pytest.approx(sum(queues))
+    path, durations = run["hamilton.run.critical_path"], run["hamilton.run.critical_path.durations"]
+    assert len(path) == len(durations)
+    queues = {name: traces.attributes(name)["hamilton.node.queue.duration"] for name in ("first", "second", "third")}
+    told = {after: seconds for name, seconds, after in zip(path, durations, path[1:], strict=False) if name == "_queue"}
+    assert told
+    assert told == pytest.approx({name: queues[name] for name in told})
+    assert run["hamilton.run.queue.duration"] == pytest.approx(sum(queues.values()))
     assert "hamilton.run.failed_nodes" not in run
 
 
@@ -291,13 +308,34 @@ def test_jaeger_shades_the_path_of_a_large_run() -> None:
         make_driver(adapter, *functions).execute([each.__name__ for each in functions])
         (run,) = adapter.recorded_runs
     assert traces.attributes("hamilton.run")["hamilton.run.node.spans.left_out"]
-    on_path = {step.name for step in critical_path(run).nodes} | {"hamilton.run"}
-    wrong_us = sum(
-        each.ended_us - each.started_us
-        for each in shading(traces.every)
-        if each.span.name not in on_path and not is_wait(each.span)
-    )
-    assert wrong_us * 1_000 <= MOST_WRONG * run.duration_ns
+    assert not any(span.name.startswith("path ") for span in traces.every)
+    assert wrongly_shaded_of(run, traces.every) <= MOST_WRONG
+
+
+def test_jaeger_shades_a_path_that_is_longer_than_there_may_be_spans() -> None:
+    """Steps of it share spans, which name their nodes."""
+    functions = [
+        sleeping(number, 1 + number % 4, sorted({number - 3, number - 1 - number % 3}) if number >= 3 else [])
+        for number in range(120)
+    ]
+    traces = Traces()
+    with make_adapter(traces, max_workers=2, record=True, tracing=Tracing(large_run=40)) as adapter:
+        make_driver(adapter, *functions).execute([each.__name__ for each in functions])
+        (run,) = adapter.recorded_runs
+    path = [step.name for step in critical_path(run).nodes]
+    own = {span.name for span in traces.spans}
+    shared = [span for span in traces.every if span.name.startswith("path ")]
+    named = [
+        name
+        for span in shared
+        for name in cast("Sequence[str]", (span.attributes or {}).get("hamilton.path.nodes", ()))
+    ]
+    assert len(path) > 40 // 4 + 40 // 8
+    assert sorted(named) == sorted(set(path) - own)
+    assert sum(cast("int", (span.attributes or {})["hamilton.path.node.count"]) for span in shared) == len(named)
+    assert sum(is_wait(span) for span in traces.every) + len(set(path) & own) <= 40 // 4 + 40 // 8
+    assert wrongly_shaded_of(run, traces.every) <= MOST_WRONG
+    assert wrongly_shaded_of(run, [span for span in traces.every if span not in shared]) > MOST_WRONG
 
 
 def test_jaeger_shades_the_path_of_a_cancelled_run(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext
 
 from traced_threadpool.model.records import KeptNode, KeptNodes
+from traced_threadpool.telemetry.tracing.path_cover import PathCover, path_cover
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import Attributes, AttributeValue
@@ -36,7 +37,7 @@ SLOWEST_SHARE: Final = 8
 SAMPLE_SHARE: Final = 8
 """Each quota is this part of `large_run`: together they are as many as `large_run` or fewer."""
 QUEUE_SHARE: Final = 8
-"""Likewise of the spans of queue waits, which come on top."""
+"""Likewise of the spans of waits on the path, and of those that steps of it share, which come on top."""
 
 
 class RunInstead(SpanContext):
@@ -93,10 +94,18 @@ class LargeRun:
         """How many were made while the run went on. To be asked once."""
         return self.every.taken() + self.asked.taken() + self.failed.taken()
 
-    def chosen(self, kept: KeptNodes) -> list[KeptNode]:
-        """The nodes that get a span now that the run is over, in the order of their starts."""
-        have_none = self._without_span(kept.nodes)
-        chosen = {id(node): node for node in _longest(self._without_span(kept.path), self.limit // PATH_SHARE)}
+    def cover(self, kept: KeptNodes) -> PathCover:
+        """What of its critical path gets a span now that the run is over."""
+        return path_cover(kept, _lacks_span, most_nodes=self.limit // PATH_SHARE, most_waits=self.limit // QUEUE_SHARE)
+
+    def chosen(self, kept: KeptNodes, cover: PathCover) -> list[KeptNode]:
+        """The nodes that get a span now, in the order of their starts: of the path, the slowest, a sample.
+
+        Nodes that share a span have no other: a viewer that came to it would leave the path at its start.
+        """
+        shared = {id(node) for steps in cover.joined for node in steps.nodes}
+        have_none = [node for node in kept.nodes if _lacks_span(node) and id(node) not in shared]
+        chosen = {id(node): node for node in cover.nodes}
         for node in _longest(have_none, self.limit // SLOWEST_SHARE + len(chosen)):
             if len(chosen) >= self.limit // PATH_SHARE + self.limit // SLOWEST_SHARE:
                 break
@@ -107,9 +116,10 @@ class LargeRun:
             chosen.update((id(node), node) for node in rest[:: max(1, -(-len(rest) // wanted))])
         return sorted(chosen.values(), key=lambda node: (node.started_ns, node.submitted_ns))
 
-    @staticmethod
-    def _without_span(nodes: Sequence[KeptNode]) -> list[KeptNode]:
-        return [node for node in nodes if node.outcome == "success" and type(node.span_context) is RunInstead]
+
+def _lacks_span(node: KeptNode) -> bool:
+    """Whether it has none, and may get one: of one that failed nobody knows any more what it raised."""
+    return node.outcome == "success" and type(node.span_context) is RunInstead
 
 
 def _longest(nodes: Sequence[KeptNode], count: int) -> list[KeptNode]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from traced_threadpool.telemetry.tracing.large_runs import LargeRun
+    from traced_threadpool.telemetry.tracing.path_cover import PathCover
 
 logger = logging.getLogger("traced_threadpool")
 
@@ -58,6 +59,7 @@ def record_notable(
     run: RunRecord,
     large: LargeRun,
     kept: KeptNodes,
+    cover: PathCover,
     contexts: dict[int, SpanContext],
     spans: NodeSpans,
     *,
@@ -72,7 +74,7 @@ def record_notable(
     run_trace.state_ns = None
     if kept.whole:
         run_trace.state_ns = [sum(each) for each in zip(*map(_states_of, kept.nodes), strict=True)]
-    chosen = large.chosen(kept)
+    chosen = large.chosen(kept, cover)
     for node in chosen:
         contexts[id(node)] = _record_late(node, run, large, spans, contexts)
     large.definitions.clear()

@@ -29,6 +29,7 @@ from traced_threadpool.telemetry.tracing.attributes import Definition
 from traced_threadpool.telemetry.tracing.large_runs import LargeRun, SpanOnDemand
 from traced_threadpool.telemetry.tracing.late_spans import Unrun, record_notable, record_unrun
 from traced_threadpool.telemetry.tracing.node_spans import NodeSpans, links
+from traced_threadpool.telemetry.tracing.path_cover import PathCover
 from traced_threadpool.telemetry.tracing.run_finding import RunFinding
 from traced_threadpool.telemetry.tracing.wait_spans import record_waits
 
@@ -138,9 +139,12 @@ class TracingObserver(Observer):
                 left_out = None
                 kept = NOTHING_KEPT if run.kept is None else run.kept()
                 contexts: dict[int, SpanContext] = {}
-                large = run_trace.large if run_trace.large is not None and run_trace.large.on else None
-                if large is not None:
-                    left_out = record_notable(run, large, kept, contexts, self._spans, warns=self._warns)
+                large = run_trace.large
+                if large is None or not large.on:
+                    cover = PathCover(waits=kept.waits)
+                else:
+                    cover = large.cover(kept)
+                    left_out = record_notable(run, large, kept, cover, contexts, self._spans, warns=self._warns)
                     self._warns = False
                 found = attributes.of_run(
                     run,
@@ -154,7 +158,7 @@ class TracingObserver(Observer):
                     finding=self._finding.of(run, kept),
                 )
                 self._spans.describe_run(span, run, found)
-                record_waits(run, kept, self._tracer, large, contexts)
+                record_waits(run, cover, self._tracer, contexts)
         finally:
             span.end(run.ended_ns + run.unix_offset_ns)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from traced_threadpool.model.records import cause_by_outcome
@@ -32,6 +33,9 @@ NODE_SECONDS: Final = 0.0008
 
 FIRST_SECONDS: Final = 0.1
 """What the first one takes on top, for what it imports."""
+
+
+_outcome: Final = attrgetter("outcome")
 
 
 class RunFinding:
@@ -54,7 +58,7 @@ class RunFinding:
         """The cause; None where it is not looked for."""
         if not kept.whole:
             return None
-        cause = cause_by_outcome(run.outcome or "success", (node.outcome for node in kept.nodes))
+        cause = cause_by_outcome(run.outcome or "success", map(_outcome, kept.nodes))
         if cause == "failing_upstream" or (cause is not None and not kept.nests):  # else a nested one may have failed
             return cause
         may_take_seconds = min(SHARE * run.duration_ns / 1e9, MOST_SECONDS)

@@ -7,48 +7,74 @@ the wait, and then the upstream node.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import Link, SpanContext
 
 from traced_threadpool.model.records import QUEUE_INSET_NS
 from traced_threadpool.telemetry import names
-from traced_threadpool.telemetry.tracing.large_runs import QUEUE_SHARE, LargeRun
 from traced_threadpool.telemetry.tracing.node_spans import can_be_linked
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-    from traced_threadpool.model.records import KeptNodes, RunRecord
+    from traced_threadpool.model.records import PathWait, RunRecord
     from traced_threadpool.telemetry.tracing.attributes import Attributes
+    from traced_threadpool.telemetry.tracing.path_cover import JoinedSteps, PathCover
+
+MAX_JOINED_NAMES: Final = 100
+"""How many nodes a span of steps names."""
 
 
-def record_waits(
-    run: RunRecord,
-    kept: KeptNodes,
-    tracer: Tracer,
-    large: LargeRun | None,
-    contexts: Mapping[int, SpanContext],
-) -> None:
+def record_waits(run: RunRecord, cover: PathCover, tracer: Tracer, contexts: Mapping[int, SpanContext]) -> None:
     """Makes the spans. `contexts` are those of spans of a large run that were made late, by the node's identity."""
-    waits = kept.waits
-    if large is not None:
-        waits = heapq.nlargest(large.limit // QUEUE_SHARE, waits, key=lambda wait: wait.duration_ns)
-    for wait in waits:
-        attributes: Attributes = {names.RUN_ID: run.id}
-        links: list[Link] = []
+    for wait in cover.waits:
+        name, attributes = _of_wait(wait)
+        links: Sequence[Link] = ()
         if wait.behind is not None:
-            attributes[names.QUEUE_BEHIND] = wait.behind.name
             context = contexts.get(id(wait.behind), wait.behind.span_context)
             if can_be_linked(context):
-                links.append(Link(context))
-        attributes[names.QUEUE_NODE if wait.queued else names.GAP_NODE] = wait.node.name
-        tracer.start_span(
-            f"queued {wait.node.name}" if wait.queued else f"gap before {wait.node.name}",
-            run.telemetry.node_context,
-            attributes=attributes,
-            links=links,
-            start_time=wait.started_ns + QUEUE_INSET_NS + run.unix_offset_ns,
-        ).end(wait.ended_ns - QUEUE_INSET_NS + run.unix_offset_ns)
+                links = (Link(context),)
+        _record(run, tracer, name, attributes, links, wait)
+    for steps in cover.joined:
+        name, attributes = _of_steps(steps)
+        _record(run, tracer, name, attributes, (), steps)
+
+
+def _record(
+    run: RunRecord,
+    tracer: Tracer,
+    name: str,
+    attributes: Attributes,
+    links: Sequence[Link],
+    times: PathWait | JoinedSteps,
+) -> None:
+    attributes[names.RUN_ID] = run.id
+    offset_ns = run.unix_offset_ns
+    tracer.start_span(
+        name,
+        run.telemetry.node_context,
+        attributes=attributes,
+        links=links,
+        start_time=times.started_ns + QUEUE_INSET_NS + offset_ns,
+    ).end(times.ended_ns - QUEUE_INSET_NS + offset_ns)
+
+
+def _of_wait(wait: PathWait) -> tuple[str, Attributes]:
+    node = wait.node.name
+    if not wait.queued:
+        return f"gap before {node}", {names.GAP_NODE: node}
+    if wait.behind is None:
+        return f"queued {node}", {names.QUEUE_NODE: node}
+    return f"queued {node}", {names.QUEUE_BEHIND: wait.behind.name, names.QUEUE_NODE: node}
+
+
+def _of_steps(steps: JoinedSteps) -> tuple[str, Attributes]:
+    first, last = steps.nodes[0] if steps.nodes else steps.last, steps.last
+    attributes: Attributes = {names.PATH_NODE_COUNT: len(steps.nodes), names.PATH_QUEUE: steps.queue_ns / 1e9}
+    if steps.nodes:
+        attributes[names.PATH_NODES] = tuple(node.name for node in steps.nodes[:MAX_JOINED_NAMES])
+    if not steps.nodes:
+        return f"path before {last.name}", attributes
+    return f"path {last.name}" if first is last else f"path {first.name} to {last.name}", attributes
