@@ -4,7 +4,7 @@ Metric names come from the package's inventory, through the f-string's `{...}`. 
 are (`$pool`, `$run`, `$node`, `$__rate_interval`, `$__range`); `concrete` puts values in their place:
 
 >>> concrete(QUEUE_DEPTH, pool="etl")
-'sum by (pool) (hamilton_threadpool_queue_depth{pool=~"etl"})'
+'sum by (pool, backend) (hamilton_threadpool_queue_depth{pool=~"etl"})'
 
 Two facts that several queries rest on: the rate of the sum of waits is the mean number of those who wait, and the rate
 of the sum of durations is the mean number of those at work (Little's law). Both are exact where a gauge is a glance.
@@ -61,8 +61,8 @@ _NODE: Final = 'pool=~"$pool", node=~"$node"'
 _RUN: Final = 'pool=~"$pool", run=~"$run"'
 _RATE: Final = "[$__rate_interval]"
 
-_busy: Final = f"sum by (pool) ({names.ACTIVE_WORKERS.prometheus}{{{_POOL}}})"
-_limit: Final = f"sum by (pool) ({names.MAX_WORKERS.prometheus}{{{_POOL}}})"
+_busy: Final = f"sum by (pool, backend) ({names.ACTIVE_WORKERS.prometheus}{{{_POOL}}})"
+_limit: Final = f"sum by (pool, backend) ({names.MAX_WORKERS.prometheus}{{{_POOL}}})"
 _wait_bucket: Final = f"{names.QUEUE_WAIT.prometheus}_bucket{{{_POOL}}}{_RATE}"
 _ran: Final = f'{names.NODES.prometheus}{{{_POOL}, outcome=~"success|error"}}'
 _node_seconds: Final = f"{names.NODE_DURATION.prometheus}_sum"
@@ -80,17 +80,17 @@ def _quantile(quantile: str, by: str, bucket: str) -> str:
 SATURATION = Query(
     name="pool_saturation",
     expr=f"{_busy} / {_limit}",
-    legend="{{pool}}",
+    legend="{{pool}} {{backend}}",
     unit="percentunit",
 )
-ACTIVE_WORKERS = Query(name="pool_active_workers", expr=_busy, legend="{{pool}} busy", unit="short")
+ACTIVE_WORKERS = Query(name="pool_active_workers", expr=_busy, legend="{{pool}} {{backend}} busy", unit="short")
 WORKER_THREADS = Query(
     name="pool_worker_threads",
-    expr=f"sum by (pool) ({names.WORKERS.prometheus}{{{_POOL}}})",
-    legend="{{pool}} threads",
+    expr=f"sum by (pool, backend) ({names.WORKERS.prometheus}{{{_POOL}}})",
+    legend="{{pool}} {{backend}} alive",
     unit="short",
 )
-WORKER_LIMIT = Query(name="pool_worker_limit", expr=_limit, legend="{{pool}} limit", unit="short")
+WORKER_LIMIT = Query(name="pool_worker_limit", expr=_limit, legend="{{pool}} {{backend}} limit", unit="short")
 MEAN_RUNNING = Query(
     name="pool_mean_running",
     expr=f"sum by (pool) (rate({_node_seconds}{{{_POOL}}}{_RATE}))",
@@ -102,26 +102,26 @@ MEAN_RUNNING = Query(
 
 QUEUE_DEPTH = Query(
     name="pool_queue_depth",
-    expr=f"sum by (pool) ({names.QUEUE_DEPTH.prometheus}{{{_POOL}}})",
-    legend="{{pool}} now",
+    expr=f"sum by (pool, backend) ({names.QUEUE_DEPTH.prometheus}{{{_POOL}}})",
+    legend="{{pool}} {{backend}} now",
     unit="short",
 )
 MEAN_QUEUE_DEPTH = Query(
     name="pool_mean_queue_depth",
-    expr=f"sum by (pool) (rate({names.QUEUE_WAIT.prometheus}_sum{{{_POOL}}}{_RATE}))",
-    legend="{{pool}} mean",
+    expr=f"sum by (pool, backend) (rate({names.QUEUE_WAIT.prometheus}_sum{{{_POOL}}}{_RATE}))",
+    legend="{{pool}} {{backend}} mean",
     unit="short",
 )
 BLOCKED_NODES = Query(
     name="pool_blocked_nodes",
-    expr=f"sum by (pool) ({names.BLOCKED_NODES.prometheus}{{{_POOL}}})",
-    legend="{{pool}}",
+    expr=f"sum by (pool, backend) ({names.BLOCKED_NODES.prometheus}{{{_POOL}}})",
+    legend="{{pool}} {{backend}}",
     unit="short",
 )
 OLDEST_QUEUED = Query(
     name="pool_oldest_queued",
-    expr=f"max by (pool) ({names.OLDEST_QUEUED.prometheus}{{{_POOL}}})",
-    legend="{{pool}} queued",
+    expr=f"max by (pool, backend) ({names.OLDEST_QUEUED.prometheus}{{{_POOL}}})",
+    legend="{{pool}} {{backend}} queued",
     unit="s",
 )
 STALLED_NODES = Query(
@@ -132,19 +132,28 @@ STALLED_NODES = Query(
 )
 OLDEST_ACTIVE = Query(
     name="pool_oldest_active",
-    expr=f"max by (pool) ({names.OLDEST_ACTIVE.prometheus}{{{_POOL}}})",
-    legend="{{pool}} running",
+    expr=f"max by (pool, backend) ({names.OLDEST_ACTIVE.prometheus}{{{_POOL}}})",
+    legend="{{pool}} {{backend}} running",
     unit="s",
 )
 QUEUE_WAIT_P50 = Query(
-    name="pool_queue_wait_p50", expr=_quantile("0.5", "pool", _wait_bucket), legend="{{pool}} p50", unit="s",
+    name="pool_queue_wait_p50",
+    expr=_quantile("0.5", "pool, backend", _wait_bucket),
+    legend="{{pool}} {{backend}} p50",
+    unit="s",
     exemplar=True,
-)  # fmt: skip
+)
 QUEUE_WAIT_P95 = Query(
-    name="pool_queue_wait_p95", expr=_quantile("0.95", "pool", _wait_bucket), legend="{{pool}} p95", unit="s"
+    name="pool_queue_wait_p95",
+    expr=_quantile("0.95", "pool, backend", _wait_bucket),
+    legend="{{pool}} {{backend}} p95",
+    unit="s",
 )
 QUEUE_WAIT_P99 = Query(
-    name="pool_queue_wait_p99", expr=_quantile("0.99", "pool", _wait_bucket), legend="{{pool}} p99", unit="s"
+    name="pool_queue_wait_p99",
+    expr=_quantile("0.99", "pool, backend", _wait_bucket),
+    legend="{{pool}} {{backend}} p99",
+    unit="s",
 )
 QUEUE_WAIT_HEATMAP = Query(
     name="pool_queue_wait_heatmap",

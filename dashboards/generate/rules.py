@@ -96,7 +96,8 @@ def alerts(limits: Thresholds = THRESHOLDS, runbook: str = RUNBOOK) -> Group:
                 f"avg_over_time({names.QUEUE_DEPTH.prometheus}[10m]) > {limits.queued_nodes:g}",
                 hold="5m",
                 severity="ticket",
-                summary="Pool {{ $labels.pool }} on {{ $labels.instance }} has no worker to spare",
+                summary="Backend {{ $labels.backend }} of pool {{ $labels.pool }} on {{ $labels.instance }} has no "
+                "worker to spare",
                 description="{{ $value | humanizePercentage }} of its workers were busy over ten minutes, and nodes "
                 "that could run waited for one. More workers help if the machine has CPUs left and nodes do "
                 "not wait for the GIL.",

@@ -13,6 +13,8 @@ from traced_threadpool.telemetry import names
 
 RATE_SECONDS, RANGE_SECONDS = 300, 3600  # what `concrete` puts in place of $__rate_interval and $__range
 
+_LANE = ("pool", "backend")
+
 Truth = Callable[[Window], Vector | Bounds]
 """What a query's result must be: values, or bounds between which they must lie."""
 
@@ -26,10 +28,10 @@ def _oldest(metric: names.Metric) -> Truth:
     def truth(window: Window) -> Bounds:
         found: dict[Labels, float] = {}
         for one, value in window.value(metric.prometheus).items():
-            pool = labels(pool=dict(one)["pool"])
-            found[pool] = max(found.get(pool, 0.0), value)
+            lane = labels(**{name: dict(one)[name] for name in _LANE})
+            found[lane] = max(found.get(lane, 0.0), value)
         # The pages were read before: what still runs is older by now.
-        return {pool: (value, value + 60 if value else 0.0) for pool, value in found.items()}
+        return {lane: (value, value + 60 if value else 0.0) for lane, value in found.items()}
 
     return truth
 
@@ -144,7 +146,7 @@ BUDGETS = {
 }
 HOUR = 3600.0
 WINDOWS = {"5m": 300.0, "30m": 1800.0, "1h": HOUR, "2h": 2 * HOUR, "6h": 6 * HOUR, "1d": 24 * HOUR, "3d": 72 * HOUR}
-_BUSY, _LIMIT = _page(names.ACTIVE_WORKERS, "pool"), _page(names.MAX_WORKERS, "pool")
+_BUSY, _LIMIT = _page(names.ACTIVE_WORKERS, *_LANE), _page(names.MAX_WORKERS, *_LANE)
 _EXECUTIONS = _increase(f"{names.NODE_DURATION.prometheus}_count", "node", seconds=RANGE_SECONDS)
 _NODE_SECONDS = _increase(f"{names.NODE_DURATION.prometheus}_sum", "node", seconds=RANGE_SECONDS)
 
@@ -158,18 +160,18 @@ def _node_error_ratio(window: Window) -> Vector:
 TRUTHS: dict[str, Truth] = {
     "pool_saturation": divided(_BUSY, _LIMIT),
     "pool_active_workers": _BUSY,
-    "pool_worker_threads": _page(names.WORKERS, "pool"),
+    "pool_worker_threads": _page(names.WORKERS, *_LANE),
     "pool_worker_limit": _LIMIT,
     "pool_mean_running": rate_of(f"{names.NODE_DURATION.prometheus}_sum", "pool"),
-    "pool_queue_depth": _page(names.QUEUE_DEPTH, "pool"),
-    "pool_mean_queue_depth": rate_of(f"{names.QUEUE_WAIT.prometheus}_sum", "pool"),
-    "pool_blocked_nodes": _page(names.BLOCKED_NODES, "pool"),
+    "pool_queue_depth": _page(names.QUEUE_DEPTH, *_LANE),
+    "pool_mean_queue_depth": rate_of(f"{names.QUEUE_WAIT.prometheus}_sum", *_LANE),
+    "pool_blocked_nodes": _page(names.BLOCKED_NODES, *_LANE),
     "pool_oldest_queued": _oldest(names.OLDEST_QUEUED),
     "pool_stalled_nodes": _page(names.STALLED_NODES, "pool"),
     "pool_oldest_active": _oldest(names.OLDEST_ACTIVE),
-    "pool_queue_wait_p50": quantile_of(0.5, names.QUEUE_WAIT, "pool"),
-    "pool_queue_wait_p95": quantile_of(0.95, names.QUEUE_WAIT, "pool"),
-    "pool_queue_wait_p99": quantile_of(0.99, names.QUEUE_WAIT, "pool"),
+    "pool_queue_wait_p50": quantile_of(0.5, names.QUEUE_WAIT, *_LANE),
+    "pool_queue_wait_p95": quantile_of(0.95, names.QUEUE_WAIT, *_LANE),
+    "pool_queue_wait_p99": quantile_of(0.99, names.QUEUE_WAIT, *_LANE),
     "pool_queue_wait_heatmap": _increase(f"{names.QUEUE_WAIT.prometheus}_bucket", "le"),
     "pool_nodes_per_second": rate_of(names.NODES.prometheus, "pool", "outcome"),
     "pool_node_error_ratio": _node_error_ratio,

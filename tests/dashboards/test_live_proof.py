@@ -239,7 +239,7 @@ def test_a_pool_can_be_chosen_whatever_its_name(world: World) -> None:
     chosen = re.sub(r"[\\^$*+?.()|{}\[\]]", r"\\\g<0>", NASTY_POOL)
     quoted = chosen.replace("\\", "\\\\").replace('"', '\\"')
     found = world.prometheus.query(queries.concrete(queries.WORKER_LIMIT, pool=quoted), world.window.at)
-    assert found == {labels(pool=NASTY_POOL): 1}
+    assert found == {labels(pool=NASTY_POOL, backend="threads"): 1}
 
 
 # Rules and alerts
