@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -36,7 +38,10 @@ from tests.telemetry.telemetry_helpers import (
 from tests.telemetry.tracing.jaeger_rule import recorded, wrongly_shaded, wrongly_shaded_of
 from traced_threadpool import Tracing
 from traced_threadpool.backends import Processes, Threads
+from traced_threadpool.model.records import PathWait
 from traced_threadpool.recording.critical_path import critical_path
+from traced_threadpool.telemetry.tracing.path_cover import PathCover
+from traced_threadpool.telemetry.tracing.wait_spans import record_waits
 
 HELD = 0.03
 MOST_WRONG = 0.02
@@ -255,6 +260,18 @@ def test_jaeger_shades_the_path_of_a_run_that_failed(tmp_path: Path, fail_fast: 
     assert traces.attributes("hamilton.run")["hamilton.run.failed_nodes"] == ("raises",)
     assert wrongly_shaded(traces.every, tmp_path) <= MOST_WRONG
     assert wrongly_shaded(traces.spans, tmp_path) > MOST_WRONG
+
+
+def test_what_ended_between_two_waits_is_not_shaded() -> None:
+    """A node that ends when another becomes ready: the gap's span ends after it, and before that of the queue wait."""
+    traces, node = Traces(), SimpleNamespace(name="last")
+    run: Any = SimpleNamespace(id="1", unix_offset_ns=0, telemetry=SimpleNamespace(node_context=None))
+    ready_ns = 7_000_000
+    gap = PathWait(node=cast("Any", node), queued=False, started_ns=0, ended_ns=ready_ns, behind=None)
+    queued = replace(gap, queued=True, started_ns=ready_ns, ended_ns=9_000_000)
+    record_waits(run, PathCover(waits=[queued, gap]), traces.provider.get_tracer("test"), {})
+    found = {span.name: times(span) for span in traces.every}
+    assert ready_ns < found["gap before last"][1] <= found["queued last"][0] - 1_000
 
 
 def test_a_node_outside_of_any_run_has_no_span_of_a_wait() -> None:

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from traced_threadpool.telemetry.tracing.attributes import Attributes
     from traced_threadpool.telemetry.tracing.path_cover import JoinedSteps, PathCover
 
+BEFORE_NEXT_NS: Final = 1_000
+"""How much earlier than the span of the wait that follows one ends: nothing that ended between them is shaded then."""
+
 MAX_JOINED_NAMES: Final = 100
 """How many nodes a span of steps names."""
 
 
 def record_waits(run: RunRecord, cover: PathCover, tracer: Tracer, contexts: Mapping[int, SpanContext]) -> None:
     """Makes the spans. `contexts` are those of spans of a large run that were made late, by the node's identity."""
+    begun_ns = {wait.started_ns for wait in cover.waits}
     for wait in cover.waits:
         name, attributes = _of_wait(wait)
         links: Sequence[Link] = ()
@@ -36,10 +40,10 @@ def record_waits(run: RunRecord, cover: PathCover, tracer: Tracer, contexts: Map
             context = contexts.get(id(wait.behind), wait.behind.span_context)
             if can_be_linked(context):
                 links = (Link(context),)
-        _record(run, tracer, name, attributes, links, wait)
+        _record(run, tracer, name, attributes, links, wait, is_followed=wait.ended_ns in begun_ns)
     for steps in cover.joined:
         name, attributes = _of_steps(steps)
-        _record(run, tracer, name, attributes, (), steps)
+        _record(run, tracer, name, attributes, (), steps, is_followed=steps.ended_ns in begun_ns)
 
 
 def _record(
@@ -49,7 +53,10 @@ def _record(
     attributes: Attributes,
     links: Sequence[Link],
     times: PathWait | JoinedSteps,
+    *,
+    is_followed: bool,
 ) -> None:
+    """`is_followed`: by the span of another wait."""
     attributes[names.RUN_ID] = run.id
     offset_ns = run.unix_offset_ns
     tracer.start_span(
@@ -58,7 +65,7 @@ def _record(
         attributes=attributes,
         links=links,
         start_time=times.started_ns + QUEUE_INSET_NS + offset_ns,
-    ).end(times.ended_ns - QUEUE_INSET_NS + offset_ns)
+    ).end(times.ended_ns + (QUEUE_INSET_NS - BEFORE_NEXT_NS if is_followed else -QUEUE_INSET_NS) + offset_ns)
 
 
 def _of_wait(wait: PathWait) -> tuple[str, Attributes]:
