@@ -163,7 +163,7 @@ def test_an_estimate_of_a_large_run_moves_nodes_too() -> None:
     ("asked", "message"),
     [
         ({"run_on": {"o": "processes"}}, "no node 'o' in the record"),
-        ({"run_on": {"0": "cpu"}}, r"run_on\['0'\] is 'cpu'; it must be 'processes', 'threads': worker processes"),
+        ({"run_on": {"0": "cpu"}}, r"run_on\['0'\] is 'cpu'; it must be 'processes' or 'threads': worker processes"),
         ({"processes": 4}, "processes is 4, and no node runs on processes; say which do"),
         ({"processes": 0, "run_on": ON_PROCESSES}, "processes is 0; it must be a whole number from 1 on"),
         ({"moves": {"0": 5}}, "moves has '0', and run_on does not"),

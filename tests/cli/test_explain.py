@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from pathlib import Path
 from typing import Any
 
@@ -145,42 +144,6 @@ def test_a_directory_is_no_trace(command: Command, tmp_path: Path) -> None:
     for words in (["explain"], ["what-if"], ["report"], ["diff", tmp_path]):
         message = command(*words, tmp_path, status=3)
         assert message.startswith(f"traced-threadpool: {str(tmp_path)!r} is a directory; name a file in it, such as ")
-
-
-def test_help_is_there_for_every_command(command: Command) -> None:
-    """And says what the command does, with its options."""
-    overview = command("--help")
-    for name in ("explain", "what-if", "report", "diff", "demo"):
-        assert re.search(rf"^  {name} ", overview, re.MULTILINE)
-        assert "Usage: traced-threadpool " + name in command(name, "--help")
-    assert "Exit status" in overview
-    assert command("--version").startswith("traced-threadpool, version ")
-
-
-def test_help_has_examples_that_work(command: Command, trace: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """Each line of the examples in `--help`, as it stands there, with the files that it names."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("yesterday.jsonl", "today.jsonl"):
-        (tmp_path / name).write_bytes(trace.read_bytes())
-    lines = {
-        line.strip().removeprefix("traced-threadpool ")
-        for words in ([], ["explain"], ["what-if"], ["report"], ["diff"], ["slo"])
-        for line in command(*words, "--help").partition("Examples:")[2].splitlines()
-        if line.strip() and "<" not in line and "parse" not in line
-    }
-    assert len(lines) > 12
-    for line in sorted(lines - {"demo", "explain trace.jsonl --run last", "report trace.jsonl --run 3 -o run.html"}):
-        command(*line.split())
-
-
-def test_the_version_and_the_completion(command: Command, monkeypatch: Any) -> None:
-    """Of bash, zsh and fish, as the documentation says."""
-    assert command("--version").startswith("traced-threadpool, version ")
-    for shell in ("bash", "zsh", "fish"):
-        monkeypatch.setenv("_TRACED_THREADPOOL_COMPLETE", f"{shell}_source")
-        with pytest.raises(SystemExit) as ended:
-            command()
-        assert ended.value.code == 0
 
 
 def test_no_line_ends_with_blanks_and_bullets_hang(command: Command, trace: Path, monkeypatch: Any) -> None:

@@ -12,6 +12,21 @@ from click.core import ParameterSource
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
+class Moment(click.DateTime):
+    """A time, whose message shows how one is written."""
+
+    name = "time"
+
+    def __init__(self) -> None:
+        super().__init__(["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"])  # the first as `runs` prints them
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is not a time, such as 2026-11-29 or '2026-11-29 12:00:00'", param, ctx)
+
+
 class Integer(click.IntRange):
     """A range whose name reads well in a sentence."""
 
@@ -33,15 +48,20 @@ def which_run(name: str = "--run", parameter: str = "which", of: str = "FILE") -
         parameter,
         metavar="WHICH",
         default="longest",
-        help=f"The run in {of}: its number (from 1, in order of start), its id or the start of its id, 'last', or "
-        "'longest' (the default).",
+        help=f"Take this run of {of}: its number (from 1, in order of start), its id or the start of its id, 'last', "
+        "or 'longest' (the default).",
     )
 
 
-all_runs = click.option("--all", "all_runs", is_flag=True, help="Explain all runs of FILE together.")
+def all_runs(verb: str) -> Callable[[Decorated], Decorated]:
+    """All of them, in place of one."""
+    return click.option("--all", "all_runs", is_flag=True, help=f"{verb} all runs of FILE together.")
+
 
 run_name = click.option(
-    "--name", metavar="NAME", help="With --all: the runs of this name. The default is the name that most runs have."
+    "--name",
+    metavar="NAME",
+    help="With --all, take the runs of this name. The default is the name that most runs have.",
 )
 
 

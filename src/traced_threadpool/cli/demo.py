@@ -23,9 +23,9 @@ from traced_threadpool.report.terminal import explanation_text
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("traced-threadpool-demo"),
     show_default=True,
-    help="Where to write the trace and the page.",
+    help="Write the trace and the page there.",
 )
-@click.option("--workers", type=Integer(1, 256), default=4, show_default=True, help="The number of worker threads.")
+@click.option("--workers", type=Integer(1, 256), default=4, show_default=True, help="Run this many worker threads.")
 def demo(directory: Path, workers: int) -> None:
     """Run a small pipeline, record it and explain it.
 

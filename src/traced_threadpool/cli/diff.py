@@ -25,7 +25,8 @@ from traced_threadpool.report.terminal_runs import set_difference_text
         "diff trace.jsonl trace.jsonl --run-before 1 --run-after last",
         "diff yesterday.jsonl today.jsonl --all",
         "diff yesterday.jsonl today.jsonl --all -o difference.html",
-    )
+    ),
+    short_help="Compare two runs, or two sets of runs.",
 )
 @trace_file("before")
 @trace_file("after")
@@ -33,7 +34,7 @@ from traced_threadpool.report.terminal_runs import set_difference_text
 @which_run("--run-after", "which_after", "AFTER")
 @click.option("--all", "all_runs", is_flag=True, help="Compare all runs of BEFORE with all of AFTER.")
 @run_name
-@output_file("With --all: write an HTML page.")
+@output_file("With --all, write an HTML page to PATH.")
 @as_json
 def diff(
     before: Path,

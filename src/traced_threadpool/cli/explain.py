@@ -24,21 +24,22 @@ from traced_threadpool.report.terminal_runs import many_text
         "explain trace.jsonl --all",
         "explain trace.jsonl --json",
         "explain - < trace.jsonl",
-    )
+    ),
+    short_help="Explain why a run was slow, and what would make it faster.",
 )
 @trace_file()
 @which_run()
-@all_runs
+@all_runs("Explain")
 @run_name
 @as_json
 def explain(file: Path, which: str, all_runs: bool, name: str | None, as_json: bool) -> None:
     """Explain why a run took as long as it did, and what would make it faster.
 
-    Prints up to three findings with their evidence and advice, the critical path, where the nodes' time went, the
+    It prints up to three findings with their evidence and advice, the critical path, where the nodes' time went, the
     slowest nodes, and the predicted length of the run by number of workers.
 
-    With --all: the typical run, the median and the 95th percentile of the runs and of each node, what the slow runs
-    have in common that the others lack, and the trend.
+    With --all it prints the typical run, the median and the 95th percentile of the runs and of each node, what the
+    slow runs have in common that the others lack, and the trend.
     """
     check_all(all_runs, name)
     if all_runs:

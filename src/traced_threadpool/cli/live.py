@@ -45,15 +45,18 @@ _TERMINATED: Final = 128 + 15
     )
 )
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
-@click.option("--once", is_flag=True, help="Print the state now and end; the default where there is no terminal.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: one document with --once, else one a line.")
+@click.option(
+    "--once", is_flag=True, help="Print the state now and end. This is the default where there is no terminal."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: one document with --once, else one document a line.")
 @click.option("--stacks", is_flag=True, help="Add the Python stack of each running node.")
 @click.option(
     "--interval",
     type=click.FloatRange(0.1, 3600),
     default=1.0,
     show_default=True,
-    help="Seconds from one request to the next.",
+    metavar="SECONDS",
+    help="Ask each process again after this time.",
 )
 def live(urls: Sequence[str], once: bool, as_json: bool, stacks: bool, interval: float) -> int:
     """Show what runs do right now, and when they will be over.

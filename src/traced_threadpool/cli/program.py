@@ -57,8 +57,14 @@ def command() -> None:
     another, --all takes all together.
 
     \b
-    Exit status: 0 done, 2 wrong usage, 3 a file, the output or a live view cannot be read or written, 4 no such run,
-    5 an extra is not installed, 130 interrupted, 141 the reader of the output has closed it.
+    Exit status:
+      0    done
+      2    wrong usage
+      3    a file, the output or a live view cannot be read or written
+      4    no such run
+      5    an extra is not installed
+      130  interrupted
+      141  the reader of the output has closed it
     """
 
 

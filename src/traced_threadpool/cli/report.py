@@ -22,15 +22,17 @@ from traced_threadpool.report.runs_page import runs_page
     )
 )
 @trace_file()
-@output_file("The page to write; - for standard output. The default is FILE with the ending .html.", allow_dash=True)
+@output_file(
+    "Write the page to PATH; - is standard output. The default is FILE with the ending .html.", allow_dash=True
+)
 @which_run()
-@all_runs
+@all_runs("Report on")
 @run_name
 def report(file: Path, output: Path | None, which: str, all_runs: bool, name: str | None) -> None:
     """Write an HTML page about a run, or about all runs.
 
-    It is one file that opens offline: the findings, a timeline, the critical path, a table of all nodes. With --all:
-    each run by its start, the typical run, what the slow ones have in common, each node, a list of the runs to sort.
+    It is one file that opens offline: the findings, a timeline, the critical path, a table of all nodes. With --all
+    it has each run by its start, the typical run, what the slow ones have in common, each node, and a list of the runs.
     """
     check_all(all_runs, name)
     if output is None:

@@ -25,18 +25,18 @@ ROWS = 50
 )
 @trace_file()
 @click.option(
-    "--sort", type=click.Choice(list(ORDERS)), default="started", show_default=True, help="What the runs are sorted by."
+    "--sort", type=click.Choice(list(ORDERS)), default="started", show_default=True, help="Sort the runs by this."
 )
-@click.option("--reverse", is_flag=True, help="The other way round: the latest, the longest first.")
-@click.option("--name", metavar="NAME", help="Only the runs of this name.")
+@click.option("--reverse", is_flag=True, help="Reverse the order: the latest, or the longest, comes first.")
+@click.option("--name", metavar="NAME", help="List only the runs of this name.")
 @click.option(
-    "--limit", type=Integer(min=1), metavar="N", help=f"How many to list. The default is {ROWS}, with --json all."
+    "--limit", type=Integer(min=1), metavar="N", help=f"List at most N runs. The default is {ROWS}, with --json all."
 )
 @as_json
 def runs(file: Path, sort: str, reverse: bool, name: str | None, limit: int | None, as_json: bool) -> None:
     """List the runs of a file.
 
-    Each with its number, which --run of the other commands takes, when it started, how long it took, how it ended, how
+    Each has its number, which --run of the other commands takes, when it started, how long it took, how it ended, how
     long its critical path was queued, and what takes most of that path.
     """
     found = listed_runs(of_name(read(file), name, file), sort, backwards=reverse)

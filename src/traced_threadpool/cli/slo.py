@@ -38,30 +38,40 @@ def _bounds(context: click.Context, parameter: click.Parameter, value: str | Non
     ),
     short_help="Write Prometheus alert rules for an objective.",
 )
-@click.option("--run", "run_name", metavar="NAME", help="The run's name, as in run_name=. Default: each run by itself.")
-@click.option("--pool", metavar="NAME", help="The pool's name, as in name=. Default: each pool by itself.")
 @click.option(
-    "--objective", required=True, metavar="PERCENT", help="The percentage of runs that must not fail, such as 99.9."
+    "--run",
+    "run_name",
+    metavar="NAME",
+    help="Cover this run, as named by run_name=. The default is each run by itself.",
+)
+@click.option("--pool", metavar="NAME", help="Cover this pool, as named by name=. The default is each pool by itself.")
+@click.option(
+    "--objective",
+    required=True,
+    metavar="PERCENT",
+    help="Require that this percentage of runs does not fail, such as 99.9.",
 )
 @click.option(
     "--latency",
     metavar="DURATION",
-    help="How long a run may take, such as 30s. It must be a bucket bound of the run duration histogram.",
+    help="Let a run take this long at most, such as 30s. It must be a bucket bound of the run duration histogram.",
 )
 @click.option(
     "--latency-objective",
     metavar="PERCENT",
-    help=f"The percentage of runs that must keep to --latency. Default: {LATENCY_OBJECTIVE}.",
+    help=f"Require that this percentage of runs keeps to --latency. The default is {LATENCY_OBJECTIVE}.",
 )
-@click.option("--fresh-within", metavar="DURATION", help="How old the last success may be, such as 26h.")
+@click.option("--fresh-within", metavar="DURATION", help="Let the last success be this old at most, such as 26h.")
 @click.option(
     "--buckets",
     callback=_bounds,
     metavar="S,S,...",
-    help="Your Metrics(run_duration_buckets=...) in seconds, if you have set it.",
+    help="Repeat your Metrics(run_duration_buckets=...), in seconds, if you have set it.",
 )
-@click.option("--runbook", default=RUNBOOK, show_default=True, metavar="URL", help="Where docs/runbook.md is.")
-@output_file("The file to write. The default is standard output.")
+@click.option(
+    "--runbook", default=RUNBOOK, show_default=True, metavar="URL", help="Link alerts to this copy of docs/runbook.md."
+)
+@output_file("Write to PATH. The default is standard output.")
 def slo(
     run_name: str | None,
     pool: str | None,

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from traced_threadpool.cli.arguments import Integer, as_json, check_all, examples, trace_file, which_run
+from traced_threadpool.cli.arguments import Integer, Moment, as_json, check_all, examples, trace_file, which_run
 from traced_threadpool.cli.errors import NO_SUCH_RUN, Failure
 from traced_threadpool.cli.input_files import ChosenRun, read, shown
 from traced_threadpool.cli.output import print_json, print_parts
@@ -21,9 +21,6 @@ from traced_threadpool.report.many_runs_json import pools_json
 from traced_threadpool.report.prediction import Settings, predict
 from traced_threadpool.report.terminal import prediction_text
 from traced_threadpool.report.terminal_runs import pools_text
-
-MOMENTS: Final = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d")
-"""How they are written; the first as `runs` prints them."""
 
 
 def _workers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -102,22 +99,22 @@ def _moves(context: click.Context, parameter: click.Parameter, values: tuple[str
     "--workers",
     callback=_workers,
     metavar="N,N,...",
-    help="Numbers of workers to compare, such as 4,8,16. Without any option: half, twice and four times as many.",
+    help="Compare these numbers of workers, such as 4,8,16. The default is half, twice and four times as many.",
 )
 @click.option(
     "--faster",
     callback=_faster,
     multiple=True,
     metavar="NODE=FACTORx",
-    help="Make a node this many times faster: parse=2x takes half the time. Can be repeated.",
+    help="Make a node this many times faster: parse=2x takes half the time. Repeat it for more nodes.",
 )
-@click.option("--without", multiple=True, metavar="NODE", help="Let a node take no time. Can be repeated.")
+@click.option("--without", multiple=True, metavar="NODE", help="Let a node take no time. Repeat it for more nodes.")
 @click.option("--no-gil", is_flag=True, help="Let no node wait for the GIL.")
-@click.option("--cpus", type=Integer(min=1), metavar="N", help="The machine's number of CPUs.")
+@click.option("--cpus", type=Integer(min=1), metavar="N", help="Let the machine have this many CPUs.")
 @click.option(
     "--priority",
     type=click.Choice(PRIORITIES),
-    help="Which ready node starts first; critical_path uses the durations in the record.",
+    help="Start ready nodes in this order; critical_path uses the durations in the record.",
 )
 @click.option(
     "--run-on",
@@ -125,21 +122,25 @@ def _moves(context: click.Context, parameter: click.Parameter, values: tuple[str
     multiple=True,
     metavar="NODE=BACKEND",
     help="Let a node run on worker processes (parse=processes), on threads (parse=threads), or on a backend of the "
-    "record. Can be repeated.",
+    "record. Repeat it for more nodes.",
 )
 @click.option(
     "--moves",
     callback=_moves,
     multiple=True,
     metavar="NODE=SIZE",
-    help="The size of a moved node's arguments and result, where the record does not tell: parse=200MB. Can be "
-    "repeated.",
+    help="Let a moved node's arguments and result have this size, where the record does not tell: parse=200MB. Repeat "
+    "it for more nodes.",
 )
-@click.option("--processes", type=Integer(min=1), metavar="N", help="The number of worker processes.")
+@click.option("--processes", type=Integer(min=1), metavar="N", help="Let there be this many worker processes.")
 @which_run()
-@click.option("--all", "all_runs", is_flag=True, help="Replay all runs of each pool together, as they came.")
-@click.option("--since", type=click.DateTime(MOMENTS), help="With --all: the runs that began then or later, in UTC.")
-@click.option("--until", type=click.DateTime(MOMENTS), help="With --all: the runs that began before, in UTC.")
+@click.option(
+    "--all", "all_runs", is_flag=True, help="Replay all runs of each pool together, with their recorded arrival times."
+)
+@click.option(
+    "--since", type=Moment(), metavar="TIME", help="With --all, take the runs that began then or later, in UTC."
+)
+@click.option("--until", type=Moment(), metavar="TIME", help="With --all, take the runs that began before, in UTC.")
 @as_json
 def what_if(
     file: Path,
@@ -160,10 +161,10 @@ def what_if(
 ) -> None:
     """Predict how long a run would take with other settings.
 
-    Replays the record through the scheduler in virtual time. Options can be combined.
+    It replays the record through the scheduler in virtual time. Options can be combined.
 
-    With --all: how long the runs of a pool would take, and how many would be done in a second, by number of workers,
-    with the arrival times that they had.
+    With --all it predicts how long the runs of a pool would take, and how many would be done in a second, by number of
+    workers, with the arrival times that they had.
     """
     check_all(all_runs, None)
     if all_runs:

@@ -95,7 +95,7 @@ def _checked_places(run: RecordedRun, run_on: Mapping[str, str], processes: int 
     for name, backend in run_on.items():
         if backend not in known:
             raise ValueError(
-                f"run_on[{name!r}] is {backend!r}; it must be {', '.join(map(repr, known))}: worker processes, this "
+                f"run_on[{name!r}] is {backend!r}; it must be {' or '.join(map(repr, known))}: worker processes, this "
                 "process's threads, or a backend of the record"
             )
     is_used = PROCESSES in run_on.values() or any(each.kind == PROCESSES for each in run.backends.values())
