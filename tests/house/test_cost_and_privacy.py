@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -69,7 +70,7 @@ def test_nothing_that_a_node_was_given_or_gave_is_sent() -> None:
     shown: list[str] = []
 
     def looking(value: str) -> int:
-        shown.append(repr(adapter.live(graph=True)))
+        shown.append(json.dumps(adapter.live(graph=True).as_dict()))
         return len(value)
 
     with FutureAdapter(
@@ -88,5 +89,7 @@ def test_nothing_that_a_node_was_given_or_gave_is_sent() -> None:
     assert len([span for span in spans if "hamilton.node.outcome" in (span.attributes or {})]) == 4
     assert len([span for span in spans if "hamilton.run.outcome" in (span.attributes or {})]) == 2
     sent = [span.to_json() for span in spans] + [generate_latest(registry).decode(), *shown]
-    sent += [json.dumps([repr(run), repr(diagnose(run))]) for run in adapter.recorded_runs]
+    for run in adapter.recorded_runs:
+        whole = [vars(run), *map(dataclasses.asdict, run.nodes), dataclasses.asdict(diagnose(run))]
+        sent += [repr(run), repr(whole)]
     assert [text for text in sent if SECRET in text] == []

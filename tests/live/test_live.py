@@ -174,7 +174,7 @@ def test_failed_and_skipped_nodes(stage: Stage) -> None:
     assert run.graph is not None
     states = {each.name: each.state for each in run.graph}
     assert (states["broken_0"], states["after"], states["slow"]) == ("failed", "skipped", "running")
-    assert "private" not in repr(pool)
+    assert "private" not in repr(pool.as_dict())
     release.set()
     with pytest.raises(LookupError):
         call.result()

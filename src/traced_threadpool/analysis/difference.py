@@ -30,6 +30,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from traced_threadpool.model.formatting import duration, listed, outline
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.states import State
 from traced_threadpool.recording.critical_path import critical_ns
@@ -95,6 +96,10 @@ class Difference:
     nodes: tuple[NodeDifference, ...]
     path_change_ns: Mapping[str, int]
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        lengths = f"{duration(self.before_ns)} to {duration(self.after_ns)}"
+        return outline(self, None, lengths, listed([node.name for node in self.mattering]))
 
     @property
     def change_ns(self) -> int:

@@ -39,6 +39,7 @@ from traced_threadpool.analysis.run_sets import (
     facts_of,
     quantile,
 )
+from traced_threadpool.model.formatting import count, duration, outline
 from traced_threadpool.model.recorded_run import RecordedRun
 
 SLOW: Final = 1.5
@@ -122,6 +123,11 @@ class ManyRuns:
     """By node and type of exception, how often; the most first."""
     blocks: tuple[Block, ...]
     trend: SetDifference | None
+
+    def __repr__(self) -> str:
+        ended = [f"{number:,} {outcome}" for outcome, number in self.outcomes.items()]
+        median = f"median {duration(self.durations.p50_ns)}"
+        return outline(self, self.name, count(len(self.runs), "run"), median, *ended)
 
     @property
     def drifts(self) -> bool:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from traced_threadpool.analysis.diagnosis.path_states import PathState, path_states
+from traced_threadpool.model.formatting import count, duration, outline
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.recording.critical_path import critical_path
 
@@ -67,6 +68,10 @@ class Durations:
     p50_ns: int
     p95_ns: int
 
+    def __repr__(self) -> str:
+        median = f"median {duration(self.p50_ns)}"
+        return outline(self, None, count(self.runs, "run"), median, f"95th percentile {duration(self.p95_ns)}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeChange:
@@ -94,6 +99,10 @@ class SetDifference:
     clear: bool
     path_ns: Mapping[str, tuple[float, float]]
     nodes: tuple[NodeChange, ...]
+
+    def __repr__(self) -> str:
+        medians = f"median {duration(self.before.p50_ns)} to {duration(self.after.p50_ns)}"
+        return outline(self, None, medians, "more than chance" if self.clear else "within chance")
 
     @property
     def path_change_ns(self) -> dict[str, float]:

@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from traced_threadpool.model import forks
+from traced_threadpool.model.formatting import outline
 from traced_threadpool.model.observers import Observer
 from traced_threadpool.model.records import THREADS, NodeRecord, RunRecord
 from traced_threadpool.model.states import CPU, STATES
@@ -62,6 +63,9 @@ class Decision:
     executions: int
     gained_seconds: float
     transfer_seconds: float | None
+
+    def __repr__(self) -> str:
+        return outline(self, self.node, self.backend, self.state)
 
 
 @dataclass(slots=True)

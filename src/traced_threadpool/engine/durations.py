@@ -35,6 +35,7 @@ from typing import Any, Final
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.atomic_write import write_whole
+from traced_threadpool.model.formatting import count, outline
 from traced_threadpool.model.usual_duration import UsualDuration
 
 WEIGHT: Final = 0.25
@@ -85,6 +86,9 @@ class Durations:
     def _reset_after_fork(self) -> None:
         self._learned = forks.kept_in_child(self._learned, {})
         self._usual = {}
+
+    def __repr__(self) -> str:
+        return outline(self, None, count(len(self), "node"))
 
     def __len__(self) -> int:
         return len(self._learned)

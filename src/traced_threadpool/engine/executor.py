@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
+from traced_threadpool.model.formatting import count, outline
 from traced_threadpool.model.lock_backoff import Condition, OwnedLock
 
 
@@ -31,6 +32,9 @@ class PoolExecutor(ThreadPoolExecutor):
         self._pool_reference: Callable[[], Any] = weakref.ref(pool)
         self._refuses = False
         self.in_use = True  # it runs its pool's nodes; otherwise it is one like any other
+
+    def __repr__(self) -> str:
+        return outline(self, self._thread_name_prefix, count(self._max_workers, "worker"))
 
     def is_of(self, pool: object) -> bool:
         return self._pool_reference() is pool

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from traced_threadpool.engine.scheduler import Scheduler
 from traced_threadpool.engine.work import Run
+from traced_threadpool.model.formatting import count, outline
 from traced_threadpool.model.records import THREADS
 
 
@@ -24,6 +25,10 @@ class LaneSnapshot:
     oldest_queued_seconds: float
     oldest_active_seconds: float
 
+    def __repr__(self) -> str:
+        running = f"{self.active_workers} of {self.max_workers} running"
+        return outline(self, self.backend, running, f"{self.queue_depth:,} queued", f"{self.blocked_nodes:,} blocked")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSnapshot:
@@ -39,6 +44,11 @@ class PoolSnapshot:
     active_runs: int
     lanes: Sequence[LaneSnapshot] = ()
     stalled_nodes: int = 0  # told by whoever watches, not by the pool
+
+    def __repr__(self) -> str:
+        running = f"{self.active_workers} of {self.max_workers} running"
+        waiting = f"{self.queue_depth:,} queued", f"{self.blocked_nodes:,} blocked"
+        return outline(self, None, count(self.active_runs, "run"), running, *waiting)
 
 
 def snapshot_of(

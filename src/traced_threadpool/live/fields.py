@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
+from traced_threadpool.model.formatting import count, duration, outline
 from traced_threadpool.model.usual_duration import UsualDuration
 
 
@@ -32,6 +33,11 @@ class LiveNode:
     late_seconds: float = 0.0
     stalled: bool = False
     stack: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        does = " ".join(filter(None, [self.state, self.on]))
+        running = f"for {duration(self.elapsed_seconds * 1e9)}"
+        return outline(self, self.name, running, does, "stalled" if self.stalled else "")
 
 
 class QueuedNode(NamedTuple):
@@ -77,6 +83,11 @@ class PredictedEnd:
     known_share: float = 0.0
     reason: str | None = None
 
+    def __repr__(self) -> str:
+        if self.seconds is None:
+            return outline(self, None, self.reason or "")
+        return outline(self, None, f"in {duration(self.seconds * 1e9)}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveLane:
@@ -87,6 +98,9 @@ class LiveLane:
     active: int
     queued: int
     oldest_queued_seconds: float
+
+    def __repr__(self) -> str:
+        return outline(self, self.name, f"{self.active} of {self.limit} running", f"{self.queued:,} queued")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +129,13 @@ class LiveRun:
     predicted_end: PredictedEnd
     graph: tuple[GraphNode, ...] | None = None
 
+    def __repr__(self) -> str:
+        running = f"for {duration(self.elapsed_seconds * 1e9)}"
+        done = f"{self.done:,} done" if self.planned is None else f"{self.done:,} of {self.planned:,} done"
+        failed = f"{self.failed:,} failed" if self.failed else ""
+        states = (f"{len(self.running):,} running", f"{len(self.queued):,} queued", f"{len(self.blocked):,} blocked")
+        return outline(self, self.name, running, done, failed, *states)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LivePool:
@@ -126,6 +147,10 @@ class LivePool:
     closed: bool
     lanes: tuple[LiveLane, ...]
     runs: tuple[LiveRun, ...]
+
+    def __repr__(self) -> str:
+        lanes = [f"{lane.name} {lane.active} of {lane.limit} running" for lane in self.lanes]
+        return outline(self, self.pool, count(len(self.runs), "run"), *lanes, "closed" if self.closed else "")
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain data, for JSON."""

@@ -49,6 +49,16 @@ def _clock(seconds: int) -> str:
     return f"{minutes} min {seconds} s"
 
 
+def outline(record: object, name: str | None, *facts: str) -> str:
+    """A record in one line, for its `repr`: what it is, its name, and the facts that there are.
+
+    >>> outline(Exception(), "load", "1.20 s", "", "success"), outline(Exception(), None, "3 steps")
+    ("<Exception 'load': 1.20 s, success>", '<Exception: 3 steps>')
+    """
+    named = type(record).__name__ if name is None else f"{type(record).__name__} {shortened(repr(name))}"
+    return f"<{': '.join(filter(None, [named, ', '.join(filter(None, facts))]))}>"
+
+
 def size(number: float) -> str:
     """Bytes, in three digits and the unit that fits.
 

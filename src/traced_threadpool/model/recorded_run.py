@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from traced_threadpool.model.formatting import count, duration, outline
 from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.lock_wait import LockWait
@@ -65,6 +66,9 @@ class NodeExecution:
     """The part of the queue wait in which other runs had the workers."""
     lock: LockWait | None = None
     """What it waited for in the state `lock`, where that is known."""
+
+    def __repr__(self) -> str:
+        return outline(self, self.name, duration(self.duration_ns), self.outcome, self.error_type or "")
 
     @property
     def duration_ns(self) -> int:
@@ -133,6 +137,10 @@ class RecordedRun:
     """The thread that executed it, where the record says."""
     pool_runs: PoolRuns | None = field(default=None, repr=False, compare=False)
     """All runs of its pool that the record has, this one among them; None where it has this one alone."""
+
+    def __repr__(self) -> str:
+        nodes = count(len(self.nodes), "node")
+        return outline(self, self.name, nodes, duration(self.duration_ns), self.outcome, f"id {self.id}")
 
     @lazy
     def neighbours(self) -> Sequence[RecordedRun]:

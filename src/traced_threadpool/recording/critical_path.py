@@ -53,6 +53,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Final, Literal, Protocol, TypeVar
 
+from traced_threadpool.model.formatting import count, duration, outline
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.records import MIN_QUEUE_NS, Holder, PathFacts, TimedNode
@@ -90,6 +91,9 @@ class Step:
     ended_ns: int
     behind: str | None = None
 
+    def __repr__(self) -> str:
+        return outline(self, self.name, self.kind, duration(self.duration_ns))
+
     @property
     def duration_ns(self) -> int:
         return self.ended_ns - self.started_ns
@@ -101,6 +105,10 @@ class CriticalPath:
 
     steps: tuple[Step, ...]
     slack_ns: Mapping[str, int]
+
+    def __repr__(self) -> str:
+        total_ns = sum(step.duration_ns for step in self.steps)
+        return outline(self, None, count(len(self.steps), "step"), duration(total_ns))
 
     @property
     def nodes(self) -> tuple[Step, ...]:

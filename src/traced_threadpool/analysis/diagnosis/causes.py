@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from traced_threadpool.model.formatting import duration, listed, outline
+
 Cause = Literal[
     "failing_upstream",
     "cancelled",
@@ -46,6 +48,10 @@ class Finding:
     advice: str
     gain_seconds: float | None
 
+    def __repr__(self) -> str:
+        gain = None if self.gain_seconds is None else f"gains {duration(self.gain_seconds * 1e9)}"
+        return outline(self, self.cause, listed(self.nodes), gain or "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedFinding:
@@ -66,6 +72,9 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     remarks: tuple[str, ...] = ()
     estimated: str | None = None
+
+    def __repr__(self) -> str:
+        return outline(self, None, *(finding.cause for finding in self.findings))
 
     @property
     def cause(self) -> Cause:

@@ -29,7 +29,7 @@ from traced_threadpool.analysis.replay.plan import Plan
 from traced_threadpool.analysis.replay.settings import settings_of
 from traced_threadpool.analysis.replay.virtual_pool import VirtualPool
 from traced_threadpool.analysis.replay.what_if import least_enough
-from traced_threadpool.model.formatting import count, duration, share
+from traced_threadpool.model.formatting import count, duration, outline, share
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 
 MOST_NODES: Final = 20_000
@@ -82,6 +82,11 @@ class PoolScaling:
         if enough.workers == max(self.loads):
             return f"Still scaling at {count(enough.workers, 'worker')}, the largest count tried: {instead}."
         return f"More than {count(enough.workers, 'worker')} would not help: {instead}."
+
+    def __repr__(self) -> str:
+        enough = f"enough: {self.enough_workers:,}"
+        tried = f"{min(self.loads):,} to {count(max(self.loads), 'worker')}"
+        return outline(self, self.pool, count(self.runs, "run"), tried, enough)
 
     def __str__(self) -> str:
         rows = [COLUMNS, *self.rows]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from traced_threadpool.analysis.replay.virtual_pool import most_at_once
+from traced_threadpool.model.formatting import count, duration, outline
 from traced_threadpool.model.lazy import lazy
 
 
@@ -39,6 +40,9 @@ class Replayed:
     """Whether more of them would change nothing: no node of any run waited because all had one."""
     range_ns: tuple[int, int] | None = None
     """Between which lengths it lies, where what is recorded of a lock does not tell enough for one."""
+
+    def __repr__(self) -> str:
+        return outline(self, None, duration(self.makespan_ns), count(self.workers, "worker"))
 
     @property
     def makespan_seconds(self) -> float:

@@ -29,7 +29,7 @@ from traced_threadpool.analysis.replay.plan import Plan
 from traced_threadpool.analysis.replay.replayed import Replayed, ReplayedNode
 from traced_threadpool.analysis.replay.settings import settings_of
 from traced_threadpool.engine.priorities import PriorityName
-from traced_threadpool.model.formatting import count, duration, share
+from traced_threadpool.model.formatting import count, duration, outline, share
 from traced_threadpool.model.recorded_run import RecordedRun
 
 __all__ = [
@@ -79,6 +79,11 @@ class Scaling:
     reason: str
     floor_ns: int
     assumptions: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        enough = f"enough: {self.enough_workers:,}, limit: {self.limit}"
+        tried = f"{min(self.makespan_ns):,} to {count(max(self.makespan_ns), 'worker')}"
+        return outline(self, None, tried, enough)
 
     @property
     def limit(self) -> Limit:
