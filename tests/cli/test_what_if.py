@@ -107,7 +107,7 @@ def test_nodes_are_moved_to_processes(command: Command, trace: Path) -> None:
         (("--without", "no_such_node"), "no node 'no_such_node' in the record"),
         (("--run-on", "load"), "'load' is not NODE=BACKEND, such as parse=processes"),
         (("--run-on", "a=threads", "--run-on", "a=processes"), "'a' is given twice; give it once"),
-        (("--run-on", f"{RUN.nodes[0].name}=cpu"), "is 'cpu'; it must be 'processes', 'threads'"),
+        (("--run-on", f"{RUN.nodes[0].name}=cpu"), "is 'cpu'; it must be 'processes' or 'threads'"),
         (("--processes", "4"), "processes is 4, and no node runs on processes"),
         (("--moves", "load=4"), "'load=4' is not NODE=SIZE with a unit, such as parse=200MB"),
         (("--sideways",), "No such option"),
@@ -177,7 +177,7 @@ def test_the_runs_of_a_time_window_are_chosen_by_their_start(command: Command, t
         (("--all", "--no-gil"), "--all takes --workers, --since and --until; the other settings are of one run"),
         (("--all", "--run", "1"), "--run chooses one run and --all takes all"),
         (("--since", "2024-01-01"), "--since and --until choose among all runs; give --all as well"),
-        (("--all", "--since", "noon"), "'noon' does not match the formats"),
+        (("--all", "--since", "noon"), "'noon' is not a time, such as"),
     ],
 )
 def test_what_does_not_go_with_all_runs(command: Command, trace: Path, words: tuple[str, ...], message: str) -> None:
