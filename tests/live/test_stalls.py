@@ -86,6 +86,7 @@ def test_the_learned_limit_is_five_times_the_95th_percentile_and_thirty_seconds_
 LIMIT = 0.5
 
 
+@pytest.mark.measures
 @pytest.mark.parametrize("attribution", [True, False])
 @pytest.mark.parametrize("kind", ["lock", "socket", "sleep", "gil"])
 def test_a_planted_stall_is_told_in_time_with_its_cause(
@@ -138,6 +139,7 @@ def test_a_planted_stall_is_told_in_time_with_its_cause(
     assert "stuck" in told.splitlines()[1]
 
 
+@pytest.mark.measures
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no usleep")
 def test_who_waits_while_another_thread_keeps_the_gil_is_not_told_to_keep_it(
     stage: Stage, caplog: pytest.LogCaptureFixture
