@@ -279,7 +279,14 @@ Bounds = dict[Labels, tuple[float, float]]
 
 
 def quantile(share: float, buckets: Vector, *by: str) -> Bounds:
-    """Between which bounds of the histogram a quantile lies: it cannot be known better."""
+    """Between which bounds of the histogram a quantile lies: it cannot be known better.
+
+    Where exactly the share is below a bound, rounding decides whether it is the next bucket with anything in it.
+
+    >>> counts = {"1": 2, "2": 2, "4": 4, "+Inf": 4}
+    >>> quantile(0.5, {frozenset({("le", bound)}): count for bound, count in counts.items()})
+    {frozenset(): (0.0, 2.0)}
+    """
     found: Bounds = {}
     for group, series in _grouped(total(buckets, *by, "le"), "le").items():
         in_order = sorted((float(bound), count) for bound, count in series.items())
@@ -290,6 +297,9 @@ def quantile(share: float, buckets: Vector, *by: str) -> Bounds:
         low = in_order[index - 1][0] if index else 0.0
         # Above the last bound, Prometheus gives that one.
         high = in_order[index][0] if index < len(in_order) - 1 else low
+        beyond = next((i for i, (_, count) in enumerate(in_order) if count > wanted * (1 + 1e-9)), 0)
+        if beyond > index:
+            high = in_order[beyond - 1][0]
         found[group] = (low, high)
     return found
 

@@ -54,8 +54,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_the_rule_of_the_truth_itself() -> None:
-    """Its example of what Prometheus makes of a counter's samples."""
-    assert doctest.testmod(live_truth) == (0, 2)
+    """Its examples of what Prometheus makes of a counter's samples and of a histogram."""
+    assert doctest.testmod(live_truth) == (0, 4)
 
 
 # What the programs did, against what they say, against what Prometheus has
