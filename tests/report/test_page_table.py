@@ -232,7 +232,7 @@ ZOOM = 'document.getElementById("zoom-in").click()'
 
 @pytest.mark.measures
 def test_five_thousand_nodes_stay_usable(open_page: Open) -> None:
-    """Open in seconds; a search, a sort and a zoom within what feels immediate, on a machine three times as slow too."""
+    """Open in seconds; a search, a sort and a zoom within what feels immediate, on slow machines too."""
     run = layered_run(5_000, workers=16, layers=40)
     started = time.process_time()
     opened = open_page(run)
