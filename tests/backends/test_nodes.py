@@ -138,15 +138,24 @@ def test_nodes_elsewhere_need_no_thread_of_the_adapter(on_processes: Make, tmp_p
 
 def test_closing_in_a_callback_of_a_node_elsewhere(on_processes: Make) -> None:
     """It would wait for the thread that it is called in."""
-    adapter = on_processes(run_on="cpu")
+    adapter = on_processes(run_on={"far": "cpu"})
+    added = threading.Event()
     said: list[str] = []
+
+    def here() -> int:
+        assert added.wait(PATIENCE)
+        return 1
+
+    def far(here: int) -> int:
+        return here
 
     def close(_: Any) -> None:
         with pytest.raises(RuntimeError) as refused:
             adapter.close()
         said.append(str(refused.value))
 
-    start(driver_of(adapter, load), ["load"])["load"].add_done_callback(close)
+    start(driver_of(adapter, here, far), ["far"])["far"].add_done_callback(close)
+    added.set()
     assert eventually(lambda: bool(said))
     assert "close() was called from a done-callback of a node" in said[0]
 
