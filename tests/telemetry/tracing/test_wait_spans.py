@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -40,7 +41,7 @@ from traced_threadpool import Tracing
 from traced_threadpool.backends import Processes, Threads
 from traced_threadpool.model.records import PathWait
 from traced_threadpool.recording.critical_path import critical_path
-from traced_threadpool.telemetry.tracing.path_cover import PathCover
+from traced_threadpool.telemetry.tracing.path_cover import JoinedSteps, PathCover
 from traced_threadpool.telemetry.tracing.wait_spans import record_waits
 
 HELD = 0.03
@@ -263,15 +264,20 @@ def test_jaeger_shades_the_path_of_a_run_that_failed(tmp_path: Path, fail_fast: 
 
 
 def test_what_ended_between_two_waits_is_not_shaded() -> None:
-    """A node that ends when another becomes ready: the gap's span ends after it, and before that of the queue wait."""
+    """A node that ends when another becomes ready: the span before ends after it, and before that of what follows."""
     traces, node = Traces(), SimpleNamespace(name="last")
     run: Any = SimpleNamespace(id="1", unix_offset_ns=0, telemetry=SimpleNamespace(node_context=None))
     ready_ns = 7_000_000
     gap = PathWait(node=cast("Any", node), queued=False, started_ns=0, ended_ns=ready_ns, behind=None)
     queued = replace(gap, queued=True, started_ns=ready_ns, ended_ns=9_000_000)
-    record_waits(run, PathCover(waits=[queued, gap]), traces.provider.get_tracer("test"), {})
+    shared = JoinedSteps(nodes=(), last=cast("Any", node), queue_ns=0, started_ns=-5_000_000, ended_ns=0)
+    later = replace(shared, last=cast("Any", SimpleNamespace(name="end")), started_ns=9_000_000, ended_ns=10_000_000)
+    cover = PathCover(waits=[queued, gap], joined=[later, shared])
+    record_waits(run, cover, traces.provider.get_tracer("test"), {})
     found = {span.name: times(span) for span in traces.every}
-    assert ready_ns < found["gap before last"][1] <= found["queued last"][0] - 1_000
+    in_order = ["path before last", "gap before last", "queued last", "path before end"]
+    for (name, following), moment_ns in zip(pairwise(in_order), (0, ready_ns, 9_000_000), strict=True):
+        assert moment_ns < found[name][1] <= found[following][0] - 1_000, name
 
 
 def test_a_node_outside_of_any_run_has_no_span_of_a_wait() -> None:

@@ -32,7 +32,7 @@ MAX_JOINED_NAMES: Final = 100
 
 def record_waits(run: RunRecord, cover: PathCover, tracer: Tracer, contexts: Mapping[int, SpanContext]) -> None:
     """Makes the spans. `contexts` are those of spans of a large run that were made late, by the node's identity."""
-    begun_ns = {wait.started_ns for wait in cover.waits}
+    begun_ns = {wait.started_ns for wait in cover.waits} | {steps.started_ns for steps in cover.joined}
     for wait in cover.waits:
         name, attributes = _of_wait(wait)
         links: Sequence[Link] = ()
