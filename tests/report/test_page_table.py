@@ -232,7 +232,7 @@ ZOOM = 'document.getElementById("zoom-in").click()'
 
 @pytest.mark.measures
 def test_five_thousand_nodes_stay_usable(open_page: Open) -> None:
-    """Open in seconds; a search, a sort and a zoom within what feels immediate, on slow machines too."""
+    """Open in seconds; a search, a sort and a zoom within what feels immediate."""
     run = layered_run(5_000, workers=16, layers=40)
     started = time.process_time()
     opened = open_page(run)
@@ -243,7 +243,7 @@ def test_five_thousand_nodes_stay_usable(open_page: Open) -> None:
     measured = {name: watch.best(action) for name, action in (("sort", SORT), ("search", SEARCH), ("zoom", ZOOM))}
     print(measured)
     assert min(measured.values()) > 0
-    assert {name: milliseconds < 300 for name, milliseconds in measured.items()} == dict.fromkeys(measured, True)
+    assert {name: milliseconds < 100 for name, milliseconds in measured.items()} == dict.fromkeys(measured, True)
 
 
 @pytest.mark.measures

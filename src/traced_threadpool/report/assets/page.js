@@ -264,9 +264,12 @@
     };
   }
 
-  function view() {
-    const zoom = chart && chart.getOption() && chart.getOption().dataZoom;
-    return zoom && zoom.length ? { start: zoom[0].start, end: zoom[0].end } : { start: 0, end: 100 };
+  let zoomed = { start: 0, end: 100 }; // as of the last event: to ask the chart for it copies all of its data
+  const view = () => zoomed;
+  function followZoom(event) {
+    const { start, end: stop } = event.batch ? event.batch[0] : event;
+    zoomed = { start, end: stop };
+    redrawOverlay();
   }
   function span() {
     const { start, end: stop } = view();
@@ -722,7 +725,7 @@
       else if (found && found.step[2] >= 0) select(found.step[2]);
       else if (chart.containPixel({ gridIndex: 0 }, [event.offsetX, event.offsetY])) select(-1);
     });
-    chart.on("datazoom", redrawOverlay);
+    chart.on("datazoom", followZoom);
     $("timeline").addEventListener("keydown", onKey);
     $("zoom-in").addEventListener("click", () => zoomBy(0.5));
     $("zoom-out").addEventListener("click", () => zoomBy(2));
