@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from traced_threadpool.model.formatting import count, outline
 from traced_threadpool.model.lock_backoff import Condition, OwnedLock
+from traced_threadpool.model.thread_end import wait_for_end
 
 
 class ShutDown(Protocol):
@@ -61,7 +62,10 @@ class PoolExecutor(ThreadPoolExecutor):
     def end(self, *, wait: bool, cancel_futures: bool = False) -> None:
         """The threads end, after what they have been given."""
         self._refuses = True
-        super().shutdown(wait=wait, cancel_futures=cancel_futures)
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+        if wait:
+            for thread in tuple(self._threads):
+                wait_for_end(thread)
 
 
 def submit_loop(executor: Executor, loop: Callable[[Any], None], token: object) -> Future[None]:

@@ -16,6 +16,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import prometheus_client
 
+from traced_threadpool.model.thread_end import wait_for_end
+
 HOST: Final = "127.0.0.1"
 MAX_CONNECTIONS: Final = 64
 IDLE_SECONDS: Final = 10.0
@@ -56,7 +58,7 @@ class MetricsServer:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        wait_for_end(self._thread)
 
     def abandon(self) -> None:
         """In a forked child, which has no such thread: let go of the socket, or the port would stay taken."""
