@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.analysis.diagnosed_runs import EXAMPLES
-from tests.analysis.played_runs import dags, played
+from tests.analysis.played_runs import MS, dags, played
 from tests.analysis.synthetic_runs import layered_run
 from traced_threadpool.analysis.diagnosis import analyzed_run as looking
 from traced_threadpool.analysis.diagnosis.diagnose import diagnose
-from traced_threadpool.analysis.replay.estimate import CLOSE, MOST_SCHEDULED, Estimate
+from traced_threadpool.analysis.replay.estimate import CLOSE, MOST_SCHEDULED, NOTICEABLE, Estimate
 from traced_threadpool.analysis.replay.machine import Demand
 from traced_threadpool.analysis.replay.what_if import HELPS, replay
+from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.report.as_json import explanation_json
 from traced_threadpool.report.explanation import explain
@@ -43,6 +44,46 @@ def test_an_estimate_of_waits_is_a_replay_within_its_margin(
     estimated = replay(run, workers=asked, faster=faster, plan=Estimate(run)).makespan_ns
     margin = max(HELPS, CLOSE / 2) if not faster else 0.1
     assert abs(estimated - whole) <= margin * run.duration_ns or min(estimated, whole) > (1 - margin) * run.duration_ns
+
+
+@settings(deadline=None)
+@given(
+    dag=dags(),
+    recorded=counts,
+    limit=st.integers(1, 3),
+    asked=st.integers(1, 6),
+    order=st.permutations(["", "db"]),
+    kind=st.sampled_from(["threads", "dask"]),
+)
+def test_an_estimate_knows_the_limits_of_lanes(
+    dag: list[tuple[Demand, list[int]]], recorded: int, limit: int, asked: int, order: list[str], kind: str
+) -> None:
+    """A wider lane gains as much as a replay says, and a narrower one costs, within what would be noticed."""
+    run = played(dag, workers=recorded, backends=order, lanes={"db": Lane(kind, limit)})
+    whole = replay(run, lanes={"db": asked}).makespan_ns
+    estimated = replay(run, lanes={"db": asked}, plan=Estimate(run)).makespan_ns
+    assert abs(estimated - whole) <= NOTICEABLE * run.duration_ns or min(estimated, whole) > (1 - NOTICEABLE) * (
+        run.duration_ns
+    )
+
+
+def test_where_no_schedule_is_asked_for_the_bounds_know_of_lanes() -> None:
+    """A narrower lane needs none; and when no more are to be had, no gain is said that a replay does not say."""
+    db = {"db": Lane("threads", 2)}
+    run = played([(Demand(wait_ns=100 * MS), [])] * 12, workers=8, backends=("db",), lanes=db)
+    plan = Estimate(run)
+    assert replay(run, lanes={"db": 1}, plan=plan).makespan_ns == 1200 * MS
+    assert plan.scheduled == 0
+    plan.scheduled = MOST_SCHEDULED
+    assert replay(run, lanes={"db": 3}, plan=plan).makespan_ns >= 400 * MS
+    # A worker for each does not mean that each starts when its inputs are there.
+    dag = [(Demand(wait_ns=100 * MS), [number - 3] if number > 2 else []) for number in range(6)]
+    run = played(dag, workers=6, backends=("db", "db", "db", "", "", ""), lanes={"db": Lane("threads", 1)})
+    assert run.duration_ns == 400 * MS
+    plan = Estimate(run)
+    assert replay(run, lanes={"db": 2}, plan=plan).makespan_ns == 300 * MS
+    plan.scheduled = MOST_SCHEDULED
+    assert replay(run, workers=5, lanes={"db": 2}, plan=plan).makespan_ns >= 300 * MS
 
 
 @pytest.mark.parametrize("asked", [1, 2, 3, 4, 8])

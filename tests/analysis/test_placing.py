@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.analysis.played_runs import MS, dags, node, played, record, workers_counts
-from traced_threadpool.analysis import what_if
+from traced_threadpool.analysis import scale, what_if
 from traced_threadpool.analysis.replay.estimate import Estimate
 from traced_threadpool.analysis.replay.machine import Demand
 from traced_threadpool.analysis.replay.placing import CALL_NS
@@ -49,9 +50,11 @@ def test_an_unchanged_record_with_backends_gives_back_the_run(
     ]
     run = played(here, workers=workers, cpus=2, backends=order, lanes=lanes)
     assert what_if(run).makespan_ns == run.duration_ns
-    for asked in (workers, 16):
-        times = {each.key: (each.started_ns, each.ended_ns) for each in what_if(run, workers=asked).nodes}
-        for name, limit in (("cpu", limits[0]), ("db", limits[1])):
+    assert what_if(run, lanes={"db": limits[1]}) == what_if(run)
+    for asked, lane in itertools.product((workers, 16), (1, limits[1], 4)):
+        replayed = what_if(run, workers=asked, lanes={"db": lane})
+        times = {each.key: (each.started_ns, each.ended_ns) for each in replayed.nodes}
+        for name, limit in (("cpu", limits[0]), ("db", lane)):
             assert most_at_once([times[each.key] for each in run.nodes if each.backend == name]) <= limit
 
 
@@ -142,6 +145,37 @@ def test_a_lane_of_threads_is_a_limit_that_more_workers_do_not_lift() -> None:
     assert free.makespan_ns == 100 * MS
 
 
+@pytest.mark.parametrize("kind", ["threads", "dask"])
+def test_a_lane_s_limit_is_a_setting(kind: str) -> None:
+    """12 nodes of 100 ms: as many at once as the lane lets through, and on threads no more than there are workers."""
+    run = played(
+        [(Demand(wait_ns=100 * MS), [])] * 12,
+        workers=6,
+        cpus=2,
+        backends=("db",),
+        lanes={"db": Lane(kind, 2)},
+    )
+    found = [what_if(run, lanes={"db": lane}).makespan_ns // MS for lane in (1, 2, 3, 6, 12)]
+    assert found == [1200, 600, 400, 200, 200 if kind == "threads" else 100]
+    assert what_if(run, workers=12, lanes={"db": 12}).makespan_ns == 100 * MS
+    said = {
+        lane: [each for each in what_if(run, lanes={"db": lane}).assumptions if "'db'" in each] for lane in (1, 2, 3)
+    }
+    taken = "what the nodes of 'db' use is taken to be as fast with 3 at once as it was with 2"
+    assert said == {1: [], 2: [], 3: [taken]}
+
+
+def test_a_lane_that_stops_a_run_is_what_limits_it() -> None:
+    """More workers would not help, and the critical path is not why: a wider lane would."""
+    lanes = {"db": Lane("threads", 2), "idle": Lane("threads", 1)}
+    run = played([(Demand(wait_ns=100 * MS), [])] * 6, workers=4, cpus=2, backends=("db",), lanes=lanes)
+    scaling = scale(run)
+    assert (scaling.enough_workers, scaling.limit, scaling.reason) == (2, "backend", "`db` lets 2 nodes run at once")
+    assert (scale(run, lanes={"db": 6}).enough_workers, scale(run, lanes={"db": 6}).limit) == (6, "nodes")
+    one = scale(run, lanes={"db": 1})
+    assert (one.enough_workers, one.reason) == (1, "`db` lets 1 node run at once")
+
+
 def test_of_waits_for_cpus_that_others_had_those_while_computing_go_along() -> None:
     """Half of the time they waited for the GIL: half of the 200 ms in which they had no CPU is no part of it."""
     states = {"cpu": 100, "gil": 100, "runqueue": 200}
@@ -174,3 +208,24 @@ def test_places_that_make_no_sense(asked: dict[str, object], message: str) -> No
     """What was found and what to write instead."""
     with pytest.raises(ValueError, match=message):
         what_if(computing(), **asked)  # type: ignore[arg-type]  # of several types
+
+
+@pytest.mark.parametrize(
+    ("lanes", "message"),
+    [
+        ({"dx": 4}, "^no lane 'dx' in the record; its lanes: 'cluster', 'db'$"),
+        ({"db": 0}, r"^lanes\['db'\] is 0; it must be a whole number from 1 on$"),
+        ({"db": 1.5}, r"^lanes\['db'\] is 1.5; it must be a whole number"),
+        ({"db": True}, r"^lanes\['db'\] is True; it must be a whole number"),
+        ({"cpu": 4}, "^lanes has 'cpu', and worker processes are no lane; say .* with processes"),
+        ({"processes": 4}, "^lanes has 'processes', and worker processes are no lane; say .* with processes"),
+        ({"threads": 4}, "^lanes has 'threads', and the pool is no lane; use workers"),
+    ],
+)
+def test_lanes_that_make_no_sense(lanes: dict[str, int], message: str) -> None:
+    """What was found and what to write instead; the lanes there are, where it is none of these."""
+    backends = {"db": Lane("threads", 2), "cluster": Lane("dask", 8), **CPU}
+    with pytest.raises(ValueError, match=message):
+        what_if(record([node("a", 0, 100)], workers=2, backends=backends), lanes=lanes)
+    with pytest.raises(ValueError, match=r"^no lane 'db' in the record; its lanes: none$"):
+        what_if(computing(), lanes={"db": 4})

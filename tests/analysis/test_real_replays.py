@@ -17,6 +17,7 @@ from tests.analysis.played_runs import MS
 from tests.dags import driver_of, dynamic_driver_of
 from traced_threadpool import FutureAdapter
 from traced_threadpool.analysis.replay.what_if import replay, scale
+from traced_threadpool.backends import Threads
 from traced_threadpool.model.recorded_run import RecordedRun
 
 LATE = 0.1
@@ -125,6 +126,38 @@ def test_a_real_run_with_branches_is_given_back() -> None:
     (run,) = adapter.recorded_runs
     assert replay(run).makespan_ns == pytest.approx(run.duration_ns, rel=LATE, abs=LATE_NS)
     assert replay(run, workers=1).makespan_ns >= 80 * MS
+
+
+def in_lane(limit: int) -> RecordedRun:
+    """12 nodes that sleep, in a lane of a pool of six workers."""
+    nodes = [named(f"n{number}", lambda: time.sleep(0.05)) for number in range(12)]
+    with FutureAdapter(
+        6,
+        backends={"db": Threads(max_workers=limit)},
+        run_on={f"n{number}": "db" for number in range(12)},
+        registry=CollectorRegistry(),
+        record=1,
+        tracing=False,
+    ) as adapter:
+        driver_of(adapter, *nodes).execute([each.__name__ for each in nodes])
+    (run,) = adapter.recorded_runs
+    return run
+
+
+def test_a_real_lane_is_replayed_with_other_limits() -> None:
+    """As it was with its own; with another, no more run at once than that."""
+    run = in_lane(2)
+    assert replay(run).makespan_ns == replay(run, lanes={"db": 2}).makespan_ns == run.duration_ns
+    at_once = {limit: replay(run, lanes={"db": limit}).most_busy for limit in (1, 3, 6)}
+    assert [limit for limit, most in at_once.items() if most > limit] == []
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("limit", [1, 3, 6])
+def test_a_real_lane_of_another_limit_takes_what_is_foretold(limit: int) -> None:
+    """From a record of a lane of two."""
+    foretold_ns = replay(in_lane(2), lanes={"db": limit}).makespan_ns
+    assert foretold_ns == pytest.approx(in_lane(limit).duration_ns, rel=0.25)
 
 
 @pytest.mark.measures

@@ -231,6 +231,11 @@ def test_the_limit_of_a_number_of_workers_is_the_same_whoever_asks(run: Recorded
     for number, makespan_ns in whole.makespan_ns.items():
         beyond = min([ns for each, ns in whole.makespan_ns.items() if each > number] + [many])
         assert (whole.limits[number] == "none") == (beyond <= makespan_ns * (1 - HELPS))
+    if "backend" in whole.limits.values():  # then it is shorter without the limits
+        nodes = len(plan.nodes)
+        lanes = {name: nodes for name, lane in run.backends.items() if lane.kind != "processes"}
+        processes = nodes if "on_processes" in run.backends else None
+        assert replay(run, workers=nodes, lanes=lanes, processes=processes, plan=plan).makespan_ns < many
     number = data.draw(st.sampled_from(sorted(whole.makespan_ns)))
     alone = scale(run, [number], plan=plan)
     assert alone.makespan_ns[number] == whole.makespan_ns[number]
@@ -258,7 +263,9 @@ def test_gains_and_shares_follow_from_the_times_beside_them(run: RecordedRun) ->
 @given(runs_in_company)
 def test_a_replay_with_nothing_changed_is_the_run(run: RecordedRun) -> None:
     """To the nanosecond, whichever node was first on a backend or of several runs: gains are counted from it."""
+    lanes = {name: lane.max_workers for name, lane in run.backends.items() if lane.kind != "processes"}
     assert replay(run).makespan_ns == run.duration_ns
+    assert replay(run, lanes=lanes) == replay(run)
 
 
 @pytest.mark.parametrize("workers", [2, 6, 8])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.analysis.played_runs import MS, played
 from tests.analysis.synthetic_runs import layered_run, write_trace
 
 pytest.importorskip("click", reason="needs the extra [report]")
@@ -16,6 +17,8 @@ pytest.importorskip("rich", reason="needs the extra [report]")
 
 from tests.cli.program import RUN, SHORT, Command
 from traced_threadpool.analysis import save_runs
+from traced_threadpool.analysis.replay.machine import Demand
+from traced_threadpool.model.lane import Lane
 
 
 def test_what_if_options_combine(command: Command, trace: Path) -> None:
@@ -54,6 +57,7 @@ def test_what_if_as_json(command: Command, trace: Path, tmp_path: Path) -> None:
         "run_on": {},
         "processes": None,
         "moves": {},
+        "lanes": {},
     }
     assert less["predictions"][0]["change"] < 0
     found = command.json("what-if", trace, "--workers", "8,2,8", "--priority", "critical_path", "--cpus", "9")
@@ -84,6 +88,24 @@ def test_nodes_are_moved_to_processes(command: Command, trace: Path) -> None:
     assert large["predictions"][0]["makespan"] > small["predictions"][0]["makespan"] + 5
 
 
+def test_lanes_get_other_limits(command: Command, tmp_path: Path) -> None:
+    """Each of its own, in words and in JSON; what limits the run is told by the lane's name."""
+    lanes = {"db": Lane("threads", 2), "web": Lane("threads", 1)}
+    asked = [(Demand(wait_ns=100 * MS), [])] * 12
+    save_runs(file := tmp_path / "lanes.jsonl", [played(asked, workers=6, cpus=2, backends=("db", "web"), lanes=lanes)])
+    text = command("what-if", file, "--lane", "db=3", "--lane", "web=2")
+    assert "Predicted by replay, 3 at once in db, 2 at once in web" in text
+    found = command.json("what-if", file, "--lane", "db=3", "--lane", "web=2")
+    assert found["settings"]["lanes"] == {"db": 3, "web": 2}
+    assert [each["makespan"] for each in found["predictions"]] == [0.3]
+    assert (found["limit"], found["reason"]) == (
+        "backend",
+        "`db` lets 3 nodes run at once and `web` lets 2 nodes run at once",
+    )
+    assert "note: what the nodes of 'web' use is taken to be as fast with 2 at once" in text
+    assert "no lane 'pg' in the record; its lanes: 'db', 'web'" in command("what-if", file, "--lane", "pg=3", status=2)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -110,6 +132,16 @@ def test_nodes_are_moved_to_processes(command: Command, trace: Path) -> None:
         (("--run-on", f"{RUN.nodes[0].name}=cpu"), "is 'cpu'; it must be 'processes' or 'threads'"),
         (("--processes", "4"), "processes is 4, and no node runs on processes"),
         (("--moves", "load=4"), "'load=4' is not NODE=SIZE with a unit, such as parse=200MB"),
+        (("--lane", "db"), "'db' is not LANE=N with a whole number from 1 on, such as db=4"),
+        (("--lane", "db=0"), "'db=0' is not LANE=N with a whole number from 1 on, such as db=4"),
+        (("--lane", "db=1.5"), "'db=1.5' is not LANE=N with a whole number from 1 on"),
+        (("--lane", "=4"), "'=4' is not LANE=N with a whole number from 1 on"),
+        (("--lane", "db=4", "--lane", "db=8"), "'db' is given twice; give it once"),
+        (("--lane", "db=4"), "no lane 'db' in the record; its lanes: none"),
+        (
+            ("--lane", "processes=4"),
+            "worker processes are no lane; say how many there are with processes (--processes)",
+        ),
         (("--sideways",), "No such option"),
         (("--worker", "4"), "No such option '--worker'. Did you mean '--workers'?"),
         (
@@ -175,6 +207,7 @@ def test_the_runs_of_a_time_window_are_chosen_by_their_start(command: Command, t
     ("words", "message"),
     [
         (("--all", "--no-gil"), "--all takes --workers, --since and --until; the other settings are of one run"),
+        (("--all", "--lane", "db=4"), "--all takes --workers, --since and --until; the other settings are of one run"),
         (("--all", "--run", "1"), "--run chooses one run and --all takes all"),
         (("--since", "2024-01-01"), "--since and --until choose among all runs; give --all as well"),
         (("--all", "--since", "noon"), "'noon' is not a time, such as"),

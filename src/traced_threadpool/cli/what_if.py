@@ -65,6 +65,22 @@ def _run_on(context: click.Context, parameter: click.Parameter, values: tuple[st
     return places
 
 
+def _lanes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    lanes: dict[str, int] = {}
+    for value in values:
+        name, equals, most = value.rpartition("=")
+        try:
+            number = int(most)
+        except ValueError:
+            number = 0
+        if not (equals and name and number > 0):
+            raise click.BadParameter(f"{value!r} is not LANE=N with a whole number from 1 on, such as db=4")
+        if name in lanes:
+            raise click.BadParameter(f"{name!r} is given twice; give it once, with the number you mean")
+        lanes[name] = number
+    return lanes
+
+
 _UNITS: Final = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "B": 1.0}
 
 
@@ -91,6 +107,7 @@ def _moves(context: click.Context, parameter: click.Parameter, values: tuple[str
         "what-if trace.jsonl --faster parse=2x --without log",
         "what-if trace.jsonl --no-gil --cpus 8",
         "what-if trace.jsonl --run-on parse=processes --processes 4",
+        "what-if trace.jsonl --lane db=4",
         "what-if trace.jsonl --all --workers 4,8,16",
     ),
 )
@@ -133,6 +150,14 @@ def _moves(context: click.Context, parameter: click.Parameter, values: tuple[str
     "it for more nodes.",
 )
 @click.option("--processes", type=Integer(min=1), metavar="N", help="Let there be this many worker processes.")
+@click.option(
+    "--lane",
+    "lanes",
+    callback=_lanes,
+    multiple=True,
+    metavar="LANE=N",
+    help="Let this many nodes of a lane, such as Threads(max_workers=2), run at once: db=4. Repeat it for more lanes.",
+)
 @which_run()
 @click.option(
     "--all", "all_runs", is_flag=True, help="Replay all runs of each pool together, with their recorded arrival times."
@@ -153,6 +178,7 @@ def what_if(
     run_on: dict[str, str],
     processes: int | None,
     moves: dict[str, float],
+    lanes: dict[str, int],
     which: str,
     all_runs: bool,
     since: datetime | None,
@@ -174,6 +200,7 @@ def what_if(
             or no_gil
             or run_on
             or moves
+            or lanes
             or any(each is not None for each in (cpus, priority, processes))
         ):
             raise click.UsageError("--all takes --workers, --since and --until; the other settings are of one run")
@@ -197,6 +224,7 @@ def what_if(
         run_on=run_on,
         processes=processes,
         moves=moves,
+        lanes=lanes,
     )
     try:
         prediction = predict(chosen.run, settings)

@@ -90,6 +90,7 @@ def prediction_json(prediction: Prediction) -> dict[str, Any]:
             "run_on": dict(settings.run_on),
             "processes": settings.processes,
             "moves": dict(settings.moves),
+            "lanes": dict(settings.lanes),
         },
         "predictions": [
             {

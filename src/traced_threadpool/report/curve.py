@@ -13,6 +13,7 @@ from traced_threadpool.model.recorded_run import RecordedRun
 LIMITS: Final[dict[Limit, str]] = {
     "gil": "the GIL",
     "cpus": "the CPUs",
+    "backend": "the limit of a backend",
     "critical_path": "the critical path",
     "nodes": "too few ready nodes",
     "none": "the number of workers",

@@ -27,6 +27,7 @@ class Settings:
     run_on: Mapping[str, str] = field(default_factory=dict)
     processes: int | None = None
     moves: Mapping[str, float] = field(default_factory=dict)
+    lanes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def in_words(self) -> str:
@@ -35,11 +36,14 @@ class Settings:
         'parse 2x faster, without log, no GIL'
         >>> Settings(run_on={"parse": "processes"}, processes=4).in_words
         'parse on processes, 4 processes'
+        >>> Settings(lanes={"db": 4}).in_words
+        '4 at once in db'
         """
         parts = [f"{name} on {backend}" for name, backend in self.run_on.items()]
         parts += (
             [f"{self.processes:,} process{'' if self.processes == 1 else 'es'}"] if self.processes is not None else []
         )
+        parts += [f"{most:,} at once in {name}" for name, most in self.lanes.items()]
         parts += [f"{name} {factor:g}x faster" for name, factor in self.faster.items()]
         parts += [f"without {name}" for name in self.without]
         parts += ["no GIL"] if not self.gil else []
@@ -89,6 +93,7 @@ def predict(run: RecordedRun, settings: Settings) -> Prediction:
         run_on=settings.run_on,
         processes=settings.processes,
         moves=settings.moves,
+        lanes=settings.lanes,
         plan=plan,
     )
     scaling = scaled()

@@ -58,6 +58,12 @@ class Assumptions:
                 said.append("the record does not say how many CPUs there were; there are taken to be enough")
         if settings.run_on:
             said += _of_moved(self._run, self._placing, settings)
+        said += [
+            f"what the nodes of {name!r} use is taken to be as fast with {most:,} at once as it was with "
+            f"{self._run.backends[name].max_workers:,}"
+            for name, most in settings.lanes.items()
+            if most > self._run.backends[name].max_workers
+        ]
         if self._waits_for_locks:
             said.append("waiting for locks stays as it was, though it may come of other nodes of the run")
         return tuple(said)

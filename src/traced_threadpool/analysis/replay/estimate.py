@@ -10,8 +10,9 @@ a run of a hundred thousand nodes this does less:
 - No schedule is shorter than the critical path, or than the nodes' time by the workers; and none that leaves
   no worker idle while a node is ready is longer than both together (R. L. Graham, *Bounds for certain multiprocessing
   anomalies*, 1966). Where even the shortest leaves no noticeable gain, that is the answer; where the two are close,
-  the middle between them. Only else the live scheduler schedules the nodes in virtual time, as in a whole replay, and
-  that not more than a few times; from then on the longest is the answer, which errs on the side of no gain.
+  the middle between them. The limit of a backend counts like a number of workers, of its nodes. Only else the live
+  scheduler schedules the nodes in virtual time, as in a whole replay, and that not more than a few times; from then on
+  the longest is the answer, which errs on the side of no gain.
 
 >>> from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 >>> from traced_threadpool.analysis.replay.what_if import replay
@@ -120,11 +121,14 @@ class Estimate(Plan):
         lasting_ns, computed_ns = self._lasting_ns(settings), self._computed_ns(settings)
         serial_ns = max(computed_ns[0], computed_ns[1] / settings.cpus if settings.cpus else 0.0)
         chain_ns = self._chain_ns(lasting_ns)
-        work_ns, between_ns = sum(lasting_ns) / workers, self._hand_overs_ns / workers
-        least_ns = max(serial_ns, max(chain_ns, work_ns) + self.tail_ns)
-        most_ns = max(serial_ns, work_ns + between_ns + chain_ns * (workers - 1) / workers + self.tail_ns)
+        in_pool_ns, on_backends_ns = self._work_ns(lasting_ns, settings)
+        work_ns, between_ns = in_pool_ns / workers, self._hand_overs_ns / workers
+        least_ns = max(serial_ns, max(chain_ns, work_ns, *on_backends_ns) + self.tail_ns)
+        counted_ns = chain_ns / workers if in_pool_ns == sum(lasting_ns) else 0.0  # what of the chain is in the work
+        waiting_ns = work_ns - counted_ns + sum(on_backends_ns)
+        most_ns = max(serial_ns, least_ns, waiting_ns + between_ns + chain_ns + self.tail_ns)
         at_once = workers if work_ns >= chain_ns else min(workers, self._recorded_at_once)
-        if workers >= len(self.nodes) or least_ns > (1 - noticeable) * run_ns:
+        if (workers >= len(self.nodes) and not on_backends_ns) or least_ns > (1 - noticeable) * run_ns:
             makespan_ns = least_ns
         elif most_ns - least_ns < CLOSE * run_ns:
             makespan_ns = (least_ns + most_ns) / 2
@@ -134,6 +138,23 @@ class Estimate(Plan):
         else:
             makespan_ns = most_ns
         return self._made(settings, round(makespan_ns), at_once, lasting_ns, computed_ns)
+
+    def _work_ns(self, lasting_ns: Sequence[int], settings: ReplaySettings) -> tuple[int, list[float]]:
+        """What is to be done by the pool's workers; and of each backend that may hold nodes back, how long it takes for
+        its own at least.
+        """
+        placed = self.placing.of(settings, self.workers)
+        if not placed.limits:
+            return sum(lasting_ns), []
+        sums, counts = dict.fromkeys(placed.limits, 0), dict.fromkeys(placed.limits, 0)
+        in_pool_ns = 0
+        for backend, ns in zip(placed.backends, lasting_ns, strict=True):
+            if backend:
+                sums[backend] += ns
+                counts[backend] += 1
+            if backend not in placed.elsewhere:
+                in_pool_ns += ns
+        return in_pool_ns, [sums[name] / most for name, most in placed.limits.items() if most < counts[name]]
 
     def _scheduled(self, lasting_ns: Sequence[int], settings: ReplaySettings) -> tuple[float, int]:
         """When the last of the nodes ends, counted from the run's start, and how many had a worker at once at most."""

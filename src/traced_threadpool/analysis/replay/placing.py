@@ -7,7 +7,8 @@ which is what it takes for small values, and for each byte that is told as much 
 nanosecond, which is what arrays take. A node that moves to threads does not pay any more, and computes with the GIL, as
 far as executions of that name on threads did.
 
-How many nodes of a backend run at once is its limit, whichever way they came. Processes are taken to have been started.
+How many nodes of a backend run at once is its limit, whichever way they came: the recorded one, or what the setting
+says of its lane, or of processes. Processes are taken to have been started.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ class Placing:
     @lazy
     def recorded(self) -> Placed:
         """As it was."""
-        limits = self.limits(None)
+        limits = self.limits(None, {})
         return Placed([node.backend for node in self.nodes], limits, self._elsewhere(limits))
 
-    def limits(self, processes: int | None) -> dict[str, int]:
+    def limits(self, processes: int | None, lanes: Mapping[str, int]) -> dict[str, int]:
         """How many nodes of each backend run at once; where the record does not say, as many as did."""
         found: dict[str, list[tuple[float, float]]] = {}
         for node in self.nodes:
@@ -62,14 +63,14 @@ class Placing:
                 found.setdefault(node.backend, []).append((node.started_ns, node.ended_ns))
         limits = {name: most_at_once(each) for name, each in found.items()}
         for name, (kind, most) in self.run.backends.items():
-            limits[name] = processes if processes is not None and kind == PROCESSES else most
+            limits[name] = processes if processes is not None and kind == PROCESSES else lanes.get(name, most)
         return limits
 
     def of(self, settings: ReplaySettings, workers: int) -> Placed:
         """With these settings."""
-        if not settings.run_on and settings.processes is None:
+        if not settings.run_on and not settings.lanes and settings.processes is None:
             return self.recorded
-        limits, where = self.limits(settings.processes), self._where(settings)
+        limits, where = self.limits(settings.processes, settings.lanes), self._where(settings)
         if PROCESSES in where.values() and PROCESSES not in limits:
             limits[PROCESSES] = settings.processes or self.run.cpus or workers
         return Placed([where.get(node.name, node.backend) for node in self.nodes], limits, self._elsewhere(limits))

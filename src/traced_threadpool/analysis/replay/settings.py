@@ -35,6 +35,7 @@ class ReplaySettings:
     run_on: Mapping[str, str] = field(default_factory=dict)
     processes: int | None = None
     moves: Mapping[str, float] = field(default_factory=dict)
+    lanes: Mapping[str, int] = field(default_factory=dict)
     quiet: bool = False
 
     def factor(self, node: NodeExecution) -> float:
@@ -53,6 +54,7 @@ def settings_of(
     run_on: Mapping[str, str] | None = None,
     processes: int | None = None,
     moves: Mapping[str, float] | None = None,
+    lanes: Mapping[str, int] | None = None,
 ) -> ReplaySettings:
     """The settings, if they make sense for this run."""
     for what, count in (("workers", workers), ("cpus", cpus), ("processes", processes)):
@@ -86,6 +88,7 @@ def settings_of(
         run_on=_checked_places(run, run_on, processes),
         processes=processes,
         moves=_checked_sizes(run_on, moves),
+        lanes=_checked_lanes(run, lanes or {}),
     )
 
 
@@ -114,6 +117,25 @@ def _checked_sizes(run_on: Mapping[str, str], moves: Mapping[str, float]) -> Map
         if name not in run_on:
             raise ValueError(f"moves has {name!r}, and run_on does not; say where it goes, such as {PROCESSES!r}")
     return moves
+
+
+def _checked_lanes(run: RecordedRun, lanes: Mapping[str, int]) -> Mapping[str, int]:
+    """Those that are to be other than recorded."""
+    known = {name: lane.max_workers for name, lane in run.backends.items() if lane.kind != PROCESSES}
+    for name, most in lanes.items():
+        if name not in known and (name in run.backends or name == PROCESSES):
+            raise ValueError(
+                f"lanes has {name!r}, and worker processes are no lane; say how many there are with processes "
+                "(--processes)"
+            )
+        if name not in known and name == THREADS:
+            raise ValueError(f"lanes has {name!r}, and the pool is no lane; use workers (--workers)")
+        if name not in known:
+            there = ", ".join(repr(each) for each in sorted(known)) or "none"
+            raise ValueError(f"no lane {name!r} in the record; its lanes: {there}")
+        if type(most) is not int or most < 1:
+            raise ValueError(f"lanes[{name!r}] is {most!r}; it must be a whole number from 1 on")
+    return {name: most for name, most in lanes.items() if most != known[name]}
 
 
 def _unknown(name: str, names: Collection[str]) -> str:

@@ -27,9 +27,10 @@ from typing import Final, Literal
 
 from traced_threadpool.analysis.replay.plan import Plan
 from traced_threadpool.analysis.replay.replayed import Replayed, ReplayedNode
-from traced_threadpool.analysis.replay.settings import settings_of
+from traced_threadpool.analysis.replay.settings import ReplaySettings, settings_of
+from traced_threadpool.analysis.replay.virtual_pool import most_at_once
 from traced_threadpool.engine.priorities import PriorityName
-from traced_threadpool.model.formatting import count, duration, outline, share
+from traced_threadpool.model.formatting import MAX_NAME, count, duration, one_line, outline, share
 from traced_threadpool.model.recorded_run import RecordedRun
 
 __all__ = [
@@ -57,9 +58,10 @@ _FEW_NODES: Final = 300
 _MANY_NODES: Final = 2_000
 """Of larger runs not every number of workers is replayed."""
 
-Limit = Literal["gil", "cpus", "critical_path", "nodes", "none"]
-"""Why more workers stop helping: the GIL is always held; all CPUs are busy; the critical path is reached; no more nodes
-are ever ready at once; or none: the run still scales at the largest number tried."""
+Limit = Literal["gil", "cpus", "backend", "critical_path", "nodes", "none"]
+"""Why more workers stop helping: the GIL is always held; all CPUs are busy; a backend, such as a lane of threads, lets
+no more of its nodes run; the critical path is reached; no more nodes are ever ready at once; or none: the run still
+scales at the largest number tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class Scaling:
     `enough_workers` is the least number beyond which no number asked about is faster by 2 % or more. `limits` says for
     each number what keeps the run from being shorter: `none` where more workers would make it so. `reason` is that
     of `enough_workers` in a sentence. `floor_ns` is the makespan with as many workers and CPUs as anybody could want
-    and no GIL: the critical path.
+    and no GIL: the critical path, or what the limits of backends make of it.
     """
 
     makespan_ns: Mapping[int, int]
@@ -133,6 +135,7 @@ def replay(
     run_on: Mapping[str, str] | None = None,
     processes: int | None = None,
     moves: Mapping[str, float] | None = None,
+    lanes: Mapping[str, int] | None = None,
     quiet: bool = False,
     plan: Plan | None = None,
 ) -> Replayed:
@@ -155,6 +158,7 @@ def replay(
         run_on: By name of a node, where it runs instead: "processes", "threads", or a backend of the record.
         processes: How many worker processes there are. None: as recorded; where there were none, one for each CPU.
         moves: By name of a node of `run_on`, the bytes of its arguments and result where the record does not tell.
+        lanes: By name of a lane of the record, such as `Threads(max_workers=2)`, how many of its nodes run at once.
         quiet: True: no other program takes the CPUs from the nodes.
         plan: What was worked out of this run before, for whoever replays it several times.
 
@@ -162,7 +166,7 @@ def replay(
         ValueError: The record has no node that ran, or links that form a circle; or a setting makes no sense.
     """
     settings = replace(
-        settings_of(run, workers, faster or {}, without, cpus, gil, priority, run_on, processes, moves),
+        settings_of(run, workers, faster or {}, without, cpus, gil, priority, run_on, processes, moves, lanes),
         less_wait_ns=less_wait_ns or {},
         less_contention_ns=less_contention_ns or {},
         faster_executions=faster_executions or {},
@@ -188,6 +192,7 @@ def scale(
     run_on: Mapping[str, str] | None = None,
     processes: int | None = None,
     moves: Mapping[str, float] | None = None,
+    lanes: Mapping[str, int] | None = None,
     plan: Plan | None = None,
     beside: Iterable[int] = (),
 ) -> Scaling:
@@ -202,7 +207,7 @@ def scale(
     plan = plan or Plan(run)
     found: dict[int, Replayed] = {}
     for number in counts:
-        settings = settings_of(run, number, faster or {}, without, cpus, gil, priority, run_on, processes, moves)
+        settings = settings_of(run, number, faster or {}, without, cpus, gil, priority, run_on, processes, moves, lanes)
         last = next(reversed(found.values()), None)
         # With workers to spare, more of them change nothing.
         found[number] = last if last is not None and last.spares_workers else plan.replay(settings)
@@ -212,17 +217,18 @@ def scale(
     free = replace(settings, workers=len(plan.nodes))
     unbounded = most if most.spares_workers else plan.replay(free)
     floor_ns = plan.replay(replace(free, cpus=None, gil=False)).makespan_ns
+    full = _full_backends(plan, free, unbounded)
     limits: dict[int, Limit] = {}
     beyond_ns = unbounded.makespan_ns
     for number in reversed(counts):
-        limits[number] = _limit(found[number], beyond_ns, floor_ns, plan.own_count)
+        limits[number] = _limit(found[number], beyond_ns, floor_ns, plan.own_count, bool(full))
         beyond_ns = min(beyond_ns, found[number].makespan_ns)
     return Scaling(
         makespan_ns=makespan_ns,
         recorded_workers=plan.workers,
         enough_workers=enough,
         limits={number: limits[number] for number in asked},
-        reason=_reason(limits[enough], found[enough], most, floor_ns),
+        reason=_reason(limits[enough], found[enough], most, floor_ns, full),
         floor_ns=floor_ns,
         assumptions=found[enough].assumptions,
     )
@@ -261,7 +267,7 @@ def least_enough(makespan_ns: Mapping[int, int]) -> int:
     return enough
 
 
-def _limit(replayed: Replayed, beyond_ns: int, floor_ns: int, nodes: int) -> Limit:
+def _limit(replayed: Replayed, beyond_ns: int, floor_ns: int, nodes: int, is_backend_full: bool) -> Limit:
     """What keeps a run from being shorter, the shortest with more workers being `beyond_ns`."""
     if beyond_ns <= replayed.makespan_ns * (1 - HELPS):
         return "none"
@@ -269,6 +275,8 @@ def _limit(replayed: Replayed, beyond_ns: int, floor_ns: int, nodes: int) -> Lim
         return "gil"
     if replayed.cpu_share >= SATURATED:
         return "cpus"
+    if is_backend_full:
+        return "backend"
     if replayed.makespan_ns * (1 - HELPS) <= floor_ns:
         return "nodes" if replayed.most_busy >= nodes else "critical_path"
     if max(replayed.gil_share, replayed.cpu_share) < SATURATED / 2:
@@ -277,11 +285,36 @@ def _limit(replayed: Replayed, beyond_ns: int, floor_ns: int, nodes: int) -> Lim
     return "gil" if replayed.gil_share >= replayed.cpu_share else "cpus"
 
 
-def _reason(limit: Limit, enough: Replayed, most: Replayed, floor_ns: int) -> str:
+def _full_backends(plan: Plan, free: ReplaySettings, unbounded: Replayed) -> Mapping[str, int]:
+    """Backends that hold nodes back although there are workers for all, if the run is shorter without their limits."""
+    placed = plan.placing.of(free, plan.workers)
+    times: dict[str, list[tuple[float, float]]] = {}
+    if placed.limits:
+        where = {node.key: backend for node, backend in zip(plan.nodes, placed.backends, strict=True) if backend}
+        for node in unbounded.nodes:
+            if node.key in where:
+                times.setdefault(where[node.key], []).append((node.started_ns, node.ended_ns))
+    full = {
+        name: placed.limits[name]
+        for name, each in sorted(times.items())
+        if most_at_once(each) >= placed.limits[name] < len(each)
+    }
+    if not full:
+        return {}
+    many = len(plan.nodes)
+    lifted = plan.replay(replace(free, processes=many, lanes=dict.fromkeys(full, many)))
+    return full if lifted.makespan_ns <= unbounded.makespan_ns * (1 - HELPS) else {}
+
+
+def _reason(limit: Limit, enough: Replayed, most: Replayed, floor_ns: int, full: Mapping[str, int]) -> str:
     if limit == "gil":
         return f"the GIL is held for {share(enough.gil_share)} of the run, so that computing is serial"
     if limit == "cpus":
         return f"nodes use {share(enough.cpu_share)} of the CPUs"
+    if limit == "backend":
+        return " and ".join(
+            [f"`{one_line(name, MAX_NAME)}` lets {count(many, 'node')} run at once" for name, many in full.items()]
+        )
     if limit == "critical_path":
         if enough.makespan_ns * (1 - HELPS) <= floor_ns:
             return f"the critical path takes {duration(floor_ns)}, however many workers there are"
