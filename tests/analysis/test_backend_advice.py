@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.analysis.diagnosed_runs import EXAMPLES, MS, node, run, side_by_side
+from tests.analysis.diagnosed_runs import EXAMPLES, MS, beside_each_other, in_turns, node, run, side_by_side
 from traced_threadpool.analysis.diagnosis.causes import Cause, Finding
+from traced_threadpool.analysis.diagnosis.detect_held_back import held_ns
 from traced_threadpool.analysis.diagnosis.diagnose import diagnose
 from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
@@ -109,6 +110,68 @@ def test_more_processes_are_not_advised_where_there_are_no_cpus_for_them() -> No
     assert enough is not None
     assert enough.advice == "Set Processes(max_workers=4)."
     assert finding(run(*nodes, end=800, cpus=2, max_workers=8, backends=lanes), "remote_queue_bound") is None
+
+
+def in_lane(count: int, limit: int, workers: int, kind: str = "threads") -> RecordedRun:
+    """So many requests of 200 ms, all ready at once, in a lane that lets `limit` of them run."""
+    nodes = [replace(each, backend="db") for each in in_turns(count, 200, limit, {"network": 200})]
+    remote = [replace(each, is_remote=kind != "threads") for each in nodes]
+    length = -(-count // limit) * 200
+    return run(*remote, end=length, max_workers=workers, backends={"db": Lane(kind, limit)})
+
+
+def test_a_lane_that_holds_nodes_back_is_a_setting() -> None:
+    """With what a wider one would gain and what twice as wide a one, and with why it may be there."""
+    found = finding(in_lane(12, 2, 6), "remote_queue_bound")
+    assert found == Finding(
+        cause="remote_queue_bound",
+        nodes=tuple(f"fetch_{number}" for number in (10, 11, 8, 9, 6, 7, 4, 5, 2, 3)),
+        evidence=(
+            "lane `db` lets 2 nodes run at once: 10 nodes of it were ready and held back, 6.00 s in total",
+            "on the critical path: 1.00 s, 83 % of the run",
+            "replay: if lane `db` let 6 nodes run at once, 400 ms instead of 1.20 s; with 4, 600 ms",
+        ),
+        advice="Set Threads(max_workers=6) for lane `db`, if what its nodes use bears so many at once: the limit may "
+        "be there for a database's connections, a service's rate limit, or memory, and the replay takes that to be as "
+        "fast as before.",
+        gain_seconds=0.8,
+    )
+    diagnosis = diagnose(in_lane(12, 2, 6))
+    assert (diagnosis.cause, [each for each in diagnosis.remarks if "a worker" in each]) == ("remote_queue_bound", [])
+    on_cluster = finding(in_lane(12, 2, 6, "dask"), "remote_queue_bound")
+    assert on_cluster is not None
+    assert on_cluster.advice.startswith("Set Dask(max_workers=12) for lane `db`, if ")
+    once = finding(in_lane(4, 2, 4), "remote_queue_bound")
+    assert once is not None
+    assert once.evidence[-1] == "replay: if lane `db` let 4 nodes run at once, 200 ms instead of 400 ms"
+
+
+def test_a_lane_is_not_named_where_the_pool_holds_nodes_back() -> None:
+    """As many workers as the lane lets through; a lane that is never full; a lane beside the critical path."""
+    assert finding(in_lane(12, 2, 2), "remote_queue_bound") is None
+    pool = replace(in_lane(12, 2, 2), backends={"db": Lane("threads", 6)})
+    assert finding(pool, "remote_queue_bound") is None
+    assert finding(pool, "pool_too_small") is not None
+    long = node("train", 0, 1_500, {"network": 1_500}, worker="etl_9")
+    beside = in_lane(12, 2, 6)
+    beside = replace(beside, nodes=(long, *beside.nodes), ended_ns=1_500 * MS, expected_nodes=13)
+    assert finding(beside, "remote_queue_bound") is None
+
+
+def test_a_lane_that_nodes_of_other_runs_fill_is_named_too() -> None:
+    """A run of one request, which waits for those of another run in its lane of one."""
+    lanes = {"db": Lane("threads", 1)}
+    own = replace(node("fetch", 300, 600, {"network": 300}, ready=0, worker="etl_1"), backend="db")
+    first = replace(node("load", 0, 300, {"network": 300}, worker="etl_0"), backend="db")
+    second = replace(node("rank", 0, 300, {"network": 300}, worker="etl_2"), backend="db")
+    other = run(first, end=300, id="2", backends=lanes)
+    asked = beside_each_other(
+        run(own, replace(second, started_ns=600 * MS, ended_ns=900 * MS), end=900, backends=lanes), other
+    )
+    assert held_ns(asked.nodes, [*asked.nodes, first], 1) == {"fetch": 300 * MS, "rank": 600 * MS}
+    found = finding(asked, "remote_queue_bound")
+    assert found is not None
+    assert "900 ms in total" in found.evidence[0]
 
 
 def test_the_switch_interval_is_told_where_io_suffers_and_only_there() -> None:

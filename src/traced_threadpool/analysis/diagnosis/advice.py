@@ -266,17 +266,24 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
         },
     ),
     "remote_queue_bound": CauseInWords(
-        title="Waiting for a backend's workers",
-        meaning="nodes wait for a free worker of their backend",
+        title="Waiting for a backend",
+        meaning="nodes wait for a free worker of their backend, or for its limit to let them run",
         evidence={
             "waited": "waiting for a worker of a backend" + _MOST,
             "held": "{nodes} of backend {backends} were ready and held back, {total} in total",
+            "lane": "lane {lane} lets {most} run at once: {held} of it were ready and held back, {total} in total",
+            "on_path": _ON_PATH,
             "replay": "{source}: if nobody waited for such a worker, {instead}",
             "processes": "{source}: with {processes} worker processes, {instead}",
+            "wider": "{source}: if lane {lane} let {more} run at once, {instead}",
+            "wider_or_twice": "{source}: if lane {lane} let {more} run at once, {instead}; with {twice}, {then}",
         },
         advice={
             "": "Give the backend of {nodes} more workers, or keep other work from it.",
             "processes": "Set Processes(max_workers={processes}).",
+            "lane": "Set {kind}(max_workers={more}) for lane {lane}, if what its nodes use bears so many at once: the "
+            "limit may be there for a database's connections, a service's rate limit, or memory, and the replay "
+            "takes that to be as fast as before.",
         },
     ),
     "critical_path": CauseInWords(

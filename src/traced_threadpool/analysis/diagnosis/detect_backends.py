@@ -1,4 +1,4 @@
-"""Would nodes be better off on another backend: on worker processes, on threads, or on more workers?"""
+"""Would nodes be better off on another backend, on worker processes or on threads?"""
 
 from __future__ import annotations
 
@@ -130,42 +130,6 @@ def moving_costs(analyzed: AnalyzedRun) -> RankedFinding | None:
     other = analyzed.without("transfer")
     evidence.append(words.says("replay", source=analyzed.source, instead=analyzed.instead(other)))
     return by_gain(analyzed, other, "transfer_bound", nodes, evidence, words.advises("less", nodes=quoted(nodes)))
-
-
-def remote_queue_bound(analyzed: AnalyzedRun) -> RankedFinding | None:
-    """Nobody waits for a worker of a backend; where these are processes, there are twice as many."""
-    words, run = CAUSES_IN_WORDS["remote_queue_bound"], analyzed.run
-    remote, waits_ns = _remote(analyzed), analyzed.by_name("remote_queue")
-    found = []
-    if waits_ns:
-        other = analyzed.without("remote_queue")
-        waited_ns = sum(waits_ns.values())
-        evidence = [
-            words.says("waited", of_nodes=analyzed.of_nodes(waited_ns), most=most_of(waits_ns)),
-            words.says("replay", source=analyzed.source, instead=analyzed.instead(other)),
-        ]
-        names = list(waits_ns)
-        found.append(
-            by_gain(analyzed, other, "remote_queue_bound", names, evidence, words.advises("", nodes=quoted(names)))
-        )
-    lanes = {name: most for name, (kind, most) in run.backends.items() if kind == PROCESSES}
-    held = [node for node in remote if node.backend in lanes and node.queue_ns]
-    if held:
-        processes = 2 * max(lanes[node.backend] for node in held)
-        other = analyzed.replayed(processes=processes)
-        evidence = [
-            words.says(
-                "held",
-                nodes=count(len(held), "node"),
-                backends=quoted(sorted({node.backend for node in held})),
-                total=duration(sum([node.queue_ns for node in held])),
-            ),
-            words.says("processes", source=analyzed.source, processes=processes, instead=analyzed.instead(other)),
-        ]
-        names = list(dict.fromkeys([node.name for node in held]))
-        advice = words.advises("processes", processes=processes)
-        found.append(by_gain(analyzed, other, "remote_queue_bound", names, evidence, advice))
-    return max((each for each in found if each is not None), key=lambda each: each.weight, default=None)
 
 
 def switch_interval(analyzed: AnalyzedRun) -> RankedFinding | None:

@@ -12,7 +12,8 @@ The tree, in the order in which it is gone through:
      `lock_contention`; if nobody slept: `sleeping_node`;
    - with more workers: `pool_too_small`;
    - if nodes of a backend ran on threads, or nothing had to be moved: `transfer_bound`, or
-     `too_small_for_backend` where little is moved; if nobody waited for a worker of a backend: `remote_queue_bound`;
+     `too_small_for_backend` where little is moved; if nobody waited for a worker of a backend, or a lane let more nodes
+     run at once: `remote_queue_bound`;
    - if the longest of nodes that are alike took as long as the others: `straggler`;
    - where most of the critical path's nodes is waiting for the network or the disk, if that took half as long:
      `slow_network`, `slow_disk`;
@@ -59,6 +60,9 @@ from traced_threadpool.analysis.diagnosis import (
 )
 from traced_threadpool.analysis.diagnosis import (
     detect_contention as contention,
+)
+from traced_threadpool.analysis.diagnosis import (
+    detect_held_back as held_back,
 )
 from traced_threadpool.analysis.diagnosis import (
     detect_nothing as nothing_found,
@@ -174,7 +178,7 @@ def _by_gain(analyzed: AnalyzedRun) -> list[RankedFinding]:
         waiting.sleeping_node(analyzed),
         workers.pool_too_small(analyzed) if behind_others is None else None,
         backends.moving_costs(analyzed),
-        backends.remote_queue_bound(analyzed),
+        held_back.remote_queue_bound(analyzed),
         shape.straggler(analyzed),
     ]
     found = [ranked for ranked in asked if ranked is not None]

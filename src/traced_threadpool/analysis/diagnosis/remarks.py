@@ -27,7 +27,7 @@ COVERED_BY: Final[Mapping[PathState, Collection[str]]] = {
     "transfer": {"transfer_bound", "too_small_for_backend"},
     "remote_queue": {"remote_queue_bound"},
     "cpu": {"gil_bound", "processor_starved", "pool_too_large"},
-    "queue": {"pool_too_small", "queued_behind_other_runs"},
+    "queue": {"pool_too_small", "queued_behind_other_runs", "remote_queue_bound"},
     "dependency": {"telemetry_loss"},
     "unknown": {"telemetry_loss"},
     "outside": {"outside_nodes"},
