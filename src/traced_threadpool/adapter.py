@@ -41,6 +41,7 @@ from traced_threadpool.engine.work import Work
 from traced_threadpool.hamilton_hooks import RunHooks, listen
 from traced_threadpool.live.fields import LivePool
 from traced_threadpool.live.progress import Progress
+from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.options import Attribution, Metrics, Tracing
@@ -109,7 +110,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
     _executor_is_hidden: ClassVar[bool] = False
     """Whether a subclass has an `executor` of its own, as a class attribute or property."""
 
-    @options.explains_keywords("FutureAdapter", options.MOVED)
+    @explains_keywords("FutureAdapter")
     def __init__(
         self,
         max_workers: int | None = None,
@@ -345,6 +346,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
 
     # Closing and looking
 
+    @explains_keywords("FutureAdapter.close")
     def close(self, *, cancel_pending: bool = False) -> None:
         """Ends the adapter: no new runs, pending nodes done, threads gone, telemetry handed over.
 
@@ -365,6 +367,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    @explains_keywords("FutureAdapter.save_durations")
     def save_durations(self, path: str | os.PathLike[str] | None = None) -> None:
         """Writes what has been learned of nodes' durations, names and seconds, for the next process.
 
@@ -387,6 +390,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         """The pool at this moment: what the gauges show."""
         return self._assembly.snapshot()
 
+    @explains_keywords("FutureAdapter.live")
     def live(self, *, stacks: bool = False, graph: bool = False) -> LivePool:
         """What the runs in progress do at this moment, and when they will be over.
 

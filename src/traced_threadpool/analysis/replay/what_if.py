@@ -30,6 +30,7 @@ from traced_threadpool.analysis.replay.replayed import Replayed, ReplayedNode
 from traced_threadpool.analysis.replay.settings import settings_of
 from traced_threadpool.engine.priorities import PriorityName
 from traced_threadpool.model.formatting import count, duration, outline, share
+from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.model.recorded_run import RecordedRun
 
 __all__ = [
@@ -116,6 +117,7 @@ class Scaling:
         return f"{gain}: {self.reason}." if best[1] > now_ns * (1 - HELPS) else f"{gain}."
 
 
+@explains_keywords("what_if")
 def replay(
     run: RecordedRun,
     *,
@@ -176,6 +178,7 @@ def replay(
     return found if between_ns is None else replace(found, range_ns=between_ns)
 
 
+@explains_keywords("scale")
 def scale(
     run: RecordedRun,
     workers: Iterable[int] = range(1, MOST_WORKERS + 1),
