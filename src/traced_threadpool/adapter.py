@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from hamilton import lifecycle
 from hamilton import node as hamilton_node
@@ -51,7 +51,7 @@ from traced_threadpool.placement import RunOn
 _EXPAND: Final = hamilton_node.NodeType.EXPAND
 _COLLECT: Final = hamilton_node.NodeType.COLLECT
 
-_Adapter = TypeVar("_Adapter", bound="FutureAdapter")
+Self = TypeVar("Self", bound="FutureAdapter")  # its name is what `help()` shows
 
 
 class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.BaseValidateGraph):
@@ -107,7 +107,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
     """
 
     result_builder: Any = None
-    _executor_is_hidden: ClassVar[bool] = False
+    _executor_is_hidden = False
     """Whether a subclass has an `executor` of its own, as a class attribute or property."""
 
     @explains_keywords("FutureAdapter")
@@ -164,13 +164,6 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         if self._executor_is_hidden:
             self.executor = self._pool.executor  # an attribute of the object, as those of Hamilton's adapter are
 
-    @classmethod
-    def from_assembly(cls: type[_Adapter], assembly: Assembly) -> _Adapter:
-        """An adapter of parts that were put together elsewhere, see `traced_threadpool.assembly`."""
-        adapter = cls.__new__(cls)
-        adapter.__dict__["_assembly"] = assembly
-        return adapter
-
     @lazy
     def _assembly(self) -> Assembly:
         """For a subclass that does not call our initializer, as those of Hamilton's adapter need not."""
@@ -185,7 +178,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         return RunHooks(self._assembly)
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """A validator that stands before this class among the bases hides ours: then both are called."""
+        """For each subclass: where a base's validator stands before this class and hides its own, both are called."""
         super().__init_subclass__(**arguments)
         cls._executor_is_hidden = inspect.getattr_static(cls, "executor") is not vars(FutureAdapter)["executor"]
         hiding = cls.validate_graph
@@ -361,10 +354,12 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         """
         self._assembly.close(cancel_pending=options.checked_bool("cancel_pending", cancel_pending))
 
-    def __enter__(self: _Adapter) -> _Adapter:
+    def __enter__(self: Self) -> Self:
+        """The adapter itself."""
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        """Closes the adapter: pending nodes are done."""
         self.close()
 
     @explains_keywords("FutureAdapter.save_durations")
@@ -452,8 +447,16 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         return self._assembly.errors.counts
 
     def __repr__(self) -> str:
+        """Its name, how many workers it may have, and whether it is closed."""
         state = ", closed" if self._pool.closed else ""
         return f"<{type(self).__name__} {self.name!r}, {self._pool.max_workers} workers{state}>"
+
+
+def adapter_of(assembly: Assembly) -> FutureAdapter:
+    """An adapter of parts that were put together elsewhere, see `traced_threadpool.assembly`."""
+    adapter = FutureAdapter.__new__(FutureAdapter)
+    adapter.__dict__["_assembly"] = assembly
+    return adapter
 
 
 class _NotRecordingError(RuntimeError, AttributeError):

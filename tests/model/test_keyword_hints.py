@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pydoc
 import re
 from typing import Any
 
 import pytest
 
+from traced_threadpool import FutureAdapter
 from traced_threadpool.model.keyword_hints import HINTS
 
 HOMES = {
@@ -153,3 +155,12 @@ def test_signatures_are_as_written(of: str) -> None:
     """For `help()`, editors and frameworks: no `*` and `**` of the wrapper's."""
     kinds = {each.kind for each in inspect.signature(public(of)).parameters.values()}
     assert not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+
+
+def test_help_lists_what_is_documented() -> None:
+    """And nothing of ours besides: each member has a description of its own."""
+    text = pydoc.plain(pydoc.render_doc(FutureAdapter))
+    assert "from_assembly" not in text
+    assert "_Adapter" not in text
+    own = [name for name, value in vars(FutureAdapter).items() if callable(value) and not re.match(r"_(?!_)", name)]
+    assert {name for name in own if not vars(FutureAdapter)[name].__doc__} <= {"__init__"}
