@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from hamilton import lifecycle
 from hamilton import node as hamilton_node
@@ -41,6 +41,7 @@ from traced_threadpool.engine.work import Work
 from traced_threadpool.hamilton_hooks import RunHooks, listen
 from traced_threadpool.live.fields import LivePool
 from traced_threadpool.live.progress import Progress
+from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.options import Attribution, Metrics, Tracing
@@ -50,7 +51,7 @@ from traced_threadpool.placement import RunOn
 _EXPAND: Final = hamilton_node.NodeType.EXPAND
 _COLLECT: Final = hamilton_node.NodeType.COLLECT
 
-_Adapter = TypeVar("_Adapter", bound="FutureAdapter")
+Self = TypeVar("Self", bound="FutureAdapter")  # its name is what `help()` shows
 
 
 class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.BaseValidateGraph):
@@ -106,10 +107,10 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
     """
 
     result_builder: Any = None
-    _executor_is_hidden: ClassVar[bool] = False
+    _executor_is_hidden = False
     """Whether a subclass has an `executor` of its own, as a class attribute or property."""
 
-    @options.explains_keywords("FutureAdapter", options.MOVED)
+    @explains_keywords("FutureAdapter")
     def __init__(
         self,
         max_workers: int | None = None,
@@ -163,13 +164,6 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         if self._executor_is_hidden:
             self.executor = self._pool.executor  # an attribute of the object, as those of Hamilton's adapter are
 
-    @classmethod
-    def from_assembly(cls: type[_Adapter], assembly: Assembly) -> _Adapter:
-        """An adapter of parts that were put together elsewhere, see `traced_threadpool.assembly`."""
-        adapter = cls.__new__(cls)
-        adapter.__dict__["_assembly"] = assembly
-        return adapter
-
     @lazy
     def _assembly(self) -> Assembly:
         """For a subclass that does not call our initializer, as those of Hamilton's adapter need not."""
@@ -184,7 +178,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         return RunHooks(self._assembly)
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """A validator that stands before this class among the bases hides ours: then both are called."""
+        """For each subclass: where a base's validator stands before this class and hides its own, both are called."""
         super().__init_subclass__(**arguments)
         cls._executor_is_hidden = inspect.getattr_static(cls, "executor") is not vars(FutureAdapter)["executor"]
         hiding = cls.validate_graph
@@ -345,6 +339,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
 
     # Closing and looking
 
+    @explains_keywords("FutureAdapter.close")
     def close(self, *, cancel_pending: bool = False) -> None:
         """Ends the adapter: no new runs, pending nodes done, threads gone, telemetry handed over.
 
@@ -359,12 +354,15 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         """
         self._assembly.close(cancel_pending=options.checked_bool("cancel_pending", cancel_pending))
 
-    def __enter__(self: _Adapter) -> _Adapter:
+    def __enter__(self: Self) -> Self:
+        """The adapter itself."""
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        """Closes the adapter: pending nodes are done."""
         self.close()
 
+    @explains_keywords("FutureAdapter.save_durations")
     def save_durations(self, path: str | os.PathLike[str] | None = None) -> None:
         """Writes what has been learned of nodes' durations, names and seconds, for the next process.
 
@@ -387,6 +385,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         """The pool at this moment: what the gauges show."""
         return self._assembly.snapshot()
 
+    @explains_keywords("FutureAdapter.live")
     def live(self, *, stacks: bool = False, graph: bool = False) -> LivePool:
         """What the runs in progress do at this moment, and when they will be over.
 
@@ -448,8 +447,16 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
         return self._assembly.errors.counts
 
     def __repr__(self) -> str:
+        """Its name, how many workers it may have, and whether it is closed."""
         state = ", closed" if self._pool.closed else ""
         return f"<{type(self).__name__} {self.name!r}, {self._pool.max_workers} workers{state}>"
+
+
+def adapter_of(assembly: Assembly) -> FutureAdapter:
+    """An adapter of parts that were put together elsewhere, see `traced_threadpool.assembly`."""
+    adapter = FutureAdapter.__new__(FutureAdapter)
+    adapter.__dict__["_assembly"] = assembly
+    return adapter
 
 
 class _NotRecordingError(RuntimeError, AttributeError):

@@ -9,15 +9,12 @@ ValueError: large_run must be 0 or more, not -1
 from __future__ import annotations
 
 import concurrent.futures
-import difflib
-import functools
-import inspect
 import math
 import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
@@ -27,6 +24,7 @@ from traced_threadpool.engine.backends.base import Backend
 from traced_threadpool.engine.durations import Durations
 from traced_threadpool.engine.executor import default_max_workers
 from traced_threadpool.engine.priorities import CRITICAL_PATH, PRIORITIES, Priority, PriorityName
+from traced_threadpool.model.keyword_hints import explained
 from traced_threadpool.model.records import THREADS
 from traced_threadpool.placement import AUTO, RunOn
 from traced_threadpool.recording.recorder import DEFAULT_RUNS
@@ -37,59 +35,10 @@ from traced_threadpool.waits.supervisor import DEFAULT_BUDGET
 
 DEFAULT_NODE_LABELS: Final = 1_000
 
-_P = ParamSpec("_P")
 _Settings = TypeVar("_Settings")
 
 
-def explains_keywords(
-    of: str, moved: dict[str, str] | None = None
-) -> Callable[[Callable[_P, None]], Callable[_P, None]]:
-    """For an initializer: a keyword that it does not know is an error that says which one was meant.
-
-    Args:
-        of: What is made, for the message.
-        moved: For keywords of earlier versions, what to write instead.
-    """
-
-    def decorate(initializer: Callable[_P, None]) -> Callable[_P, None]:
-        known = [
-            name
-            for name, parameter in inspect.signature(initializer).parameters.items()
-            if name != "self" and parameter.kind is not inspect.Parameter.VAR_KEYWORD
-        ]
-
-        @functools.wraps(initializer)
-        def checked(*arguments: _P.args, **keywords: _P.kwargs) -> None:
-            for name, value in keywords.items():
-                if name not in known:
-                    raise TypeError(_unknown(of, name, value, known, moved or {}))
-            initializer(*arguments, **keywords)
-
-        return checked
-
-    return decorate
-
-
-def _unknown(of: str, name: str, value: object, known: Sequence[str], moved: dict[str, str]) -> str:
-    if name in moved:
-        return f"{of}({name}=...) is now {of}({moved[name]})"
-    # A number says nothing of anybody; what else was written may be a password.
-    shown = f"{value!r}" if isinstance(value, (bool, int, float)) else "..."
-    candidates = [*known, *moved]
-    close = [each for each in candidates if name in each.split("_")]
-    close = close or difflib.get_close_matches(name, candidates, n=1)
-    if close:
-        return f"{of}({name}={shown}): did you mean {moved.get(close[0], close[0])}?"
-    return f"{of} has no option {name!r}; it has {', '.join(known)}"
-
-
-def _explained(settings: type[_Settings]) -> type[_Settings]:
-    """The class, with an initializer that explains keywords that it does not know."""
-    settings.__init__ = explains_keywords(settings.__name__)(settings.__init__)  # type: ignore[method-assign]  # on purpose
-    return settings
-
-
-@_explained
+@explained
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracing:
     """How spans are made.
@@ -111,7 +60,7 @@ class Tracing:
             _checked_count("large_run", self.large_run)
 
 
-@_explained
+@explained
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
     """What is counted, and how finely.
@@ -150,7 +99,7 @@ _BOUNDS: Final = {
 }
 
 
-@_explained
+@explained
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
     """How it is found out where a node's time goes: CPU, GIL, the run queue, network, disk, locks, sleep.
@@ -169,16 +118,6 @@ class Attribution:
         if not 0 < value <= 1:
             hint = "; for no attribution at all give attribution=False" if value == 0 else ""
             raise ValueError(f"budget must be above 0 and at most 1, such as 0.01, not {value!r}{hint}")
-
-
-MOVED: Final = {
-    "record_exceptions": "tracing=Tracing(record_exceptions=...)",
-    "large_run": "tracing=Tracing(large_run=...)",
-    "max_node_labels": "metrics=Metrics(max_node_labels=...)",
-    **{field: f"metrics=Metrics({field}=...)" for field in _BOUNDS.values()},
-    "attribution_budget": "attribution=Attribution(budget=...)",
-}
-"""Keywords of `FutureAdapter` in earlier versions, and what to write instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

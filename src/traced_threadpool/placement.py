@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from hamilton import node as hamilton_node
 from hamilton.function_modifiers import tag
@@ -28,6 +28,8 @@ TAG: Final = "traced_threadpool.run_on"
 
 AUTO: Final = "auto"
 """What `run_on=` says for nodes to be placed by what runs have shown."""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 RunOn = (
     str
@@ -46,7 +48,7 @@ _REARRANGING: Final = frozenset(
 _UNWRAPPED: Final = 32  # how many wrappers around a function are looked through
 
 
-def run_on(backend: str) -> tag:
+def run_on(backend: str) -> Callable[[_Function], _Function]:
     """Has a function's nodes run on a backend of the adapter, by its name in `backends=`.
 
     The same as `@tag(**{"traced_threadpool.run_on": backend})`. An adapter without `backends=` takes no notice.
@@ -59,7 +61,8 @@ def run_on(backend: str) -> tag:
     if not isinstance(name, str) or not name:
         raise TypeError(f"run_on takes the name of a backend, such as @run_on('cpu'), not {backend!r}")
     tags: dict[str, Any] = {TAG: backend}
-    return tag(**tags)
+    decorator: Callable[[_Function], _Function] = tag(**tags)
+    return decorator
 
 
 @dataclass(frozen=True, slots=True)

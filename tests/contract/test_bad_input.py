@@ -34,9 +34,6 @@ def refusal(error: type[Exception], text: str, **arguments: Any) -> Any:
         refusal(TypeError, r"^result_builder must have a method build_result, .*not 'dict'$", result_builder="dict"),
         refusal(TypeError, r"^result_builder must have .* not <class 'dict'>$", result_builder=dict),
         refusal(TypeError, r"^FutureAdapter has no option 'colour'; it has max_workers, .*, progress$", colour="red"),
-        refusal(TypeError, r"^FutureAdapter\(workers=4\): did you mean max_workers\?$", workers=4),
-        refusal(TypeError, r"\(tracer_provder=...\): did you mean tracer_provider\?$", tracer_provder="x"),
-        refusal(TypeError, r"\(buckets=...\): did you mean metrics=Metrics\(.*_buckets=...\)\?$", buckets=[]),
         refusal(ValueError, r"^name must be .* such as 'etl', not ''", name=""),
         refusal(ValueError, r"^name must be .* such as 'etl', not ' '", name=" "),
         refusal(ValueError, r"^name must be .* such as 'etl', not 'a\\nb'", name="a\nb"),
@@ -68,7 +65,6 @@ def test_refused(error: type[Exception], text: str, arguments: dict[str, Any]) -
     [
         (Tracing, TypeError, r"^record_exceptions must be True or False, not 0$", {"record_exceptions": 0}),
         (Tracing, ValueError, r"^large_run must be 0 or more, not -1$", {"large_run": -1}),
-        (Tracing, TypeError, r"^Tracing\(large=5\): did you mean large_run\?$", {"large": 5}),
         (Metrics, ValueError, r"^max_node_labels must be 0 or more, not -1$", {"max_node_labels": -1}),
         (Metrics, TypeError, r"^max_node_labels must be a whole number, not '9'$", {"max_node_labels": "9"}),
         (Metrics, TypeError, r"^max_node_labels must be a whole number, not True$", {"max_node_labels": True}),
@@ -82,25 +78,6 @@ def test_refused_settings(settings: type[Any], error: type[Exception], text: str
     """As they are made, before any adapter is."""
     with pytest.raises(error, match=text):
         settings(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("record_exceptions", "tracing=Tracing(record_exceptions=...)"),
-        ("large_run", "tracing=Tracing(large_run=...)"),
-        ("max_node_labels", "metrics=Metrics(max_node_labels=...)"),
-        ("node_duration_buckets", "metrics=Metrics(node_duration_buckets=...)"),
-        ("queue_wait_buckets", "metrics=Metrics(queue_wait_buckets=...)"),
-        ("run_duration_buckets", "metrics=Metrics(run_duration_buckets=...)"),
-        ("attribution_budget", "attribution=Attribution(budget=...)"),
-    ],
-)
-def test_a_keyword_that_has_moved(old: str, new: str) -> None:
-    """The error says where it went; what was given may be anything."""
-    with pytest.raises(TypeError) as raised:
-        FutureAdapter(**{old: None})
-    assert str(raised.value) == f"FutureAdapter({old}=...) is now FutureAdapter({new})"
 
 
 @pytest.mark.parametrize("settings", [Tracing(), Metrics(run_duration_buckets=[1, 30]), Attribution()], ids=repr)

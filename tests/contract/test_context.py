@@ -105,8 +105,9 @@ def test_the_context_is_visible_in_nested_nodes(stage: Stage) -> None:
     assert in_request("r1", lambda: runs.execute(["outer"])) == {"outer": "set by outer"}
 
 
-def test_what_a_node_sets_stays_in_it(stage: Stage) -> None:
-    """Neither the node below it, on the same worker, nor the caller sees it."""
+@pytest.mark.parametrize(("adapter_class", "expected"), [(HamiltonsAdapter, "first's own"), (FutureAdapter, "r1")])
+def test_what_a_node_sets_stays_in_it(stage: Stage, adapter_class: type[Any], expected: str) -> None:
+    """The caller does not see it, and with ours neither does the node below it on the same worker."""
 
     def first() -> str:
         request_id.set("first's own")
@@ -115,9 +116,9 @@ def test_what_a_node_sets_stays_in_it(stage: Stage) -> None:
     def second(first: str) -> str:
         return f"{first}, then {request_id.get()}"
 
-    runs = driver_of(stage.adapter(FutureAdapter(1)), first, second)
+    runs = driver_of(stage.adapter(adapter_class(1)), first, second)
     result, after = in_request("r1", lambda: (runs.execute(["second"]), request_id.get()))
-    assert (result, after) == ({"second": "first's own, then r1"}, "r1")
+    assert (result, after) == ({"second": f"first's own, then {expected}"}, "r1")
 
 
 def test_the_context_is_that_of_the_caller_not_of_who_resolves_an_input(stage: Stage) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.shared import AdapterClass
 from tests.dags import PATIENCE, Held, Stage, driver_of, eventually, in_thread, run_process, start_process, submit
 from traced_threadpool import FutureAdapter
 
@@ -197,9 +198,9 @@ def worker_threads(prefix: str) -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(prefix)]
 
 
-def test_threads_of_an_adapter_that_was_dropped(no_thread_left: None) -> None:
+def test_threads_of_an_adapter_that_was_dropped(adapter_class: AdapterClass) -> None:
     """End, although nobody closed it."""
-    adapter = FutureAdapter(2, "dropped")
+    adapter = adapter_class(2, "dropped")
     submit(adapter, lambda: 1).result(PATIENCE)
     assert worker_threads("dropped")
     del adapter

@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "analysis/diagnosis": MODEL | {"recording", "analysis/replay"},
     "analysis": MODEL | {"recording", "analysis/trace_forms", "analysis/replay", "analysis/diagnosis"},
     "report": MODEL | ANALYSIS | {"_version", "engine", "recording"},
-    "slo": {"telemetry"},
+    "slo": MODEL | {"telemetry"},
     # What is left of a run is replayed through the live scheduler; what threads do, the classifier of waits tells.
     "live": MODEL | {"engine", "waits"},
     "backends": {"engine/backends"},

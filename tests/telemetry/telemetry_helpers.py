@@ -35,6 +35,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import traced_threadpool
 from tests.dags import start
 from traced_threadpool import FutureAdapter
+from traced_threadpool.adapter import adapter_of
 from traced_threadpool.assembly import assemble
 from traced_threadpool.options import checked
 from traced_threadpool.waits.supervisor import Supervisor
@@ -58,7 +59,7 @@ def make_adapter(traces: Traces | None = None, *, waits: Supervisor | None = Non
         options.setdefault("tracer_provider", traces.provider)
     if waits is None:
         return FutureAdapter(**options)
-    return FutureAdapter.from_assembly(assemble(checked(**options), waits=waits))
+    return adapter_of(assemble(checked(**options), waits=waits))
 
 
 def make_driver(

@@ -40,6 +40,7 @@ from traced_threadpool.analysis.run_sets import (
     quantile,
 )
 from traced_threadpool.model.formatting import count, duration, outline
+from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.model.recorded_run import RecordedRun
 
 SLOW: Final = 1.5
@@ -140,6 +141,7 @@ class ManyRuns:
         )
 
 
+@explains_keywords("summarize")
 def summarize(runs: Sequence[RecordedRun], *, name: str | None = None) -> ManyRuns:
     """What the runs of one name have to say: of `name`, or of the name that most of them have.
 

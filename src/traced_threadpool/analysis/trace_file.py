@@ -28,6 +28,7 @@ from traced_threadpool.analysis.trace_forms.known_forms import BEGINNING, OTHER_
 from traced_threadpool.analysis.trace_forms.span import Found, Span, Unreadable
 from traced_threadpool.analysis.trace_forms.to_otlp import lines_of
 from traced_threadpool.model.atomic_write import write_whole
+from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.model.recorded_run import RecordedRun
 
 MAX_DOCUMENT_BYTES: Final = 512 * 2**20
@@ -49,6 +50,7 @@ class TraceFileError(ValueError):
     """A file that no run can be read from; its text says what was found, what was expected and what to do."""
 
 
+@explains_keywords("read_runs")
 def read_runs(
     path: str | os.PathLike[str] | BufferedReader,
     *,
@@ -90,6 +92,7 @@ def read_runs(
     return runs_from(gathered, reading.problems())
 
 
+@explains_keywords("save_runs")
 def save_runs(path: str | os.PathLike[str], runs: Iterable[RecordedRun]) -> None:
     """Writes runs to a file of OTLP/JSON lines, whole or not at all, in place of what was there. `read_runs` reads it.
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
+from traced_threadpool.model.keyword_hints import explained, explains_keywords
 from traced_threadpool.slo.promql import duration, quoted
 from traced_threadpool.telemetry import names
 
@@ -31,6 +32,7 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "": 1.0}
 
 
+@explained
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
     """Percentages of runs: `availability` do not fail, and of those `latency` take at most `latency_seconds`.
@@ -47,6 +49,7 @@ class Objective:
     fresh_seconds: float | None = None
 
     @classmethod
+    @explains_keywords("Objective.parse")
     def parse(
         cls,
         *,

@@ -30,6 +30,7 @@ from traced_threadpool.analysis.replay.settings import settings_of
 from traced_threadpool.analysis.replay.virtual_pool import VirtualPool
 from traced_threadpool.analysis.replay.what_if import least_enough
 from traced_threadpool.model.formatting import count, duration, outline, share
+from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 
 MOST_NODES: Final = 20_000
@@ -117,6 +118,7 @@ class PoolScaling:
         ]
 
 
+@explains_keywords("scale_pool")
 def scale_pool(
     runs: Iterable[RecordedRun],
     workers: Iterable[int] = (1, 2, 4, 8, 16, 32, 64),

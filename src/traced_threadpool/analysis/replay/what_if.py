@@ -31,6 +31,7 @@ from traced_threadpool.analysis.replay.settings import ReplaySettings, settings_
 from traced_threadpool.analysis.replay.virtual_pool import most_at_once
 from traced_threadpool.engine.priorities import PriorityName
 from traced_threadpool.model.formatting import MAX_NAME, count, duration, one_line, outline, share
+from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.model.recorded_run import RecordedRun
 
 __all__ = [
@@ -118,6 +119,7 @@ class Scaling:
         return f"{gain}: {self.reason}." if best[1] > now_ns * (1 - HELPS) else f"{gain}."
 
 
+@explains_keywords("what_if")
 def replay(
     run: RecordedRun,
     *,
@@ -180,6 +182,7 @@ def replay(
     return found if between_ns is None else replace(found, range_ns=between_ns)
 
 
+@explains_keywords("scale")
 def scale(
     run: RecordedRun,
     workers: Iterable[int] = range(1, MOST_WORKERS + 1),

@@ -35,6 +35,7 @@ from traced_threadpool.engine.backends.near_call import Requests
 from traced_threadpool.engine.backends.pickling import Pickled, dump_call
 from traced_threadpool.engine.backends.process_options import checked_count
 from traced_threadpool.model import forks
+from traced_threadpool.model.keyword_hints import explains_keywords
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -83,6 +84,7 @@ class Dask:
         ImportError: distributed is not installed.
     """
 
+    @explains_keywords("Dask")
     def __init__(
         self,
         client: Client | str,

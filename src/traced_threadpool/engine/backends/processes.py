@@ -39,6 +39,7 @@ from traced_threadpool.engine.backends.remote_call import Report, Request
 from traced_threadpool.engine.backends.worker_stack import RunningWorker
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
+from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.model.lock_backoff import Condition, OwnedLock
 from traced_threadpool.model.records import NodeRecord, usable_cpus
 
@@ -73,6 +74,7 @@ class Processes:
         ImportError: cloudpickle is not installed.
     """
 
+    @explains_keywords("Processes")
     def __init__(
         self,
         max_workers: int | None = None,

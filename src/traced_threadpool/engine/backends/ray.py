@@ -34,6 +34,7 @@ from traced_threadpool.engine.backends.near_call import Requests
 from traced_threadpool.engine.backends.pickling import Pickled, dump_call
 from traced_threadpool.engine.backends.process_options import checked_count, checked_seconds
 from traced_threadpool.model import forks
+from traced_threadpool.model.keyword_hints import explains_keywords
 
 logger = logging.getLogger("traced_threadpool")
 
@@ -69,6 +70,7 @@ class Ray:
         ImportError: ray is not installed.
     """
 
+    @explains_keywords("Ray")
     def __init__(
         self,
         address: str | None = None,

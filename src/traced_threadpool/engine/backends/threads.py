@@ -6,6 +6,7 @@ from typing import Any
 
 from traced_threadpool.engine.backends.base import Call, Timing
 from traced_threadpool.engine.backends.process_options import checked_count
+from traced_threadpool.model.keyword_hints import explains_keywords
 
 
 class Threads:
@@ -18,6 +19,7 @@ class Threads:
         max_workers: How many nodes of this backend run at once, in one adapter.
     """
 
+    @explains_keywords("Threads")
     def __init__(self, max_workers: int) -> None:
         self._max_workers = checked_count("max_workers", max_workers)
 

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import INVALID_SPAN_CONTEXT
 
 from traced_threadpool.model import forks
+from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.telemetry.export.otlp_target import missing_extra
 
 try:
@@ -81,6 +82,7 @@ class OtlpFileSpanExporter(SpanExporter):
         OSError: the file cannot be opened for writing; its subclass and ``errno`` say why.
     """
 
+    @explains_keywords("OtlpFileSpanExporter")
     def __init__(self, file: str | os.PathLike[str]) -> None:
         self.path = _absolute(file)
         self.failed_spans = 0

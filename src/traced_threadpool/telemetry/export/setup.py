@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from opentelemetry import trace
 
 from traced_threadpool.model import forks
+from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.telemetry.background import flush_all
 from traced_threadpool.telemetry.export.otlp import MetricExport, SpanExport
 from traced_threadpool.telemetry.export.otlp_target import metrics_target, otlp_target
@@ -36,6 +37,7 @@ _ADAPTERS_SECONDS = 10.0
 _set_here: weakref.WeakSet[trace.TracerProvider] = weakref.WeakSet()
 
 
+@explains_keywords("setup_telemetry")
 def setup_telemetry(
     *,
     service_name: str | None = None,

@@ -26,6 +26,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.exposition import default_handler
 
+from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.failures import failure, status
 from traced_threadpool.telemetry.metrics.prometheus import Collector, known_store
@@ -47,6 +48,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _LABEL_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
+@explains_keywords("push_metrics")
 def push_metrics(
     gateway: str,
     *,
