@@ -68,7 +68,7 @@ def test_an_estimate_knows_the_limits_of_lanes(
 
 
 def test_where_no_schedule_is_asked_for_the_bounds_know_of_lanes() -> None:
-    """A narrower lane needs none; and when more cannot be had, no gain is said that a replay does not say."""
+    """A narrower lane needs none; and when there are enough, no gain is said that a replay does not say."""
     db = {"db": Lane("threads", 2)}
     run = played([(Demand(wait_ns=100 * MS), [])] * 12, workers=8, backends=("db",), lanes=db)
     plan = Estimate(run)
