@@ -7,6 +7,7 @@ where they were computed, and a node that runs elsewhere brings those that it ne
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
@@ -209,6 +210,8 @@ def probe(work: Work, node: hamilton_node.Node, auto: AutoPlacement) -> None:
 def _probed(around: Callable[..., Any], node: hamilton_node.Node, auto: AutoPlacement, /, **arguments: Any) -> Any:
     result = around(**arguments)
     if isinstance(result, GeneratorType):  # its values are for whoever takes them
+        return result
+    if threading.current_thread() is threading.main_thread():  # where Ctrl-C would pass for an object's own exception
         return result
     began_ns = time.monotonic_ns()
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.dags import in_thread
+from tests.dags import eventually, in_thread
 from traced_threadpool.engine.backends.base import Backend, Call, Timing
 from traced_threadpool.model.records import NodeRecord
 
@@ -41,6 +41,12 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (OSError, IndexError):
         return False
+
+
+def alive_at(started: Path) -> int:
+    """Waits until `held` says that it runs; its process."""
+    assert eventually(lambda: started.exists() and bool(started.read_text()))
+    return int(started.read_text())
 
 
 def pids(backend: Backend, count: int, tmp_path: Path) -> list[int]:

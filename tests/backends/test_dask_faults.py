@@ -20,11 +20,11 @@ pytest.importorskip("distributed", reason="the extra [dask] is not installed")
 import dask
 import distributed
 
-from tests.backends.calls import background, held, timed
+from tests.backends.calls import alive_at, background, held, timed
 from tests.backends.dask_cluster import DaskCluster, StallingProxy
 from tests.dags import PATIENCE, Stage, driver_of, dynamic_driver_of, eventually, in_thread
 from traced_threadpool import FutureAdapter
-from traced_threadpool.backends import ClusterLost, Dask, WorkerCrashed
+from traced_threadpool.backends import ClusterLost, Dask, NotPicklable, WorkerCrashed
 from traced_threadpool.live.fields import LiveNode
 
 NETWORK_GONE_SECONDS = 5.0
@@ -61,17 +61,12 @@ def length_of(value: bytes) -> int:
     return len(value)
 
 
-def alive(started: Path) -> int:
-    assert eventually(lambda: started.exists() and bool(started.read_text()))
-    return int(started.read_text())
-
-
 def test_workers_that_die(cluster: DaskCluster, backend: Dask, tmp_path: Path) -> None:
     """The node that ran there fails, and says so; what others hold stays; a worker that comes later is used."""
     cluster.worker()
     started = tmp_path / "started"
     _, future = background(backend, held, started=started, release=tmp_path / "release")
-    pid = alive(started)
+    pid = alive_at(started)
     assert eventually(lambda: any(waiting.starts for waiting in backend._running.values()))  # the worker has said so
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(WorkerCrashed, match="ended while it ran node 'node'") as crashed:
@@ -108,7 +103,7 @@ def test_what_the_live_view_tells_of_the_cluster(
             ["first", "second"], inputs={"started": started, "release": release}
         )
     )
-    assert alive(started) == worker.pid
+    assert alive_at(started) == worker.pid
     assert eventually(lambda: nodes().keys() == {True, False} and nodes()[True].state == "sleep")
     found = nodes(stacks=True)
     runs, waits = found[True], found[False]
@@ -132,6 +127,27 @@ def test_a_value_that_its_worker_took_along(cluster: DaskCluster, backend: Dask)
     first.kill()
     second = cluster.worker()
     assert in_thread(value.result).result(PATIENCE) == second.pid
+
+
+def test_a_value_that_cannot_be_read_where_it_moved(cluster: DaskCluster, backend: Dask) -> None:
+    """The node that takes it says so, and its worker goes on; also where a connection had to read it."""
+
+    def gives() -> object:
+        def refuse(self: object, state: object) -> None:
+            raise SystemExit("do not touch me")
+
+        value = type("Refuses", (), {"__setstate__": refuse})()
+        value.__dict__["state"] = 1
+        return value
+
+    cluster.worker()
+    value, timing = timed(backend, gives)
+    second = cluster.worker()
+    assert eventually(lambda: len(backend._client.ncores()) == 2)
+    in_thread(backend._client.retire_workers, [timing.worker_address]).result(PATIENCE)
+    with pytest.raises(NotPicklable, match=r"parameter 'value' of node 'node' .* raised SystemExit: do not touch me"):
+        in_thread(lambda: timed(backend, lambda value: 1, value=value)).result(PATIENCE)
+    assert in_thread(timed, backend, os.getpid).result(PATIENCE)[0].result() == second.pid
 
 
 def test_large_arguments_that_a_worker_took_along(
@@ -161,7 +177,7 @@ def test_a_restarted_cluster(cluster: DaskCluster, backend: Dask, tmp_path: Path
     cluster.worker()
     started = tmp_path / "started"
     _, future = background(backend, held, started=started, release=tmp_path / "release")
-    alive(started)
+    alive_at(started)
     backend._client.restart(wait_for_workers=False)
     with pytest.raises(ClusterLost):
         future.result(PATIENCE)
@@ -195,7 +211,7 @@ def test_a_network_that_is_gone_for_a_while(cluster: DaskCluster, proxy: Stallin
     backend.open("tests")
     started, release = tmp_path / "started", tmp_path / "release"
     _, running = background(backend, held, started=started, release=release)
-    pid = alive(started)
+    pid = alive_at(started)
     proxy.stall()
     release.touch()
     later = [background(backend, os.getpid)[1] for _ in range(3)]
@@ -276,7 +292,7 @@ def test_a_scheduler_that_is_gone(cluster: DaskCluster, backend: Dask, tmp_path:
     started = tmp_path / "started"
     value, _ = timed(backend, os.getpid)
     _, future = background(backend, held, started=started, release=tmp_path / "release")
-    alive(started)
+    alive_at(started)
     cluster.scheduler.kill()
     with pytest.raises(ClusterLost, match="node 'node' has no result on its cluster"):
         future.result(PATIENCE)

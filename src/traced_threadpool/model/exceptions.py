@@ -45,6 +45,26 @@ def set_traceback(error: BaseException, traceback: TracebackType) -> None:
     _traceback.__set__(error, traceback)
 
 
+def type_name(kind: type) -> str:
+    """A type's module and name, without asking its metaclass.
+
+    >>> class Refusing(type):
+    ...     def __getattribute__(cls, name):
+    ...         raise SystemExit
+    >>> class Refused(Exception, metaclass=Refusing):
+    ...     __module__ = "shop"
+    >>> type_name(Refused), type_name(ValueError)
+    ('shop.Refused', 'builtins.ValueError')
+    """
+    found: Any = type.__dict__
+    try:
+        module = found["__module__"].__get__(kind)
+    except AttributeError:  # it was deleted
+        module = None
+    name = str.__str__(found["__qualname__"].__get__(kind))
+    return f"{module}.{name}" if type(module) is str else name
+
+
 MAX_MESSAGE: Final = 500
 """How many characters of a message are kept."""
 

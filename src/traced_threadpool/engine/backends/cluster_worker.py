@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from traced_threadpool.engine.backends import remote_call
+from traced_threadpool.engine.backends.errors import NotPicklable
 from traced_threadpool.engine.backends.host_clock import host_clock
+from traced_threadpool.engine.backends.kept import Kept
 from traced_threadpool.engine.backends.pickling import Place, dump_result
 from traced_threadpool.engine.backends.remote_call import Request
 
@@ -43,25 +45,31 @@ def request_of(head: bytes, versions: Mapping[str, str]) -> Request:
 
 
 def perform(
-    request: Request, payload: Any, upstream: Sequence[Any], received_ns: int, moved_ns: int
+    request: Request,
+    payload: Any,
+    upstream: Sequence[Kept],
+    received_ns: int,
+    moved_ns: int,
+    kept: type[Kept] = Kept,
 ) -> tuple[Facts, tuple[str, str, str] | None, Any]:
     """Runs one call, with values of this cluster in the places that were left for them.
 
     Returns:
-        How it went; what was raised, described, or None; and the value, or what was raised as a `Pickled`.
+        How it went; what was raised, described, or None; and the value as a `kept`, or what was raised as a `Pickled`.
     """
     clock, nbytes = host_clock(), 0
 
     def load() -> tuple[Callable[..., Any], dict[str, Any]]:
         function, arguments = _unpickled(payload)
         return function, {
-            name: value.fill(upstream) if type(value) is Place else value for name, value in arguments.items()
+            name: _filled(name, value, upstream, request.node) if type(value) is Place else value
+            for name, value in arguments.items()
         }
 
-    def finish(value: Any) -> Any:
+    def finish(value: Any) -> Kept:
         nonlocal nbytes
         nbytes = dump_result(request.node, value).nbytes  # what cannot be pickled could not leave this worker
-        return value
+        return kept.of(request.node, value, nbytes)
 
     report, answer = remote_call.perform_as(request, load, finish, received_ns)
     facts = Facts(
@@ -78,6 +86,13 @@ def perform(
         nbytes=nbytes,
     )
     return facts, report.raised, answer
+
+
+def _filled(name: str, place: Place, upstream: Sequence[Kept], node: str) -> Any:
+    try:
+        return place.fill({number: upstream[number].value() for number in place.numbers})
+    except NotPicklable as error:
+        raise NotPicklable(node, f"parameter {name!r}", error.reason) from error
 
 
 def _unpickled(payload: Any) -> Any:

@@ -31,6 +31,7 @@ from traced_threadpool.engine.backends.cluster_worker import Facts
 from traced_threadpool.engine.backends.dask_task import DaskTask, Stacks
 from traced_threadpool.engine.backends.errors import ClusterLost, WorkerCrashed
 from traced_threadpool.engine.backends.held import Held
+from traced_threadpool.engine.backends.kept import Kept, brought
 from traced_threadpool.engine.backends.near_call import Requests
 from traced_threadpool.engine.backends.pickling import Pickled, dump_call
 from traced_threadpool.engine.backends.process_options import checked_count
@@ -365,11 +366,12 @@ def _value(client: Any, node: str, remote: Any, waiting: _Waiting, timing: Timin
 
 def _bring(node: str, remote: Any) -> Any:
     try:
-        return remote.result()
+        kept: Kept = remote.result()
     except CancelledError as error:
         raise ClusterLost(node, str(error)) from None
     except Exception as error:
         raise ClusterLost(node, f"its value could not be brought here: {error}") from error
+    return brought(kept)
 
 
 def _error_of(remote: Any) -> BaseException:

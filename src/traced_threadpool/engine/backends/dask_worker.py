@@ -7,6 +7,7 @@ function starts and one when it has ended: the client hears of an event before i
 from __future__ import annotations
 
 import os
+import pickle
 import platform
 import threading
 import time
@@ -14,8 +15,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from distributed import get_worker
+from distributed.protocol.serialize import dask_deserialize, dask_serialize
 
 from traced_threadpool.engine.backends import cluster_worker
+from traced_threadpool.engine.backends.kept import Kept
 from traced_threadpool.engine.backends.pickling import Pickled
 from traced_threadpool.model.exceptions import MAX_MESSAGE
 
@@ -40,6 +43,28 @@ class NodeRaised(Exception):
         return f"NodeRaised({str(self)!r})"
 
 
+class DaskKept(Kept):
+    """A value that Dask moves as it moves arrays: what is large of it is not copied, whatever protocol is agreed on."""
+
+    __slots__ = ()
+
+
+@dask_serialize.register(DaskKept)  # type: ignore[no-untyped-call, untyped-decorator]  # it has no annotations
+def _into_frames(kept: DaskKept) -> tuple[dict[str, Any], list[Any]]:
+    facts, parts = kept.parts()
+    return {"writeable": [not part.readonly for part in parts]}, [pickle.dumps(facts), *parts]
+
+
+@dask_deserialize.register(DaskKept)  # type: ignore[no-untyped-call, untyped-decorator]  # it has no annotations
+def _from_frames(header: dict[str, Any], frames: Sequence[Any]) -> Kept:
+    facts, *parts = [memoryview(frame) for frame in frames]
+    own = [
+        memoryview(bytearray(part)) if writeable and part.readonly else part if writeable else part.toreadonly()
+        for part, writeable in zip(parts, header["writeable"], strict=True)
+    ]
+    return DaskKept.of_parts(pickle.loads(facts), own)
+
+
 def run(topic: str, key: str, head: bytes, versions: dict[str, str], payload: Any, upstream: Sequence[Any]) -> Any:
     """One call of a node's function. See `dask.Dask` for what is sent.
 
@@ -52,7 +77,8 @@ def run(topic: str, key: str, head: bytes, versions: dict[str, str], payload: An
     worker = get_worker()
     here = worker.address, os.getpid(), platform.node(), threading.get_native_id()
     worker.log_event(topic, [key, STARTED, *here])
-    facts, raised, answer = cluster_worker.perform(request, payload, upstream, received_ns, _moved_ns(worker, key))
+    moved_ns = _moved_ns(worker, key)
+    facts, raised, answer = cluster_worker.perform(request, payload, upstream, received_ns, moved_ns, DaskKept)
     worker.log_event(topic, [key, ENDED, *facts])
     if raised is not None:
         raise NodeRaised(bytes(answer.stream), [bytes(block) for block in answer.blocks], raised)

@@ -1,6 +1,12 @@
 """Objects into bytes for another process, by cloudpickle, with large blocks beside the stream (pickle protocol 5).
 
 Needs cloudpickle to write, and the standard library alone to read.
+
+An object's own code runs when it is pickled or unpickled, and may raise anything. Whatever it raises, SystemExit and
+KeyboardInterrupt too, is the reason why the object cannot be sent: what `dump_call`, `dump_result`, `load_call` and
+`load_result` raise is `NotPicklable`. None of it is the user's Ctrl-C, since Python runs the handlers of signals on the
+main thread alone, and no node's objects are pickled there: calls of backends have threads of their own, `kept.brought`
+sees to what `execute` brings, and probes of placement leave that thread out. A worker process ignores the signal.
 """
 
 from __future__ import annotations
@@ -10,13 +16,14 @@ import importlib.machinery
 import io
 import pickle
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from traced_threadpool.engine.backends.errors import NotPicklable
+from traced_threadpool.model.exceptions import is_a, type_name
 
 LARGE_BYTES: Final = 1 << 16
 """A `bytes` argument or result of this size travels beside the stream."""
@@ -85,7 +92,7 @@ def dump_call(node: str, function: Any, arguments: Mapping[str, Any]) -> Pickled
     """
     try:
         return dump((function, {name: _beside_stream(value) for name, value in arguments.items()}))
-    except Exception as error:
+    except BaseException as error:
         raise _blamed(node, function, arguments, error) from error
 
 
@@ -93,8 +100,31 @@ def dump_result(node: str, value: Any) -> Pickled:
     """Raises NotPicklable."""
     try:
         return dump(_beside_stream(value))
-    except Exception as error:
-        raise NotPicklable(node, f"the result (a {_type_name(value)})", _reason(error)) from error
+    except BaseException as error:
+        raise NotPicklable(node, f"the result (a {_type_name(value)})", reason_in(error)) from error
+
+
+def load_call(node: str, load: Callable[[], tuple[Any, dict[str, Any]]]) -> tuple[Any, dict[str, Any]]:
+    """A function and its arguments, by what reads them.
+
+    Raises:
+        NotPicklable: An object's own code raised.
+        ImportError: A module is missing here, which is no fault of an object.
+    """
+    try:
+        return load()
+    except (ImportError, NotPicklable):
+        raise
+    except BaseException as error:
+        raise NotPicklable(node, "the call", _unread(error)) from error
+
+
+def load_result(node: str, pickled: Pickled) -> Any:
+    """Raises NotPicklable."""
+    try:
+        return pickled.load()
+    except BaseException as error:
+        raise NotPicklable(node, "the result", _unread(error)) from error
 
 
 def _beside_stream(value: Any) -> Any:
@@ -108,33 +138,57 @@ class Place:
     numbers: tuple[int, ...]
     is_list: bool = False
 
-    def fill(self, values: Sequence[Any]) -> Any:
+    def fill(self, values: Mapping[int, Any]) -> Any:
         return [values[number] for number in self.numbers] if self.is_list else values[self.numbers[0]]
 
 
-def _blamed(node: str, function: Any, arguments: Mapping[str, Any], error: Exception) -> NotPicklable:
+def _blamed(node: str, function: Any, arguments: Mapping[str, Any], error: BaseException) -> NotPicklable:
     """Which of them it was: found by pickling each for itself, now that there is an error to explain."""
     for what, value in (("the function", function), *((f"parameter {name!r}", arguments[name]) for name in arguments)):
         try:
             dump(value)
-        except Exception as own_error:
+        except BaseException as own_error:
             described = what if value is function else f"{what} (a {_type_name(value)})"
-            return NotPicklable(node, described, _reason(own_error))
-    return NotPicklable(node, "the call", _reason(error))
+            return NotPicklable(node, described, reason_in(own_error))
+    return NotPicklable(node, "the call", reason_in(error))
 
 
 def _type_name(value: Any) -> str:
-    kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return _short_name(type(value))
 
 
-def _reason(error: Exception) -> str:
-    """The error's message, which for pickling speaks of types, not of values."""
+def _short_name(kind: type) -> str:
+    return type_name(kind).removeprefix("builtins.")
+
+
+def reason_in(error: BaseException) -> str:
+    """The error's message, which for pickling speaks of types, not of values; and its type where that says more."""
+    text, name = text_of(error).strip(), _short_name(type(error))
+    if not text:
+        return name
+    line = text.splitlines()[0].rstrip(".")
+    return line if is_a(error, Exception) else f"{name}: {line}"
+
+
+def _unread(error: BaseException) -> str:
+    text = text_of(error).strip()
+    name = _short_name(type(error))
+    return (
+        f"unpickling it raised {name}: {text.splitlines()[0].rstrip('.')}" if text else f"unpickling it raised {name}"
+    )
+
+
+def text_of(error: BaseException) -> str:
+    """What it says; nothing where its own `__str__` raises."""
     try:
-        text = str(error).strip()
-    except Exception:  # its own `__str__`
-        text = ""
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+        return plain(str(error))
+    except BaseException:
+        return ""
+
+
+def plain(text: str) -> str:
+    """Without a class of its own, which might raise when it is compared, or pickled."""
+    return str.__str__(text)
 
 
 @lru_cache(maxsize=1)

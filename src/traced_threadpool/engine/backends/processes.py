@@ -27,7 +27,7 @@ from traced_threadpool.engine.backends.channel import Channel, Closed
 from traced_threadpool.engine.backends.errors import NotPicklable, WorkerSetupError
 from traced_threadpool.engine.backends.launch import Launcher, Process, launcher_for
 from traced_threadpool.engine.backends.near_call import Requests
-from traced_threadpool.engine.backends.pickling import Pickled, dump, dump_call, pickler_class
+from traced_threadpool.engine.backends.pickling import Pickled, dump, dump_call, pickler_class, reason_in
 from traced_threadpool.engine.backends.process_options import (
     StartMethod,
     checked_count,
@@ -160,7 +160,7 @@ class Processes:
         del pickled
         report, result = answer
         try:
-            return remote_call.value_of(report, result)
+            return remote_call.value_of(node, report, result)
         finally:
             fill(timing, report, began_ns)
 
@@ -313,8 +313,8 @@ class Processes:
             return None
         try:
             return dump((self._initializer, self._initargs))
-        except Exception as error:
-            raise NotPicklable(node, "the initializer of the worker", str(error)) from error
+        except BaseException as error:
+            raise NotPicklable(node, "the initializer of the worker", reason_in(error)) from error
 
     def _release(self, used: _Worker, *, reusable: bool) -> None:
         with self._changed:

@@ -30,6 +30,7 @@ from traced_threadpool.engine.backends.cluster import (
 from traced_threadpool.engine.backends.cluster_worker import Facts
 from traced_threadpool.engine.backends.errors import ClusterLost, WorkerCrashed
 from traced_threadpool.engine.backends.held import Held
+from traced_threadpool.engine.backends.kept import Kept, brought
 from traced_threadpool.engine.backends.near_call import Requests
 from traced_threadpool.engine.backends.pickling import Pickled, dump_call
 from traced_threadpool.engine.backends.process_options import checked_count, checked_seconds
@@ -204,9 +205,10 @@ class Ray:
         if not self._ray.is_initialized():
             raise ClusterLost(node, "Ray was shut down")
         try:
-            return self._ray.get(value)
+            kept: Kept = self._ray.get(value)
         except Exception as error:
             raise ClusterLost(node, f"its value could not be brought here: {error}") from error
+        return brought(kept)
 
     def _failure(self, node: str, error: Exception, timing: Timing) -> BaseException:
         """What the node fails with, by what Ray says of its task."""

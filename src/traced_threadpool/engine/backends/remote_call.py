@@ -8,6 +8,7 @@ context variables that can be sent.
 
 from __future__ import annotations
 
+import builtins
 import contextvars
 import logging
 import os
@@ -35,9 +36,13 @@ from traced_threadpool.engine.backends.pickling import (
     dump,
     dump_result,
     dump_whole,
+    load_call,
+    load_result,
     locate,
+    plain,
+    text_of,
 )
-from traced_threadpool.model.exceptions import is_a, traceback_of
+from traced_threadpool.model.exceptions import is_a, traceback_of, type_name
 
 logger = logging.getLogger("traced_threadpool")
 
@@ -125,7 +130,7 @@ def _call(request: Request, load: Callable[[], Any], finish: Callable[[Any], Any
     _set_variables(request)
     if request.headers:
         otel_context.attach(propagate.extract(request.headers))
-    function, arguments = load()
+    function, arguments = load_call(request.node, load)
     clocks.start()
     try:
         result = function(**arguments)
@@ -144,7 +149,7 @@ def _set_variables(request: Request) -> None:
         except BaseException as error:  # whatever its class, or the import of its module, raises
             if (module, attribute) not in _told:
                 _told.add((module, attribute))
-                why = type(error).__qualname__
+                why = type_name(type(error)).removeprefix("builtins.")
                 logger.info("context variable %s.%s cannot be unpickled here (%s)", module, attribute, why)
 
 
@@ -198,26 +203,77 @@ def run_queue_delay_ns(proc: Path = Path("/proc")) -> int | None:
 def packed(error: BaseException) -> tuple[Pickled, tuple[str, str, str]]:
     """An exception as bytes that the other side can read for certain; and its type, message and traceback."""
     described = _described(error)
-    for sent in (error, _Parts(error, _called), _Parts(error, _made)):  # many can be pickled, and not unpickled
+    for form in _GROUP_FORMS if _is_group(error) else _FORMS:  # many can be pickled, and not unpickled
         try:
-            answer = dump(sent)
-            copy = answer.load()
-            if type(copy) is type(error) and _plain(str(copy)) == described[1]:
+            answer = dump(form(error))
+            if _is_copy(answer.load(), error):
                 return answer, described
         except BaseException:  # its own methods raise anything; what it is, is said by what is sent instead
             continue
     return dump(RemoteError(*described)), described
 
 
+def _is_copy(copy: Any, error: BaseException) -> bool:
+    """Whether this came of it, members of a group included: these may be what stands for them."""
+    kinds = (_GROUP, _EXCEPTION_GROUP) if type(error) is _GROUP else (type(error),)
+    if type(copy) not in kinds or plain(str(copy)) != plain(str(error)):
+        return False
+    if not _is_group(error):
+        return True
+    pairs = zip(_members.__get__(copy), _members.__get__(error), strict=True)
+    return all(type(each) is RemoteError or _is_copy(each, member) for each, member in pairs)
+
+
+def _itself(error: BaseException) -> object:
+    return error
+
+
+def _by_call(error: BaseException) -> _Parts:
+    return _Parts(_called, type(error), error.args, vars(error))
+
+
+def _by_making(error: BaseException) -> _Parts:
+    return _Parts(_made, type(error), error.args, vars(error))
+
+
+def _by_members(error: BaseException) -> _Parts:
+    """A group, with each of its members by itself: what cannot be sent of one is no loss of the others."""
+    packed_members = [
+        (described, bytes(answer.stream), [bytes(block) for block in answer.blocks])
+        for answer, described in map(packed, _members.__get__(error))
+    ]
+    return _Parts(_gathered, type(error), (_message.__get__(error), packed_members), vars(error))
+
+
+def _by_members_alone(error: BaseException) -> _Parts:
+    """The same, of a group whose fields cannot be sent."""
+    parts = _by_members(error)
+    return _Parts(parts.make, parts.kind, parts.args, {})
+
+
+_GROUP: Final[Any] = getattr(builtins, "BaseExceptionGroup", None)  # since Python 3.11
+_EXCEPTION_GROUP: Final[Any] = getattr(builtins, "ExceptionGroup", None)
+_members: Final[Any] = _GROUP and _GROUP.__dict__["exceptions"]
+_message: Final[Any] = _GROUP and _GROUP.__dict__["message"]
+_FORMS: Final = (_itself, _by_call, _by_making)
+_GROUP_FORMS: Final = (_itself, _by_members, _by_members_alone)
+
+
+def _is_group(error: BaseException) -> bool:
+    return _GROUP is not None and is_a(error, _GROUP)
+
+
+@dataclass(frozen=True, slots=True)
 class _Parts:
     """Pickles an exception by its arguments and fields, whatever it or a library says of how to."""
 
-    def __init__(self, error: BaseException, make: Callable[..., BaseException]) -> None:
-        self._error = error
-        self._make = make
+    make: Callable[..., BaseException]
+    kind: type[BaseException]
+    args: tuple[Any, ...]
+    fields: dict[str, Any]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_parts, (self._make, type(self._error), self._error.args, vars(self._error))
+        return _from_parts, (self.make, self.kind, self.args, self.fields)
 
 
 def _from_parts(
@@ -238,6 +294,15 @@ def _made(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     return kind.__new__(kind, *args)
 
 
+def _gathered(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """A group. The interpreter itself makes an `ExceptionGroup` of a `BaseExceptionGroup` that has only exceptions."""
+    message, members = args
+    group: BaseException = _GROUP.__new__(
+        kind, message, [_read(described, Pickled(memoryview(stream), blocks)) for described, stream, blocks in members]
+    )
+    return group
+
+
 def _described(error: BaseException) -> tuple[str, str, str]:
     kind = type(error)
     found = traceback_of(error)
@@ -245,19 +310,7 @@ def _described(error: BaseException) -> tuple[str, str, str]:
         text = "".join(traceback.format_exception(kind, error, _without_own_frames(found)))
     except BaseException:  # its own attributes, or those of one of its causes
         text = "".join(traceback.format_tb(_without_own_frames(found)))
-    return f"{kind.__module__}.{kind.__qualname__}", _text_of(error), text
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return _plain(str(error))
-    except BaseException:  # its own `__str__`
-        return ""
-
-
-def _plain(text: str) -> str:
-    """Without a class of its own, which might raise when it is compared, or pickled."""
-    return str.__str__(text)
+    return type_name(kind), text_of(error), text
 
 
 def _without_own_frames(found: TracebackType | None) -> TracebackType | None:
@@ -266,22 +319,26 @@ def _without_own_frames(found: TracebackType | None) -> TracebackType | None:
     return found
 
 
-def value_of(report: Report, answer: Pickled) -> Any:
+def value_of(node: str, report: Report, answer: Pickled) -> Any:
     """The near side of `perform`: the function's value.
 
-    Raises what the function raised, with the remote traceback as its cause.
+    Raises what the function raised, with the remote traceback as its cause; or NotPicklable.
     """
     if report.raised is None:
-        return answer.load()
+        return load_result(node, answer)
     raise error_of(report.raised, answer)
 
 
 def error_of(described: tuple[str, str, str], answer: Pickled) -> BaseException:
     """What a function raised, with the remote traceback as its cause."""
+    error = _read(described, answer)
+    set_cause(error, RemoteTraceback(described[2]))
+    return error
+
+
+def _read(described: tuple[str, str, str], answer: Pickled) -> BaseException:
     try:
         loaded = answer.load()
     except BaseException:  # its module is here in another version, or not at all; or whatever its class raises
         loaded = None
-    error: BaseException = loaded if is_a(loaded, BaseException) else RemoteError(*described)
-    set_cause(error, RemoteTraceback(described[2]))
-    return error
+    return loaded if is_a(loaded, BaseException) else RemoteError(*described)

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from traced_threadpool.engine.backends import remote_call, worker_stack
 from traced_threadpool.engine.backends.channel import Channel, Closed
-from traced_threadpool.engine.backends.pickling import pickler_class
+from traced_threadpool.engine.backends.pickling import pickler_class, plain
 
 # Kinds of messages. To the worker:
 SETUP: Final = 1
@@ -185,8 +185,8 @@ class _Forwarder(logging.Handler):
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """A record as plain values: its message is formatted here, where its arguments are."""
-    fields = {name: value for name, value in vars(record).items() if isinstance(value, _PLAIN)}
-    fields["msg"], fields["args"] = record.getMessage(), None
+    fields = {name: value for name, value in vars(record).items() if type(value) in _PLAIN}
+    fields["msg"], fields["args"] = plain(record.getMessage()), None
     if record.exc_info:
         fields["exc_text"] = record.exc_text or logging.Formatter().formatException(record.exc_info)
     fields["exc_info"] = None
@@ -203,7 +203,7 @@ class _Stream(io.TextIOBase):
         self._text = threading.local()  # a thread's lines are its own
 
     def write(self, text: str) -> int:
-        pending = getattr(self._text, "pending", "") + text
+        pending = getattr(self._text, "pending", "") + plain(text)
         whole, newline, rest = pending.rpartition("\n")
         self._text.pending = rest
         if newline:
