@@ -141,13 +141,12 @@ def test_a_value_that_cannot_be_read_where_it_moved(cluster: DaskCluster, backen
         return value
 
     cluster.worker()
-    value, timing = timed(backend, gives)
-    second = cluster.worker()
-    assert eventually(lambda: len(backend._client.ncores()) == 2)
-    in_thread(backend._client.retire_workers, [timing.worker_address]).result(PATIENCE)
+    value, _ = timed(backend, gives)
+    second = cluster.worker("--resources", "second=1")
+    there = Dask(backend._client, resources={"second": 1})
     with pytest.raises(NotPicklable, match=r"parameter 'value' of node 'node' .* raised SystemExit: do not touch me"):
-        in_thread(lambda: timed(backend, lambda value: 1, value=value)).result(PATIENCE)
-    assert in_thread(timed, backend, os.getpid).result(PATIENCE)[0].result() == second.pid
+        in_thread(lambda: timed(there, lambda value: 1, value=value)).result(PATIENCE)
+    assert in_thread(timed, there, os.getpid).result(PATIENCE)[0].result() == second.pid
 
 
 def test_large_arguments_that_a_worker_took_along(
