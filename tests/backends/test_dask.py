@@ -237,3 +237,36 @@ client.close()
 
 
 # What is told
+
+
+def test_ctrl_c_ends_the_wait_for_a_value_that_is_never_read(client: Any) -> None:
+    """Its unpickling hangs in this process, on a thread that nothing waits for any more."""
+    code, said, errors = run_process(
+        f"""
+import time
+from traced_threadpool.backends import Dask
+
+class Stuck:
+    def __reduce__(self):
+        return read, ()
+
+def read():
+    if os.getpid() == here:
+        os.kill(here, signal.SIGINT)
+        time.sleep(1000)
+    return Stuck()
+
+def gives() -> object:
+    return Stuck()
+
+here = os.getpid()
+adapter = FutureAdapter(2, backends={{"far": Dask({client.scheduler.address!r})}}, run_on="far")
+try:
+    driver_of(adapter, gives).execute(["gives"])
+except KeyboardInterrupt:
+    say("interrupted")
+adapter.close()
+say("closed")
+"""
+    )
+    assert (code, said) == (0, ["interrupted", "closed"]), errors
