@@ -24,6 +24,7 @@ from typing import Any, Final
 from hamilton import ad_hoc_utils, driver
 
 from traced_threadpool import FutureAdapter
+from traced_threadpool.live.view import MOST_REUSED_SECONDS
 
 RUNS: Final = 25
 COLD: Final = 3
@@ -196,7 +197,7 @@ def large() -> tuple[float, float]:
         times = []
         for _ in range(20):
             steps.release()
-            time.sleep(1)  # for longer than a record is given again that took long
+            time.sleep(MOST_REUSED_SECONDS)  # then it is made anew
             times.append(milliseconds())
         steps.release(len(nodes))
         caller.join()

@@ -335,3 +335,28 @@ def test_a_look_copies_no_node_that_is_where_it_was(stage: Stage, nodes: int, mo
     assert eventually(allocates_little)
     held.release.set()
     call.result()
+
+
+def test_a_record_that_took_long_is_not_given_again_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one of a large run takes longest, and a run goes on."""
+    monkeypatch.setattr("traced_threadpool.live.view.LARGE_SECONDS", 0.0)
+    monkeypatch.setattr("traced_threadpool.live.view.SHARE", 1e-9)  # by its share of a CPU: for days
+    held = Held(stage)
+
+    def first() -> str:
+        return held()
+
+    last_held = Held(stage)
+
+    def last(first: str) -> str:
+        return last_held()
+
+    adapter = stage.adapter(FutureAdapter(1))
+    call = in_thread(driver_of(adapter, first, last).execute, ["last"])
+    wait_for(held.started)
+    assert [node.name for node in only_run(adapter.live()).running] == ["first"]
+    held.release.set()
+    wait_for(last_held.started)
+    assert eventually(lambda: [node.name for node in only_run(adapter.live()).running] == ["last"])
+    last_held.release.set()
+    call.result()

@@ -3,7 +3,7 @@
 Who asks again and again pays for what has changed. Of a run that nothing has happened to the parts of the last record
 are used again, and within a few milliseconds the record itself; of one that something has happened to, those of its
 nodes that are where they were. Where a record takes long all the same, since there are thousands of nodes, the last one
-is given again for as long as keeps the cost at `SHARE`.
+is given again for as long as keeps the cost at `SHARE`, but for two seconds at most.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ SAME_SECONDS: Final = 0.005
 SHARE: Final = 0.02
 LARGE_SECONDS: Final = 0.001
 """A record that takes longer is given again for as long as keeps that at `SHARE` of a CPU, whatever has changed."""
+
+MOST_REUSED_SECONDS: Final = 2.0
+"""But for no longer than that: the first record of a run takes many times as long as those that follow."""
 
 _ALL_ENDED: Final = RunEnd(end=PredictedEnd(reason="all nodes ended"))
 _NOTHING_KNOWN: Final = NodeNow()
@@ -129,7 +132,7 @@ class LiveView:
             return same.record
         record = self._record(look, stacks=stacks, graph=graph, cancelled=cancelled)
         took = time.thread_time() - began
-        until = at + took / SHARE if took > LARGE_SECONDS else at
+        until = at + min(MOST_REUSED_SECONDS, took / SHARE) if took > LARGE_SECONDS else at
         self._made = _Made(asked=asked, look=look, record=record, at=at, until=until)
         return record
 
