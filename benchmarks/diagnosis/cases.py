@@ -117,5 +117,7 @@ def _own_seconds() -> float:
 
 
 def read(trace: Path) -> RecordedRun:
-    """The run in the file that took longest: there is but one, and perhaps nodes that lost it."""
-    return max(read_runs(trace), key=lambda run: run.duration_ns)
+    """The last of the file's whole runs: there may be one before that started worker processes, and lost nodes."""
+    runs = read_runs(trace)
+    whole = max(len(run.nodes) for run in runs)
+    return [run for run in runs if len(run.nodes) == whole][-1]

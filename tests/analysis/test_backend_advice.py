@@ -112,6 +112,19 @@ def test_more_processes_are_not_advised_where_there_are_no_cpus_for_them() -> No
     assert finding(run(*nodes, end=800, cpus=2, max_workers=8, backends=lanes), "remote_queue_bound") is None
 
 
+def test_more_processes_are_not_advised_where_these_are_starting() -> None:
+    """As in the first run of a program: the pool hands over no more nodes than there are processes."""
+    nodes = [remote(f"fit_{each}", 0, 800, {"cpu": 300, "remote_queue": 500}) for each in range(2)]
+    for kind, advised in (
+        ("processes", "Judge a later run: "),
+        ("dask", "Give the backend of `fit_0` and `fit_1` more "),
+    ):
+        found = finding(run(*nodes, end=800, cpus=8, backends={"cpu": Lane(kind, 2)}), "remote_queue_bound")
+        assert found is not None
+        assert found.gain_seconds == 0.5
+        assert found.advice.startswith(advised)
+
+
 def in_lane(count: int, limit: int, workers: int, kind: str = "threads") -> RecordedRun:
     """So many requests of 200 ms, all ready at once, in a lane that lets `limit` of them run."""
     nodes = [replace(each, backend="db") for each in in_turns(count, 200, limit, {"network": 200})]

@@ -280,6 +280,9 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
         },
         advice={
             "": "Give the backend of {nodes} more workers, or keep other work from it.",
+            "starting": "Judge a later run: on worker processes this is the time in which they start, for their first "
+            "nodes, after idle_seconds= without any and after max_tasks_per_worker=; or another adapter has them. More "
+            "of them would not start sooner.",
             "processes": "Set Processes(max_workers={processes}).",
             "lane": "Set {kind}(max_workers={more}) for lane {lane}, if what its nodes use bears so many at once: the "
             "limit may be there for a database's connections, a service's rate limit, or memory, and the replay "

@@ -39,7 +39,11 @@ def _no_wait_there(analyzed: AnalyzedRun) -> RankedFinding | None:
         words.says("replay", source=analyzed.source, instead=analyzed.instead(other)),
     ]
     names = list(waits_ns)
-    return by_gain(analyzed, other, "remote_queue_bound", names, evidence, words.advises("", nodes=quoted(names)))
+    lanes = {analyzed.run.backends.get(node.backend) for node in analyzed.nodes if node.states.get("remote_queue")}
+    # The pool hands over no more nodes than there are processes, so nobody waits for one that runs another node of it.
+    starting = all(lane is not None and lane.kind == PROCESSES for lane in lanes)
+    advice = words.advises("starting") if starting else words.advises("", nodes=quoted(names))
+    return by_gain(analyzed, other, "remote_queue_bound", names, evidence, advice)
 
 
 def _more_processes(analyzed: AnalyzedRun) -> RankedFinding | None:
