@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from tests.analysis.diagnosed_runs import EXAMPLES, in_turns, node, run, side_by_side
+from tests.analysis.locked_runs import simulated
 from tests.analysis.test_statements import runs
 from traced_threadpool.analysis import diagnose
 from traced_threadpool.analysis.diagnosis.remarks import COVERED_BY
@@ -55,6 +56,17 @@ def test_fewer_workers_are_advised_where_nothing_else_would_help() -> None:
     assert [(each.cause, each.evidence[-1], each.gain_seconds) for each in found] == [
         ("pool_too_large", "replay: with 2 workers, 428 ms instead of 480 ms", pytest.approx(0.052, abs=0.001))
     ]
+
+
+@pytest.mark.parametrize("outside_ms", [10, 20, 30])
+def test_a_lock_comes_before_what_nodes_do_under_it(outside_ms: float) -> None:
+    """Also where the path goes through those that have it: on two workers one asks a service, the other waits."""
+    record = simulated(2, outside_ms=outside_ms, held_ms=100)
+    asking = [
+        replace(each, states={"lock": each.states["lock"], "network": each.states["sleep"]}) for each in record.nodes
+    ]
+
+    assert causes(replace(record, nodes=tuple(asking))) == ["lock_contention", "slow_network"]
 
 
 def test_a_change_of_code_that_gains_far_more_comes_before_a_setting() -> None:

@@ -216,8 +216,13 @@ def _by_share(analyzed: AnalyzedRun, *, waits_for_gil: bool) -> list[RankedFindi
 
 
 def _meets_at_a_lock(analyzed: AnalyzedRun) -> bool:
-    """Whether the path's nodes wait for a lock for longer than for anything else they do."""
+    """Whether the path's nodes wait for a lock for longer than for anything else they do, or all nodes for much of it.
+
+    Where few workers are, nodes wait for one while others wait for the lock: the path goes through those that have it.
+    """
     lock_ns = analyzed.on_path.get("lock", 0)
+    if analyzed.total_ns("lock") >= CONTRIBUTES * analyzed.busy_ns > 0:
+        return True
     return lock_ns > 0 and lock_ns == max(ns for state, ns in analyzed.on_path.items() if state not in BETWEEN_NODES)
 
 
