@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Final, Protocol
 
 from traced_threadpool.engine.work import Work
-from traced_threadpool.live.thread_now import ThreadNow, ThreadsNow, stack_of
+from traced_threadpool.live.thread_now import ThreadNow, ThreadsNow, read_kernel_file, stack_of
 from traced_threadpool.model.frames import current_frames
 
 LET_GO_SECONDS: Final = 0.01
@@ -172,9 +172,9 @@ class _Waits:
     @classmethod
     def of(cls, thread: threading.Thread, proc: Path = Path("/proc/self/task")) -> _Waits:
         try:
-            status = (proc / str(thread.native_id) / "status").read_text()
-            delay_ns = int((proc / str(thread.native_id) / "schedstat").read_text().split()[1])
-            return cls(int(status[status.rfind("\nvoluntary_ctxt_switches") :].split()[1]), delay_ns / 1e9)
+            status = read_kernel_file(f"{proc}/{thread.native_id}/status")
+            delay_ns = int(read_kernel_file(f"{proc}/{thread.native_id}/schedstat").split()[1])
+            return cls(int(status[status.rindex(b"\nvoluntary_ctxt_switches") :].split()[1]), delay_ns / 1e9)
         except (OSError, IndexError, ValueError):
             return cls()
 

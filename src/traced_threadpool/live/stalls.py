@@ -18,11 +18,11 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Final, Protocol
 
 from traced_threadpool.engine.work import Work
 from traced_threadpool.live.node_now import NodeNow, NodesNow
+from traced_threadpool.live.thread_now import read_kernel_file
 from traced_threadpool.model import forks
 from traced_threadpool.model.lock_backoff import Event, ObserverLock
 from traced_threadpool.model.observers import ErrorLog, Observer
@@ -177,11 +177,11 @@ class StallWatch(Observer):
         self._told(work, stack)
 
 
-def _run_queue_seconds(proc: Path = Path("/proc/thread-self/schedstat")) -> float:
+def _run_queue_seconds(path: str = "/proc/thread-self/schedstat") -> float:
     """How long this thread has waited for a CPU in its life; 0 where the kernel does not tell."""
-    try:
-        return int(proc.read_text().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
+    try:  # in as few steps as possible, since each is a turn at the GIL, which C code may keep
+        return int(read_kernel_file(path).split()[1]) / 1e9
+    except (ValueError, IndexError):
         return 0.0
 
 

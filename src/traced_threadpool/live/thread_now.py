@@ -95,7 +95,7 @@ class ThreadsNow:
             stack: Gives its innermost frame; asked where the thread waits for a lock.
             busiest: The running node that uses the most CPU, for who holds the GIL.
         """
-        text = _read(f"{self._tasks}/{native_id}/syscall")
+        text = read_kernel_file(f"{self._tasks}/{native_id}/syscall")
         if _TABLE is None or not text:
             return ThreadNow()
         gil_address = self._gil_address() or 0
@@ -121,7 +121,7 @@ class ThreadsNow:
         if before is not None and now - before[0] < 0.02:
             return before[2]
         try:
-            cpu_ns, *_ = map(int, _read(f"{self._tasks}/{native_id}/schedstat").split())
+            cpu_ns, *_ = map(int, read_kernel_file(f"{self._tasks}/{native_id}/schedstat").split())
         except ValueError:
             return None
         if len(self._seen) > 10_000:
@@ -153,7 +153,7 @@ class ThreadsNow:
         return peer_of(number) if self._is_own and self._link(number).startswith("socket:") else None
 
 
-def _read(path: str) -> bytes:
+def read_kernel_file(path: str) -> bytes:
     """A file of the kernel's, in one call; empty where it cannot be read."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
