@@ -3,7 +3,7 @@
 Thousands of tests start processes, servers and browsers beside each other, on machines that others use as well. Which
 of them failed is told by pytest's cache. Up to three of them are repeated, one after the other and with nothing else
 running: a fault shows again, and so the command has failed. Where each passes three times, the command has passed, and
-the tests are named as UNSTEADY, here and in the file `$UNSTEADY`: they, or the code, are at fault, and to be mended.
+the tests are named as UNSTEADY, here and in the file `$UNSTEADY`: they are at fault, or what they test.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class Program:
         count = 0
         for pid in self.processes():
             with contextlib.suppress(FileNotFoundError):  # it has just ended
-                count += len(os.listdir(f"/proc/{pid}/task"))
+                count += len(list(Path(f"/proc/{pid}/task").iterdir()))
         return count
 
     def files_open(self) -> list[str]:

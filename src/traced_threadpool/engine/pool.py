@@ -32,6 +32,7 @@ from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures._base import FINISHED
 from concurrent.futures._base import RUNNING as RUNNING_FUTURE
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -52,7 +53,15 @@ from traced_threadpool.engine.scheduler import AS_ADDED, ENDED, RUNNING, RunQueu
 from traced_threadpool.engine.work import NodeFuture, Run, Work, closed_error, current_work
 from traced_threadpool.model import forks
 from traced_threadpool.model.exceptions import is_a, set_traceback, traceback_of
-from traced_threadpool.model.lock_backoff import Condition, Event, OwnedLock, acquire_late, release_owned
+from traced_threadpool.model.lock_backoff import (
+    Changing,
+    Condition,
+    Event,
+    OwnedLock,
+    acquire_late,
+    is_owned,
+    release_owned,
+)
 from traced_threadpool.model.observers import Observers
 from traced_threadpool.model.records import THREADS, NodeRecord
 
@@ -130,6 +139,7 @@ class Pool:
     def _reset(self) -> None:
         self._lock = OwnedLock()
         self._idle = Condition(self._lock)
+        self._changing = Changing(self._lock)  # whatever raises within is caught by somebody who calls `_repair`
         self._scheduler = Scheduler(self.max_workers, self._limits, self._elsewhere)
         self._runs: set[Run] = set()
         self.unbound = Run(None)  # nodes submitted outside of any run
@@ -154,7 +164,7 @@ class Pool:
         Nodes that run go on where they are, and keep none of the new workers from the others.
         """
         workers = getattr(executor, "_max_workers", None)
-        with self._lock:
+        with self._changing:
             replaced, self.executor = self.executor, executor
             if executor is not replaced:
                 self._after_each = True
@@ -238,16 +248,17 @@ class Pool:
 
     def _withdraw(self, work: Work) -> None:
         """Takes back work whose submission fails, unless a worker has it already."""
-        release_owned()
-        with self._lock:
-            given_up = work in work.queue.pending and work.state is not RUNNING
-            if given_up:
+        try:
+            self._hold()
+            if work in work.queue.pending and work.state is not RUNNING:
                 work.state = ENDED
                 work.failed = True
-                work.outcome = None
-        if given_up:
-            self._end_unrun([work], self._clock(), cancelled=True)
-        self._repair()
+                work.outcome = work.cause = None
+            repaired = self._rebuild()
+        finally:
+            release_owned()
+        self._start_loops_or_fail(repaired.loops)
+        self._end_rest(repaired)
 
     def _listen(self, outside: Outside) -> None:
         """Hears of the end of futures that are not this pool's, once those who wait for them are known."""
@@ -259,7 +270,10 @@ class Pool:
             self._end_outside(task, future)
         except BaseException:
             self._repair()
-            self._end_outside(task, future)
+            try:
+                self._end_outside(task, future)
+            finally:
+                release_owned()
             raise
 
     def _end_outside(self, task: Task, future: Future[Any]) -> None:
@@ -271,7 +285,7 @@ class Pool:
             task.outcome = "cancelled"
         now_ns = self._clock()
         never_ran: Sequence[Task] = ()
-        with self._lock:
+        with self._changing:
             if task.state is not ENDED:
                 never_ran = self._scheduler.end(task, now_ns, failed=task.error is not None)
             loops = self._plan_loops()
@@ -339,15 +353,20 @@ class Pool:
         error = self._start_loops(loops)
         if error is None or self._has_loops():
             return  # the loops that run take everything that is ready before they end
-        self._fail_ready(error)
+        try:
+            self._fail_ready(error)
+        except BaseException:
+            release_owned()
+            raise
 
     def _fail_ready(self, error: BaseException | None) -> None:
         now_ns = self._clock()
-        with self._lock:
+        with self._changing:
             ready = [task for run in self._runs for task in run.waiting()]
             never_ran = self._scheduler.cancel(ready, now_ns)
         self._end_unrun(never_ran, now_ns, error=error, cancelled=True)
 
+    @_repairing
     def _lost(self, loop: Loop) -> None:
         """The loop's call is over, and it has not begun: an exception was earlier, or the executor was shut down."""
         call = loop.call
@@ -393,18 +412,18 @@ class Pool:
 
     def _work_through(self, loop: Loop) -> None:
         lock, loops, scheduler = self._lock, self._loops, self._scheduler
+        # Here and below no `try` of its own: `_recover` makes whole what was left half done, and lets go of the lock.
         if not lock.acquire(False):
             acquire_late(lock)
-        try:
-            loop.to_begin.clear()
-            if loop not in loops:
-                return  # it is known that it could not be started, which it was all the same
-            loop.thread = threading.current_thread()
-            self._threads.add(loop.thread)
-            self._starting.discard(loop)
-            work = self._take(loop)
-        finally:
+        loop.to_begin.clear()
+        if loop not in loops:
             lock.release()
+            return  # it is known that it could not be started, which it was all the same
+        loop.thread = threading.current_thread()
+        self._threads.add(loop.thread)
+        self._starting.discard(loop)
+        work = self._take(loop)
+        lock.release()
         run, end_and_take = self._run, self._end_and_take
         while work is not None:
             ended = run(work)
@@ -431,10 +450,9 @@ class Pool:
         lock = self._lock
         if not lock.acquire(False):
             acquire_late(lock)
-        try:
-            return self._take(loop)
-        finally:
-            lock.release()
+        work = self._take(loop)
+        lock.release()
+        return work
 
     def _run(self, work: Work) -> bool:
         """Calls the node's function; its future keeps the result. False when it went back to wait for more inputs."""
@@ -509,7 +527,7 @@ class Pool:
         outside: Outside = {}
         inputs = [input_of(work, future, outside) for _, future in futures]
         work.parameters = [*work.parameters, *(name for name, _ in futures)]
-        with self._lock:
+        with self._changing:
             self._scheduler.add_again(work, inputs, self._clock())
         self._listen(outside)
 
@@ -523,32 +541,30 @@ class Pool:
         lock = self._lock
         if not lock.acquire(False):
             acquire_late(lock)
-        try:
-            if work.error is None:
-                doomed = scheduler.end(work, work.ended_ns)  # by another input, which failed before
-            else:
-                cancelled, doomed = self._end_failed(work)
-            if future._state is RUNNING_FUTURE:
-                future._state = FINISHED
-            else:
-                future.resolve()
-            run.pending.discard(work)
-            if not run.pending:
-                finished = self._run_is_empty(run)
-            told = future._watched or cancelled or doomed or finished
-            # A done-callback may wait for the node that would be next here: then others may take that.
-            calls = told and bool(cancelled or doomed or future._done_callbacks)
-            following: Work | None = None if calls else scheduler.take()  # type: ignore[assignment]  # only Work is added
-            if following is None and not calls:
-                self._loops.discard(loop)
-            if ((len(self._loops) < self.max_workers or self._parked) and scheduler.ready_count) or scheduler.leaving:
-                loops = self._plan_loops()
-            if told or loops:
-                loop.following = following  # until then it is this one that is in hand as well
-            else:
-                loop.work = following
-        finally:
-            lock.release()
+        if work.error is None:
+            doomed = scheduler.end(work, work.ended_ns)  # by another input, which failed before
+        else:
+            cancelled, doomed = self._end_failed(work)
+        if future._state is RUNNING_FUTURE:
+            future._state = FINISHED
+        else:
+            future.resolve()
+        run.pending.discard(work)
+        if not run.pending:
+            finished = self._run_is_empty(run)
+        told = future._watched or cancelled or doomed or finished
+        # A done-callback may wait for the node that would be next here: then others may take that.
+        calls = told and bool(cancelled or doomed or future._done_callbacks)
+        following: Work | None = None if calls else scheduler.take()  # type: ignore[assignment]  # only Work is added
+        if following is None and not calls:
+            self._loops.discard(loop)
+        if ((len(self._loops) < self.max_workers or self._parked) and scheduler.ready_count) or scheduler.leaving:
+            loops = self._plan_loops()
+        if told or loops:
+            loop.following = following  # until then it is this one that is in hand as well
+        else:
+            loop.work = following
+        lock.release()
         if loop.work is work:
             if loops:
                 self._start_loops_or_fail(loops)
@@ -573,7 +589,7 @@ class Pool:
         """The pool was shut down without waiting for its nodes, or its executor was replaced."""
         if self._ends_when_idle:
             self._end_if_idle()
-        with self._lock:
+        with self._changing:
             if loop in self._loops:
                 return
             if following is None:
@@ -703,8 +719,8 @@ class Pool:
 
     def _recover(self, loop: Loop, error: BaseException) -> None:
         """A worker was interrupted in the middle of the pool's own code: its node fails with that, the rest goes on."""
-        release_owned()
-        with self._lock:
+        try:
+            self._hold()
             if loop.scheduler is not self._scheduler:
                 return  # of before a fork
             self._starting.discard(loop)
@@ -722,6 +738,10 @@ class Pool:
                 work.ended_ns = work.ended_ns or self._clock()
                 work.queue.errors.append(work.error)
                 work.queue.note_failed(work.name)
+            repaired = self._rebuild()
+        finally:
+            release_owned()
+        self._start_loops_or_fail(repaired.loops)  # first: a done-callback may wait for what they run
         if work is None:
             logger.error("a worker was interrupted between two nodes, and goes on", exc_info=error)
         else:
@@ -730,35 +750,49 @@ class Pool:
             self._conclude(work)
             if work.queue.closed and not work.queue.pending:
                 self._finish(work.queue)
-        self._repair()
+        self._end_rest(repaired)
 
     def _repair(self) -> None:
         """After an exception in the middle of anything here: makes all that is counted anew from the tasks."""
-        release_owned()
-        now_ns = self._clock()
+        try:
+            self._hold()
+            repaired = self._rebuild()
+        finally:
+            release_owned()
+        self._start_loops_or_fail(repaired.loops)
+        self._end_rest(repaired)
+
+    def _hold(self) -> None:
+        """Holds the pool's lock and no other: what was interrupted may have left it held, so that nobody sees that."""
+        release_owned(but=self._lock)
+        if not is_owned(self._lock):
+            self._lock.acquire()
+
+    def _rebuild(self) -> _Repaired:
+        """Under the lock."""
         me = threading.get_ident()
-        with self._lock:
-            for loop in [each for each in self._starting if each.planner == me and not each.submitted]:
-                self._starting.discard(loop)
-                self._loops.discard(loop)
-            for loop in [each for each in self._helpers if each.elsewhere and each.planner == me]:
-                if not loop.submitted:
-                    self._helpers.discard(loop)
-            pending = [work for run in self._runs for work in run.pending]
-            held = {work for loop in (*self._loops, *self._helpers) for work in loop.in_hand()}
-            lost = [work for work in pending if work.state is ENDED and work.outcome is None]
-            doomed = self._scheduler.rebuild(self._runs, pending, held, now_ns)
-            for slot in [each for each in self._parked if each not in self._scheduler.running]:
-                del self._parked[slot]
-            over = [run for run in self._runs if run.closed and not run.pending]
-            for run in over:
-                self._leave_run(run)
-            self._idle.notify_all()
-            loops = self._plan_loops()
-        self._end_unrun([*lost, *doomed], now_ns)
+        for loop in [each for each in self._starting if each.planner == me and not each.submitted]:
+            self._starting.discard(loop)
+            self._loops.discard(loop)
+        for loop in [each for each in self._helpers if each.elsewhere and each.planner == me]:
+            if not loop.submitted:
+                self._helpers.discard(loop)
+        pending = [work for run in self._runs for work in run.pending]
+        held = {work for loop in (*self._loops, *self._helpers) for work in loop.in_hand()}
+        lost = [work for work in pending if work.state is ENDED and work.outcome is None]
+        doomed = self._scheduler.rebuild(self._runs, pending, held, self._clock())
+        for slot in [each for each in self._parked if each not in self._scheduler.running]:
+            del self._parked[slot]
+        over = [run for run in self._runs if run.closed and not run.pending]
         for run in over:
+            self._leave_run(run)
+        self._idle.notify_all()
+        return _Repaired(unrun=[*lost, *doomed], over=over, loops=self._plan_loops())
+
+    def _end_rest(self, repaired: _Repaired) -> None:
+        self._end_unrun(repaired.unrun, self._clock())
+        for run in repaired.over:
             self._finish(run)
-        self._start_loops_or_fail(loops)
 
     # Runs
 
@@ -768,20 +802,20 @@ class Pool:
         with run.opening:
             if run.opened:
                 return
-            with self._lock:
+            with self._changing:
                 if self.closed and run.parent is None:
                     raise closed_error()
                 self._runs.add(run)
                 if run.parent is None and self._scheduler.shares is None and self._is_shared(run):
                     self._scheduler.share(self._clock())
+            run.opened = True  # first: whatever is raised while observers are told, they are not told twice
             if run.record is not None:
                 self._observers.run_started(run.record)
-            run.opened = True
 
     @_repairing
     def close_run(self, run: Run) -> None:
         """No more nodes will come; the run ends when its last node has."""
-        with self._lock:
+        with self._changing:
             run.closed = True
             finished = not run.pending and run in self._runs
             if finished:
@@ -794,7 +828,7 @@ class Pool:
     def cancel_run(self, run: Run) -> None:
         """Nothing of the run that has not started is started any more; those nodes' futures are cancelled."""
         now_ns = self._clock()
-        with self._lock:
+        with self._changing:
             run.cancelled = True
             run.stop()
             never_ran = self._scheduler.cancel(self._scheduler.unstarted(run), now_ns)
@@ -804,7 +838,7 @@ class Pool:
     def cancel_work(self, work: Work, future: NodeFuture) -> bool:
         """`Future.cancel`: True when the node will not run."""
         now_ns = self._clock()
-        with self._lock:
+        with self._changing:
             never_ran = self._scheduler.cancel([work], now_ns)
         if never_ran:
             self._end_unrun(never_ran, now_ns)
@@ -866,7 +900,7 @@ class Pool:
             event.clear()
             if future.done():
                 return
-            with self._lock:
+            with self._changing:
                 self._park(slot, event)  # first: it may be the last worker that did not wait, and so take anything
                 self._helpers.add(helper)
                 helper.work = work = self._scheduler.take(slot)  # type: ignore[assignment]  # only Work is ever added
@@ -900,7 +934,7 @@ class Pool:
     def _end_alone(self, helper: Loop, work: Work, ended: bool) -> None:
         """Ends work that has run, or went back to wait for more, on a thread that takes nothing in its place."""
         if not ended:
-            with self._lock:
+            with self._changing:
                 helper.work = None
                 self._helpers.discard(helper)
                 loops = self._plan_loops()
@@ -908,7 +942,7 @@ class Pool:
             return
         cancelled: Sequence[Task] = ()
         future = work.future
-        with self._lock:
+        with self._changing:
             if work.error is None:
                 doomed = self._scheduler.end(work, work.ended_ns)  # by another input, which failed before
             else:
@@ -1072,6 +1106,15 @@ class Pool:
             for loop in (*self._loops, *self._helpers)
             if loop.work is not None and loop.work.state is RUNNING and loop.thread is not None
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Repaired:
+    """What is left to do, without the lock, once all is made anew."""
+
+    unrun: Sequence[Task]
+    over: Sequence[Run]
+    loops: Sequence[Loop]
 
 
 def _started_ns(look: RunLook) -> int:

@@ -82,6 +82,27 @@ class Condition(threading.Condition):
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 
+class Changing:
+    """`with changing:` holds a lock. Where the block raises, the lock stays held: half a change is for nobody to see.
+
+    Whoever catches the exception makes whole what was changed, and lets go.
+
+    Args:
+        lock: That.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: OwnedLock) -> None:
+        self._lock = lock
+
+    __enter__ = property(attrgetter("_lock.__enter__"))
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if kind is None:
+            self._lock.release()
+
+
 class Event(threading.Event):
     """One that an exception in `set`, `wait` or `clear` leaves usable.
 
@@ -143,14 +164,19 @@ def letting_go(function: _Function) -> _Function:
     return cast("_Function", call)
 
 
-def release_owned(kind: type[OwnedLock] = OwnedLock) -> int:
-    """Lets go of every lock of this kind that the calling thread holds. Returns how many there were."""
+def release_owned(kind: type[OwnedLock] = OwnedLock, *, but: OwnedLock | None = None) -> int:
+    """Lets go of every lock of this kind that the calling thread holds, `but` one. Returns how many there were."""
     count = 0
     for lock in _every.alive():
-        while isinstance(lock, kind) and lock._is_owned():  # type: ignore[attr-defined]  # the stub leaves it out; conditions need it
+        while isinstance(lock, kind) and lock is not but and is_owned(lock):
             lock.release()
             count += 1
     return count
+
+
+def is_owned(lock: OwnedLock) -> bool:
+    """Whether the calling thread holds it."""
+    return lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # the stub leaves it out; conditions need it
 
 
 def acquire_late(lock: OwnedLock) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from traced_threadpool.model import forks
@@ -111,12 +111,10 @@ class Observers:
         return bool(self._calls_started or self._calls_ended)
 
     def run_started(self, run: RunRecord) -> None:
-        for observer in self._observers:
-            self._call(observer.component, observer.run_started, run)
+        self._tell_all(((observer.component, observer.run_started) for observer in self._observers), run)
 
     def run_ended(self, run: RunRecord) -> None:
-        for observer in reversed(self._observers):
-            self._call(observer.component, observer.run_ended, run)
+        self._tell_all(((observer.component, observer.run_ended) for observer in reversed(self._observers)), run)
 
     # A worker must survive whatever an observer raises, also SystemExit from a span processor.
     def node_started(self, node: NodeRecord) -> None:
@@ -142,12 +140,16 @@ class Observers:
             except Exception as error:
                 self.errors.record(observer.component, error)
 
-    def _call(self, component: str, call: Callable[[Any], None], record: RunRecord) -> None:
-        try:
-            call(record)
-        except KeyboardInterrupt:  # this may be the caller's own thread
-            release_owned(ObserverLock)
-            raise
-        except BaseException as error:
-            release_owned(ObserverLock)
-            self.errors.record(component, error)
+    def _tell_all(self, calls: Iterable[tuple[str, Callable[[RunRecord], None]]], run: RunRecord) -> None:
+        interrupted: KeyboardInterrupt | None = None
+        for component, call in calls:
+            try:
+                call(run)
+            except KeyboardInterrupt as error:  # of the caller's own thread; the others are told all the same
+                release_owned(ObserverLock)
+                interrupted = error
+            except BaseException as error:
+                release_owned(ObserverLock)
+                self.errors.record(component, error)
+        if interrupted is not None:
+            raise interrupted

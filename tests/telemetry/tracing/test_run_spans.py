@@ -22,6 +22,8 @@ from hamilton.graph_types import HamiltonGraph
 from hamilton.io.materialization import to
 from hamilton.lifecycle import GraphExecutionHook, ResultBuilder
 from opentelemetry import context, trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
 from opentelemetry.trace import SpanKind
 
 from tests.telemetry.small_nodes import after, fails, far, holding, joined, left, load, pending, right
@@ -305,6 +307,28 @@ def test_interrupted_run_is_cancelled(traces: Traces) -> None:
         node_view("held"),
         node_view("pending", "held", outcome="cancelled"),
     ]
+
+
+def test_a_run_interrupted_as_it_starts_is_started_once(caplog: pytest.LogCaptureFixture) -> None:
+    """What is raised while it is told of, by a signal handler say, reaches the caller; nobody is told twice."""
+    started = []
+
+    class Interrupted(SpanProcessor):
+        def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+            started.append(span.name)
+            if len(started) == 1:
+                raise KeyboardInterrupt
+
+    provider = TracerProvider()
+    provider.add_span_processor(Interrupted())
+    with FutureAdapter(max_workers=1, tracer_provider=provider, metrics=False) as adapter:
+        runs = make_driver(adapter, load)
+        with pytest.raises(KeyboardInterrupt):
+            runs.execute(["load"])
+        assert started == ["hamilton.run"]
+        assert runs.execute(["load"]) == {"load": load()}
+    assert started == ["hamilton.run", "hamilton.run", "load"]
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_run_span_ends_with_its_last_node(traces: Traces, adapter: FutureAdapter) -> None:

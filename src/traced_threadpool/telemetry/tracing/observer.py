@@ -126,7 +126,7 @@ class TracingObserver(Observer):
         run.graph = None
 
     def run_ended(self, run: RunRecord) -> None:
-        if run.telemetry is not None:
+        if isinstance(run.telemetry, _RunTrace):  # else there is no SDK, or the run was interrupted as it started
             self._background.put(run)
 
     def _end_run(self, run: RunRecord) -> None:
