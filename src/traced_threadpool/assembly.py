@@ -221,7 +221,7 @@ class Assembly:
         except (BoundsConflict, KeyboardInterrupt):
             raise
         except BaseException as error:  # also SystemExit
-            self.errors.record(component, error)
+            self.errors.caught(component, error)
             return None
 
     @property

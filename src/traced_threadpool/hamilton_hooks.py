@@ -141,7 +141,7 @@ class RunHooks:
         try:
             ranks = assembly.planner.ranks(graph, wanted, upstream)
         except Exception as error:  # costs the order, and no node
-            assembly.errors.record("priority", error)
+            assembly.errors.caught("priority", error)
             return
         assert run.record is not None
         run.plan = _Plan(graph, wanted)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import linecache
 import logging
 import os
 import sys
@@ -310,6 +311,11 @@ def points_of(mode: str, scenario: str) -> list[Point]:
     return sorted(points)
 
 
+def _releases(point: Point) -> bool:
+    _, file, line, _, times = point
+    return times == 2 and linecache.getline(file, line).lstrip().startswith("with ")
+
+
 def show(point: Point) -> str:
     thread, file, line, event, times = point
     return f"{file.removeprefix(PACKAGE)}:{line} {event}{'' if times == 1 else ' again'} ({thread})"
@@ -324,6 +330,9 @@ def main() -> None:
     parser.add_argument("--kinds", type=int, default=1, help="how many kinds of exceptions at each point; in turn")
     parser.add_argument("--only", type=int, help="this point alone")
     parser.add_argument("--library", action="store_true", help="only the points in the standard library")
+    parser.add_argument(
+        "--releases", action="store_true", help="only the points at which a lock is about to be released"
+    )
     parser.add_argument("--ends", action="store_true", help="end as any program does")
     asked = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -332,6 +341,8 @@ def main() -> None:
     points = points_of(asked.mode, asked.scenario)
     if asked.library:
         points = [point for point in points if point[3].startswith("end of")]
+    if asked.releases:
+        points = [point for point in points if _releases(point)]
     every = 1 if asked.sample is None else max(1, len(points) // asked.sample)
     chosen = range(asked.first, len(points), every) if asked.only is None else [asked.only % len(points)]
     tried = wedges = missed = 0

@@ -68,6 +68,15 @@ def test_no_lock_of_the_standard_library_stays_held(scenario: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_no_lock_of_the_package_stays_held(scenario: str) -> None:
+    """When the exception comes right before it is released, of any kind and on any thread."""
+    said = inject("full", scenario, "--releases", "--kinds", "3")
+    print(said)
+    assert " 0 wedges" in said
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["bare", "full"])
 @pytest.mark.parametrize("point", ENDS)
 def test_the_program_ends(mode: str, point: int) -> None:

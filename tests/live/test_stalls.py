@@ -92,7 +92,7 @@ LIMIT = 0.5
 def test_a_planted_stall_is_told_in_time_with_its_cause(
     stage: Stage, caplog: pytest.LogCaptureFixture, kind: str, attribution: bool
 ) -> None:
-    """What the node waits for, within twice `stall_after`; or, later, that C code in it keeps the GIL."""
+    """What the node waits for, or that C code in it keeps the GIL, within twice `stall_after`."""
     held = threading.Lock()
     held.acquire()
     server = socket.create_server(("127.0.0.1", 0))
@@ -133,9 +133,7 @@ def test_a_planted_stall_is_told_in_time_with_its_cause(
     [told] = stalls_told(caplog)
     after = re.search(r"has run for (\d+\.\d) s", told)
     assert after is not None
-    assert limit <= float(after[1]), told
-    # Who wants the GIL gets a turn every 120 ms there, and the test itself wants it too.
-    assert kind == "gil" or float(after[1]) <= 2 * limit, told
+    assert limit <= float(after[1]) <= 2 * limit, told
     if Path("/proc/self/syscall").exists():
         assert said in told
     assert "stuck" in told.splitlines()[1]

@@ -23,13 +23,13 @@ eats the gain comes back, and stays.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.formatting import outline
+from traced_threadpool.model.lock_backoff import ObserverLock
 from traced_threadpool.model.observers import Observer
 from traced_threadpool.model.records import THREADS, NodeRecord, RunRecord
 from traced_threadpool.model.states import CPU, STATES
@@ -100,7 +100,7 @@ class AutoPlacement:
             self._nodes[name] = _Seen(**facts)
 
     def _forget(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ObserverLock()
         self._nodes = forks.kept_in_child(self._nodes, {})
 
     # What runs show

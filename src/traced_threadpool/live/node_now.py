@@ -16,7 +16,8 @@ from types import FrameType
 from typing import Final, Protocol
 
 from traced_threadpool.engine.work import Work
-from traced_threadpool.live.thread_now import ThreadNow, ThreadsNow, read_kernel_file, stack_of
+from traced_threadpool.live.kernel_file import read_kernel_file
+from traced_threadpool.live.thread_now import ThreadNow, ThreadsNow, stack_of
 from traced_threadpool.model.frames import current_frames
 
 LET_GO_SECONDS: Final = 0.01

@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from traced_threadpool.engine.work import Work
+from traced_threadpool.live.kernel_file import read_kernel_file
 from traced_threadpool.live.node_now import NodeNow, NodesNow
-from traced_threadpool.live.thread_now import read_kernel_file
 from traced_threadpool.model import forks
 from traced_threadpool.model.lock_backoff import Event, ObserverLock
 from traced_threadpool.model.observers import ErrorLog, Observer
@@ -149,7 +149,7 @@ class StallWatch(Observer):
                 if not work.ended_ns:  # else it ended while we looked: the stack may be another node's
                     self._tell(work, seconds, doing[work])
         except Exception as error:
-            self._errors.record(self.component, error)
+            self._errors.caught(self.component, error)
 
     def _is_late(self, work: Work, elapsed_seconds: float) -> bool:
         limit = limit_seconds(self._stall_after, self._usual(work.name))
@@ -179,7 +179,7 @@ class StallWatch(Observer):
 
 def _run_queue_seconds(path: str = "/proc/thread-self/schedstat") -> float:
     """How long this thread has waited for a CPU in its life; 0 where the kernel does not tell."""
-    try:  # in as few steps as possible, since each is a turn at the GIL, which C code may keep
+    try:
         return int(read_kernel_file(path).split()[1]) / 1e9
     except (ValueError, IndexError):
         return 0.0

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Final
 
+from traced_threadpool.live.kernel_file import read_kernel_file
 from traced_threadpool.waits.classify import (
     DISK,
     GIL,
@@ -151,20 +152,6 @@ class ThreadsNow:
             link = self._link(number)
             return shown(link) if link.startswith("/") else None
         return peer_of(number) if self._is_own and self._link(number).startswith("socket:") else None
-
-
-def read_kernel_file(path: str) -> bytes:
-    """A file of the kernel's, in one call; empty where it cannot be read."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.read(file, 4096)
-    except OSError:
-        return b""
-    finally:
-        os.close(file)
 
 
 def peer_of(descriptor: int) -> str | None:

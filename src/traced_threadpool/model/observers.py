@@ -8,10 +8,8 @@ there is seen by the node's function. A node that never ran gets `node_ended` al
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.lock_backoff import ObserverLock, release_owned
@@ -48,7 +46,7 @@ class ErrorLog:
     """Counts failures inside telemetry by component, and logs the first of each."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ObserverLock()
         self._counts: Counter[str] = Counter()
         self._listeners: list[Callable[[str], None]] = []
         forks.register(self._reset_after_fork)
@@ -75,13 +73,18 @@ class ErrorLog:
             except Exception:
                 logger.debug("counting a telemetry error failed", exc_info=True)
 
+    def caught(self, component: str, error: BaseException) -> None:
+        """As `record`, of an exception that went through the component: it may have left one of its locks held."""
+        release_owned(ObserverLock)
+        self.record(component, error)
+
     @property
     def counts(self) -> dict[str, int]:
         with self._lock:
             return dict(self._counts)
 
     def _reset_after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ObserverLock()
         self._counts = forks.kept_in_child(self._counts, Counter())
 
 
@@ -122,23 +125,21 @@ class Observers:
             try:
                 call(node)
             except BaseException as error:
-                release_owned(ObserverLock)
-                self.errors.record(component, error)
+                self.errors.caught(component, error)
 
     def node_ended(self, node: NodeRecord) -> None:
         for component, call in self._calls_ended:
             try:
                 call(node)
             except BaseException as error:
-                release_owned(ObserverLock)
-                self.errors.record(component, error)
+                self.errors.caught(component, error)
 
     def node_stalled(self, node: NodeRecord, stack: Sequence[str]) -> None:
         for observer in self._observers:
             try:
                 observer.node_stalled(node, stack)
             except Exception as error:
-                self.errors.record(observer.component, error)
+                self.errors.caught(observer.component, error)
 
     def _tell_all(self, calls: Iterable[tuple[str, Callable[[RunRecord], None]]], run: RunRecord) -> None:
         interrupted: KeyboardInterrupt | None = None
@@ -149,7 +150,6 @@ class Observers:
                 release_owned(ObserverLock)
                 interrupted = error
             except BaseException as error:
-                release_owned(ObserverLock)
-                self.errors.record(component, error)
+                self.errors.caught(component, error)
         if interrupted is not None:
             raise interrupted

@@ -24,7 +24,6 @@ from traced_threadpool.model.lock_backoff import (
     Event,
     ObserverLock,
     acquire_late,
-    release_owned,
 )
 from traced_threadpool.model.observers import ErrorLog
 
@@ -154,7 +153,7 @@ class Background:
         try:
             self._handle(item)
         except BaseException as error:
-            self._errors.record(self._component, error)
+            self._errors.caught(self._component, error)
         self._done_count += 1
         return True
 
@@ -173,7 +172,7 @@ class Background:
         return True
 
     def count_error(self, error: BaseException) -> None:
-        self._errors.record(self._component, error)
+        self._errors.caught(self._component, error)
 
     def _reset_after_fork(self) -> None:
         """The parent ends its own spans; the child starts with none."""
@@ -192,7 +191,6 @@ def _work(background: Background) -> None:
         try:
             going_on = background.work()
         except BaseException as error:  # in the middle of what is done around an item
-            release_owned(ObserverLock)
             background.count_error(error)
 
 

@@ -141,7 +141,7 @@ class WaitsMeter(CpuMeter, Observer):
         try:
             self._enter(node)
         except Exception as error:
-            self._errors.record(self.component, error)
+            self._errors.caught(self.component, error)
             node.reading = _Reading(None, 0, self._cpu_clock(), 0, 0, ())
 
     def _enter(self, node: NodeRecord) -> None:
@@ -178,7 +178,7 @@ class WaitsMeter(CpuMeter, Observer):
                 row.read_seen(samples)
             node.reading = tuple.__new__(_Reading, (row, before, cpu_ns, row.delay_ns, samples, row.seen_ns))
         except Exception as error:
-            self._errors.record(self.component, error)
+            self._errors.caught(self.component, error)
             node.reading = _Reading(None, 0, cpu_ns, 0, 0, ())
 
     def after_end(self, node: NodeRecord) -> None:
@@ -193,7 +193,7 @@ class WaitsMeter(CpuMeter, Observer):
             if node.timing is not None:
                 take_over_timing(node)
         except Exception as error:
-            self._errors.record(self.component, error)
+            self._errors.caught(self.component, error)
 
     def _divide(self, node: NodeRecord, reading: _Reading) -> None:
         cpu_ns = node.cpu_ns
@@ -297,7 +297,7 @@ class WaitsMeter(CpuMeter, Observer):
                 row.read_seen(row.words[row.at + shm.SAMPLES])
                 return _Reading(row, 0, cpu_ns, row.delay_ns, row.samples, row.seen_ns)
             except Exception as error:
-                self._errors.record(self.component, error)
+                self._errors.caught(self.component, error)
         return _Reading(None, 0, cpu_ns, start.delay_ns, start.samples, start.seen_ns)
 
 
