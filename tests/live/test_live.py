@@ -112,8 +112,14 @@ def test_the_end_is_predicted_from_earlier_runs(stage: Stage) -> None:
     call.result()
 
 
-def test_the_end_follows_the_pace_of_the_run(stage: Stage) -> None:
-    """Nodes that usually take a second take nothing this time: so will the rest of them."""
+@pytest.mark.parametrize("took_long", [False, True])
+def test_the_end_follows_the_pace_of_the_run(stage: Stage, monkeypatch: pytest.MonkeyPatch, *, took_long: bool) -> None:
+    """Nodes that usually take minutes take nothing this time: so will the rest of them.
+
+    Of thousands of nodes that is worked out while nobody waits for it, once it is known how long it takes.
+    """
+    if took_long:
+        monkeypatch.setattr("traced_threadpool.live.prediction.AT_ONCE_SECONDS", -1.0)
     first_gate, second_gate = Held(stage), Held(stage)
 
     def first() -> str:
@@ -130,17 +136,18 @@ def test_the_end_follows_the_pace_of_the_run(stage: Stage) -> None:
     chain = [make(f"n{index}", f"n{index - 1}" if index else "first") for index in range(6)]
     rest = [make(f"m{index}", f"m{index - 1}" if index else "second") for index in range(6)]
     names = ["first", "second", *(f"{letter}{index}" for letter in "nm" for index in range(6))]
-    adapter = stage.adapter(FutureAdapter(1, durations=Durations(dict.fromkeys(names, 1.0))))
+    adapter = stage.adapter(FutureAdapter(1, durations=Durations(dict.fromkeys(names, 100.0))))
     call = in_thread(lambda: driver_of(adapter, first, second, *chain, *rest).execute(["m5"]))
     wait_for(first_gate.started)
     before = only_run(adapter.live()).predicted_end.seconds
     assert before is not None
-    assert before > 12
+    assert before > 1_200
     first_gate.release.set()
     wait_for(second_gate.started)
-    assert eventually(lambda: (only_run(adapter.live()).predicted_end.seconds or 0) < 4)
+    assert eventually(lambda: (only_run(adapter.live()).predicted_end.seconds or 9_999) < 400)
     second_gate.release.set()
     call.result()
+    assert eventually(lambda: "traced-threadpool-prediction" not in [each.name for each in threading.enumerate()])
 
 
 def test_failed_and_skipped_nodes(stage: Stage) -> None:

@@ -1,10 +1,15 @@
-"""What is left of the runs of a pool into when they will be over, made anew as often as it may cost."""
+"""What is left of the runs of a pool into when they will be over, made anew as often as it may cost.
+
+Of thousands of nodes that takes tens of milliseconds. Who asks for the first time waits for it. After that such a one
+is made on a thread of its own, once the answer that asked for it is there, and until it is made the last one is given.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Final
 
@@ -13,11 +18,15 @@ from traced_threadpool.engine.work import Run, Work
 from traced_threadpool.live.eta import NodeLeft, RunEnd, predict_ends
 from traced_threadpool.live.pace import Pace
 from traced_threadpool.model.usual_duration import UsualDuration
+from traced_threadpool.waits.reasons import in_subinterpreter
 
 SHARE: Final = 0.01
 """Of a CPU, at most, for who asks all the time."""
 
 MOST_REUSED_SECONDS: Final = 2.0
+
+AT_ONCE_SECONDS: Final = 0.005
+"""What took longer, the caller does not wait for again."""
 
 Plan = Mapping[str, Sequence[str]]
 """The nodes of a run in the order in which they are submitted, each with its inputs."""
@@ -38,15 +47,42 @@ class Prediction:
     def __init__(self, usual: Usual, plan: Callable[[Run], Plan | None]) -> None:
         self._usual = usual
         self._plan = plan
-        self._known: tuple[float, Mapping[Run, RunEnd]] = (0.0, {})  # until when they are good, and the ends
+        self._known = _Known(until=0.0, took_seconds=0.0, ends={})
         self._runs: dict[Run, _Watched] = {}
+        self._wanted: PoolLook | None = None
+        self._making: threading.Thread | None = None
 
     def ends(self, look: PoolLook) -> Mapping[Run, RunEnd]:
         """When each run will be over, counted from now. From now on the durations of its nodes are watched."""
-        now = time.monotonic()
-        until, ends = self._known
-        if now < until and all(each.run in ends for each in look.runs):
-            return {run: _counted_from_now(end) for run, end in ends.items()}
+        known = self._known
+        if not all(each.run in known.ends for each in look.runs):
+            return self._predict(look).ends
+        if time.monotonic() >= known.until:
+            if known.took_seconds <= AT_ONCE_SECONDS or in_subinterpreter():
+                return self._predict(look).ends
+            self._wanted = look
+        return {run: _counted_from_now(end) for run, end in known.ends.items()}
+
+    def make_wanted(self) -> None:
+        """Begins with what `ends` has left to be made, for who asks next. Its caller has its answer by now."""
+        look, self._wanted = self._wanted, None
+        if look is None or (self._making is not None and self._making.is_alive()):
+            return
+        self._making = threading.Thread(
+            target=self._predict_aside, args=(look,), name="traced-threadpool-prediction", daemon=True
+        )
+        try:
+            self._making.start()
+        except RuntimeError:  # the interpreter is at its end, or no thread can be started
+            self._making = None
+
+    def _predict_aside(self, look: PoolLook) -> None:
+        try:
+            self._predict(look)
+        except Exception:
+            self._known = replace(self._known, ends={})  # who asks next makes it, and hears of it
+
+    def _predict(self, look: PoolLook) -> _Known:
         began = time.thread_time()
         runs = self._runs
         self._runs = watched = {each.run: runs.get(each.run) or _Watched(each.run, self._usual) for each in look.runs}
@@ -60,9 +96,22 @@ class Prediction:
             _add_what_is_left(left, each, plan or {}, lanes, watched[each.run].usual(), look.now_ns)
         limits = [lane.limit for lane in look.lanes]
         found = predict_ends(left, limits, reasons=reasons)
-        ends = {each.run: found[each.run] for each in look.runs if each.run in found}
-        self._known = now + min(MOST_REUSED_SECONDS, (time.thread_time() - began) / SHARE), ends
-        return ends
+        took_seconds = time.thread_time() - began
+        self._known = known = _Known(
+            until=time.monotonic() + min(MOST_REUSED_SECONDS, took_seconds / SHARE),
+            took_seconds=took_seconds,
+            ends={each.run: found[each.run] for each in look.runs if each.run in found},
+        )
+        return known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """A prediction: until when it is good, in seconds of the monotonic clock, and what it took to make."""
+
+    until: float
+    took_seconds: float
+    ends: Mapping[Run, RunEnd]
 
 
 class _Watched:

@@ -134,6 +134,7 @@ class LiveView:
         took = time.thread_time() - began
         until = at + min(MOST_REUSED_SECONDS, took / SHARE) if took > LARGE_SECONDS else at
         self._made = _Made(asked=asked, look=look, record=record, at=at, until=until)
+        self._prediction.make_wanted()
         return record
 
     def _record(self, look: PoolLook, *, stacks: bool, graph: bool, cancelled: bool) -> LivePool:
