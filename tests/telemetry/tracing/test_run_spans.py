@@ -315,7 +315,8 @@ def test_a_run_interrupted_as_it_starts_is_started_once(caplog: pytest.LogCaptur
 
     class Interrupted(SpanProcessor):
         def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-            started.append(span.name)
+            if span.name == "hamilton.run":
+                started.append(span.name)
             if len(started) == 1:
                 raise KeyboardInterrupt
 
@@ -327,7 +328,7 @@ def test_a_run_interrupted_as_it_starts_is_started_once(caplog: pytest.LogCaptur
             runs.execute(["load"])
         assert started == ["hamilton.run"]
         assert runs.execute(["load"]) == {"load": load()}
-    assert started == ["hamilton.run", "hamilton.run", "load"]
+    assert started == ["hamilton.run", "hamilton.run"]
     assert [record.getMessage() for record in caplog.records] == []
 
 
