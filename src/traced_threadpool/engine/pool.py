@@ -59,7 +59,6 @@ from traced_threadpool.model.lock_backoff import (
     Event,
     OwnedLock,
     acquire_late,
-    is_owned,
     release_owned,
 )
 from traced_threadpool.model.observers import Observers
@@ -84,7 +83,11 @@ def _repairing(method: _Method) -> _Method:
         try:
             return method(self, *arguments, **keywords)
         except BaseException:
-            self._repair()
+            try:
+                self._repair()
+            finally:
+                while self._lock.is_owned():
+                    self._lock.release()
             raise
 
     return cast("_Method", call)
@@ -242,7 +245,11 @@ class Pool:
                 if error is not None and not self._has_loops():
                     raise closed_error() if self.closed else error
         except BaseException:
-            self._withdraw(work)
+            try:
+                self._withdraw(work)
+            finally:
+                while self._lock.is_owned():
+                    self._lock.release()
             raise
         return future
 
@@ -269,11 +276,12 @@ class Pool:
         try:
             self._end_outside(task, future)
         except BaseException:
-            self._repair()
             try:
+                self._repair()
                 self._end_outside(task, future)
             finally:
-                release_owned()
+                while self._lock.is_owned():
+                    self._lock.release()
             raise
 
     def _end_outside(self, task: Task, future: Future[Any]) -> None:
@@ -353,11 +361,7 @@ class Pool:
         error = self._start_loops(loops)
         if error is None or self._has_loops():
             return  # the loops that run take everything that is ready before they end
-        try:
-            self._fail_ready(error)
-        except BaseException:
-            release_owned()
-            raise
+        self._fail_ready(error)
 
     def _fail_ready(self, error: BaseException | None) -> None:
         now_ns = self._clock()
@@ -397,7 +401,11 @@ class Pool:
         try:
             self._work_through(loop)
         except BaseException as error:
-            self._recover(loop, error)
+            try:
+                self._recover(loop, error)
+            finally:
+                while self._lock.is_owned():
+                    self._lock.release()
 
     def _send(self, loop: Loop) -> None:
         """One node that runs elsewhere, on a thread that waits for it."""
@@ -408,7 +416,11 @@ class Pool:
                 loop.thread = threading.current_thread()
                 self._run_helping(loop, work)
         except BaseException as error:
-            self._recover(loop, error)
+            try:
+                self._recover(loop, error)
+            finally:
+                while self._lock.is_owned():
+                    self._lock.release()
 
     def _work_through(self, loop: Loop) -> None:
         lock, loops, scheduler = self._lock, self._loops, self._scheduler
@@ -672,12 +684,7 @@ class Pool:
         finished = False
         with self._lock:
             if work in run.pending:
-                if not future.done():
-                    if work.error is None and work.outcome == "cancelled":
-                        future.resolve_cancelled()
-                    else:
-                        future.set_outcome(future._result, work.error)
-                        future.resolve()
+                self._resolve(work)
                 if work.outcome == "cancelled":
                     run.cancelled = True
                 elif work.error is not None and run.failure is None:
@@ -689,6 +696,18 @@ class Pool:
         _release(work)
         if finished:
             self._finish(run)
+
+    @staticmethod
+    def _resolve(work: Work) -> None:
+        """Under the lock; those who wait are notified later."""
+        future = work.future
+        if future is None or future.done():
+            return
+        if work.error is None and work.outcome == "cancelled":
+            future.resolve_cancelled()
+        else:
+            future.set_outcome(future._result, work.error)
+            future.resolve()
 
     def _run_is_empty(self, run: Run) -> bool:
         """All nodes of the run that were submitted are done with. Returns whether the run is over. Under the lock."""
@@ -738,6 +757,8 @@ class Pool:
                 work.ended_ns = work.ended_ns or self._clock()
                 work.queue.errors.append(work.error)
                 work.queue.note_failed(work.name)
+            elif work is not None and work in work.queue.pending and work.state is ENDED:
+                self._resolve(work)  # before anybody takes what is ready now, and looks at it
             repaired = self._rebuild()
         finally:
             release_owned()
@@ -765,7 +786,7 @@ class Pool:
     def _hold(self) -> None:
         """Holds the pool's lock and no other: what was interrupted may have left it held, so that nobody sees that."""
         release_owned(but=self._lock)
-        if not is_owned(self._lock):
+        if not self._lock.is_owned():
             self._lock.acquire()
 
     def _rebuild(self) -> _Repaired:
@@ -779,7 +800,12 @@ class Pool:
                 self._helpers.discard(loop)
         pending = [work for run in self._runs for work in run.pending]
         held = {work for loop in (*self._loops, *self._helpers) for work in loop.in_hand()}
-        lost = [work for work in pending if work.state is ENDED and work.outcome is None]
+        # Where nobody looks a node that ends well has no outcome, and its future is done.
+        lost = [
+            work
+            for work in pending
+            if work.state is ENDED and work.outcome is None and (work.future is None or not work.future.done())
+        ]
         doomed = self._scheduler.rebuild(self._runs, pending, held, self._clock())
         for slot in [each for each in self._parked if each not in self._scheduler.running]:
             del self._parked[slot]
@@ -808,9 +834,11 @@ class Pool:
                 self._runs.add(run)
                 if run.parent is None and self._scheduler.shares is None and self._is_shared(run):
                     self._scheduler.share(self._clock())
-            run.opened = True  # first: whatever is raised while observers are told, they are not told twice
-            if run.record is not None:
-                self._observers.run_started(run.record)
+            try:
+                if run.record is not None:
+                    self._observers.run_started(run.record)
+            finally:
+                run.opened = True  # whatever was raised while observers were told, they are not told twice
 
     @_repairing
     def close_run(self, run: Run) -> None:
@@ -887,10 +915,14 @@ class Pool:
         try:
             self._help_until(event, slot, future, deadline, helper)
         except BaseException as error:
-            self._helpers.add(helper)
-            self._recover(helper, error)
-            with self._lock:
-                self._unpark(slot, event)
+            try:
+                self._helpers.add(helper)
+                self._recover(helper, error)
+                with self._lock:
+                    self._unpark(slot, event)
+            finally:
+                while self._lock.is_owned():
+                    self._lock.release()
             raise
         finally:
             forget_callback(future, wake)
@@ -1036,8 +1068,9 @@ class Pool:
             within = within.queue.parent
         with self._lock:
             me = threading.current_thread()
-            own_thread = me in self._threads or any(
-                helper.elsewhere and helper.thread is me for helper in self._helpers
+            # Somebody else's executor may run nodes on the thread that calls: it has none of ours afterwards.
+            own_thread = (me in self._threads and self._own_executor() is not None) or any(
+                loop.thread is me for loop in (*self._loops, *self._helpers)
             )
         if within is not None or own_thread:
             where = "a done-callback of a node" if within is None else f"node {within.name!r}"

@@ -87,7 +87,11 @@ def _sigma(usual: UsualDuration) -> float:
 
 
 def predict_ends(
-    nodes: Sequence[NodeLeft], limits: Sequence[int], *, reasons: Mapping[Hashable, str] | None = None
+    nodes: Sequence[NodeLeft],
+    limits: Sequence[int],
+    *,
+    reasons: Mapping[Hashable, str] | None = None,
+    now: float | None = None,
 ) -> dict[Hashable, RunEnd]:
     """When each of the runs will be over.
 
@@ -95,6 +99,7 @@ def predict_ends(
         nodes: All nodes of all runs of the pool that have not ended, inputs before what needs them.
         limits: How many nodes run at once: in all, and of each further lane among these.
         reasons: Runs whose end cannot be known, and why.
+        now: When the nodes were as they are given, in Unix seconds.
 
     Returns:
         By run. Where less than half of a run's nodes have a usual duration, there is a reason in place of times.
@@ -114,7 +119,7 @@ def predict_ends(
             )
     replay = _Replay(nodes, limits)
     replay.play()
-    now = time.time()
+    now = time.time() if now is None else now
     found: dict[Hashable, RunEnd] = {}
     for run, count in total.items():
         share = known[run] / count

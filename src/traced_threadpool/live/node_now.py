@@ -136,7 +136,7 @@ def _told_of_the_gil(
 ) -> dict[Work, NodeNow]:
     """C code that keeps the GIL lets nobody look: afterwards its thread waits for the GIL, as any that wants it does.
 
-    Or it has the GIL again, and sleeps in C code: to ask the kernel is to let go of it. So we look again. Who waits for
+    Or it has the GIL again by then, and sleeps in C code. So we look again. Who waits for
     something else does not go on meanwhile, and who waits for the GIL wakes up once each switch interval. One sample
     may meet a moment at which another thread has the GIL: two have to agree.
     """

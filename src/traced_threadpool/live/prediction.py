@@ -17,6 +17,8 @@ from traced_threadpool.engine.pool_look import PoolLook, RunLook
 from traced_threadpool.engine.work import Run, Work
 from traced_threadpool.live.eta import NodeLeft, RunEnd, predict_ends
 from traced_threadpool.live.pace import Pace
+from traced_threadpool.model import forks
+from traced_threadpool.model.lock_backoff import ObserverLock, release_owned
 from traced_threadpool.model.usual_duration import UsualDuration
 from traced_threadpool.waits.reasons import in_subinterpreter
 
@@ -50,42 +52,64 @@ class Prediction:
         self._known = _Known(until=0.0, took_seconds=0.0, ends={})
         self._runs: dict[Run, _Watched] = {}
         self._wanted: PoolLook | None = None
+        self._reset_after_fork()
+        forks.register(self._reset_after_fork)
+
+    def _reset_after_fork(self) -> None:
+        self._lock = ObserverLock()
         self._making: threading.Thread | None = None
 
     def ends(self, look: PoolLook) -> Mapping[Run, RunEnd]:
         """When each run will be over, counted from now. From now on the durations of its nodes are watched."""
         known = self._known
         if not all(each.run in known.ends for each in look.runs):
-            return self._predict(look).ends
+            return self._predict_now(look)
         if time.monotonic() >= known.until:
             if known.took_seconds <= AT_ONCE_SECONDS or in_subinterpreter():
-                return self._predict(look).ends
+                return self._predict_now(look)
             self._wanted = look
         return {run: _counted_from_now(end) for run, end in known.ends.items()}
 
+    def _predict_now(self, look: PoolLook) -> Mapping[Run, RunEnd]:
+        self._known = known = self._predict(look)
+        return known.ends
+
     def make_wanted(self) -> None:
         """Begins with what `ends` has left to be made, for who asks next. Its caller has its answer by now."""
-        look, self._wanted = self._wanted, None
-        if look is None or (self._making is not None and self._making.is_alive()):
-            return
-        self._making = threading.Thread(
-            target=self._predict_aside, args=(look,), name="traced-threadpool-prediction", daemon=True
-        )
-        try:
-            self._making.start()
-        except RuntimeError:  # the interpreter is at its end, or no thread can be started
-            self._making = None
+        with self._lock:
+            look, self._wanted = self._wanted, None
+            if look is None or (self._making is not None and self._making.is_alive()):
+                return
+            self._making = threading.Thread(
+                target=self._predict_aside, args=(look, self._known), name="traced-threadpool-prediction", daemon=True
+            )
+            try:
+                self._making.start()
+            except RuntimeError:  # the interpreter is at its end, or no thread can be started
+                self._making = None
+                self._known = replace(self._known, ends={})  # who asks next makes it
 
-    def _predict_aside(self, look: PoolLook) -> None:
+    def _predict_aside(self, look: PoolLook, before: _Known) -> None:
         try:
-            self._predict(look)
-        except Exception:
-            self._known = replace(self._known, ends={})  # who asks next makes it, and hears of it
+            made = self._predict(look)
+        except BaseException:
+            release_owned(ObserverLock)
+            made = replace(before, ends={})  # who asks next makes it, and hears of it
+        if self._known is before:  # else somebody who saw a run that has come since was faster
+            self._known = made
+
+    def _watch(self, look: PoolLook) -> Mapping[Run, _Watched]:
+        with self._lock:
+            watched = {run: one for run, one in self._runs.items() if run.pending or not run.closed}
+            for each in look.runs:
+                if each.run not in watched:
+                    watched[each.run] = _Watched(each.run, self._usual)
+            self._runs = watched
+        return watched
 
     def _predict(self, look: PoolLook) -> _Known:
         began = time.thread_time()
-        runs = self._runs
-        self._runs = watched = {each.run: runs.get(each.run) or _Watched(each.run, self._usual) for each in look.runs}
+        watched = self._watch(look)
         left: list[NodeLeft] = []
         reasons: dict[Hashable, str] = {}
         lanes = {lane.backend: place for place, lane in enumerate(look.lanes)}
@@ -95,14 +119,14 @@ class Prediction:
                 reasons[each.run] = "how many nodes it will have is not known yet"
             _add_what_is_left(left, each, plan or {}, lanes, watched[each.run].usual(), look.now_ns)
         limits = [lane.limit for lane in look.lanes]
-        found = predict_ends(left, limits, reasons=reasons)
+        looked_at = time.time() - (time.monotonic_ns() - look.now_ns) / 1e9
+        found = predict_ends(left, limits, reasons=reasons, now=looked_at)
         took_seconds = time.thread_time() - began
-        self._known = known = _Known(
+        return _Known(
             until=time.monotonic() + min(MOST_REUSED_SECONDS, took_seconds / SHARE),
             took_seconds=took_seconds,
             ends={each.run: found[each.run] for each in look.runs if each.run in found},
         )
-        return known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from traced_threadpool.engine.work import Work
 from traced_threadpool.live.kernel_file import read_kernel_file
 from traced_threadpool.live.node_now import NodeNow, NodesNow
 from traced_threadpool.model import forks
-from traced_threadpool.model.lock_backoff import Event, ObserverLock
+from traced_threadpool.model.lock_backoff import Event, ObserverLock, release_owned
 from traced_threadpool.model.observers import ErrorLog, Observer
 from traced_threadpool.model.records import RunRecord
 from traced_threadpool.model.usual_duration import UsualDuration
@@ -205,12 +205,21 @@ class _Watcher:
             if self._thread is not None:
                 self._woken.set()
                 return
-            self._thread = thread = threading.Thread(target=self._work, name="traced-threadpool-stalls", daemon=True)
+            self._thread = thread = threading.Thread(target=self._run, name="traced-threadpool-stalls", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the interpreter is at its end
             with self._lock:
                 self._thread = None
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # between two samples
+            release_owned(ObserverLock)
+            with self._lock:
+                self._thread = None  # the next run starts another
+            logger.warning("the thread that watches for stalled nodes ended with %s", type(error).__name__)
 
     def _work(self) -> None:
         late: deque[float] = deque(maxlen=REMEMBERED)

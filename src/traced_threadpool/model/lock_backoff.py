@@ -40,7 +40,7 @@ import time
 import weakref
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, Final, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import STORES_IN_ORDER
@@ -55,6 +55,9 @@ class OwnedLock(_thread.RLock):  # type: ignore[misc]  # final in the stub alone
     """A lock that knows which thread holds it. It is not meant to be taken twice."""
 
     __slots__ = ()
+
+    is_owned: ClassVar[Callable[[OwnedLock], bool]] = _thread.RLock._is_owned  # type: ignore[attr-defined]  # conditions need it
+    """Whether the calling thread holds it. No step of Python, as `release`: it can be asked where none is left."""
 
     def __new__(cls) -> OwnedLock:
         lock = super().__new__(cls)
@@ -85,7 +88,8 @@ class Condition(threading.Condition):
 class Changing:
     """`with changing:` holds a lock. Where the block raises, the lock stays held: half a change is for nobody to see.
 
-    Whoever catches the exception makes whole what was changed, and lets go.
+    Whoever catches the exception makes whole what was changed, and lets go, at the last by steps that are not Python's:
+    where the limit of recursion was met there is none left.
 
     Args:
         lock: That.
@@ -168,15 +172,10 @@ def release_owned(kind: type[OwnedLock] = OwnedLock, *, but: OwnedLock | None = 
     """Lets go of every lock of this kind that the calling thread holds, `but` one. Returns how many there were."""
     count = 0
     for lock in _every.alive():
-        while isinstance(lock, kind) and lock is not but and is_owned(lock):
+        while isinstance(lock, kind) and lock is not but and lock.is_owned():
             lock.release()
             count += 1
     return count
-
-
-def is_owned(lock: OwnedLock) -> bool:
-    """Whether the calling thread holds it."""
-    return lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # the stub leaves it out; conditions need it
 
 
 def acquire_late(lock: OwnedLock) -> None:
