@@ -292,7 +292,8 @@ def _checked_stall_after(value: Any) -> float | None:
 
 def _checked_count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
+        true_too = "True or " if name == "record" else ""
+        raise TypeError(f"{name} must be {true_too}a whole number, not {value!r}")
     if value < 0:
         raise ValueError(f"{name} must be 0 or more, not {value}")
     return value

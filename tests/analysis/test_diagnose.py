@@ -155,7 +155,7 @@ FINDINGS: dict[Cause, Finding] = {
             "replay: with more than 4 workers, 1.60 s instead of 1.60 s",
         ),
         advice="Leave it as it is: nothing that was replayed makes it 10 % shorter. More than 4 workers would not "
-        "help: the critical path takes 1.60 s, however many workers there are.",
+        "help: the critical path alone takes 1.60 s.",
         gain_seconds=None,
     ),
 }

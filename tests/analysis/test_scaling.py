@@ -38,7 +38,7 @@ def test_a_worker_is_missed_by_a_node_that_takes_no_time_too() -> None:
             ),
             1,
             "critical_path",
-            "the critical path takes 200 ms, however many workers there are",
+            "the critical path alone takes 200 ms",
         ),
         (
             played([(Demand(held_ns=50 * MS), [])] * 8, workers=4, cpus=4),

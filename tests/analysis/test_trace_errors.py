@@ -21,6 +21,7 @@ from traced_threadpool.analysis.trace_file import TraceFileError, read_runs
         ("\n \n", "holds a trace without a span"),
         (b"\x7fELF\0\0\1\2" * 100, "is binary; expected a trace"),
         ("name,age\nada,36\n", "is not JSON"),
+        ("import json\n\ntotals = {\n}\n{}\nprint(totals)\n", "is not JSON"),
         ('{"a": 1, "b": 2}', "holds a JSON object with the keys 'a', 'b'; expected a trace"),
         ("[1, 2]", "holds JSON that is not an object but a list"),
         ("3", "holds JSON that is not an object but a int"),

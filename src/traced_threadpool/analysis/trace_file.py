@@ -195,6 +195,8 @@ class _Reading:
         if "\0" in text[:4096]:
             return f"{self.shown} is binary; {EXPECTED}"
         if documents.others:
+            if documents.unread_lines > documents.others:  # a program, or a page, may have lines that could be JSON
+                return f"{self.shown} is not JSON; {EXPECTED}"
             several = "lines of JSON, the first of them " if documents.others > 1 else ""
             return f"{self.shown} holds {several}{_what(documents.first_other)}; {EXPECTED}"
         if documents.cut_lines == 1 and text.startswith('{"resourceSpans"'):

@@ -320,7 +320,7 @@ def _reason(limit: Limit, enough: Replayed, most: Replayed, floor_ns: int, full:
         )
     if limit == "critical_path":
         if enough.makespan_ns * (1 - HELPS) <= floor_ns:
-            return f"the critical path takes {duration(floor_ns)}, however many workers there are"
+            return f"the critical path alone takes {duration(floor_ns)}"
         return f"the critical path takes {duration(enough.makespan_ns)}, with its waits for the GIL and CPUs"
     if limit == "nodes":
         return f"no more than {count(most.most_busy, 'node')} can run at once"
