@@ -361,6 +361,18 @@ def test_more_workers_for_nodes_of_which_nothing_is_known() -> None:
     )
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_worker_shows_no_lock(workers: int) -> None:
+    """Where nothing runs beside anything else, nothing waits for a lock: the advice says so."""
+    queued = in_turns(12, 250, workers, {"network": 250})
+    found = first(run(*queued, end=3000 // workers, max_workers=workers))
+
+    assert found.cause == "pool_too_small"
+    assert ("It gains less if nodes share a lock: with one at a time none waits for it." in found.advice) is (
+        workers == 1
+    )
+
+
 def test_a_queue_of_nodes_that_compute_with_the_lock_needs_no_workers() -> None:
     """They would wait for the lock instead."""
     queued = run(*in_turns(12, 250, 1, {"cpu": 250}), end=3000, max_workers=1)

@@ -194,6 +194,8 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
         },
         advice={
             "": "Set max_workers={workers}. {of_more}",
+            "one_at_a_time": "Set max_workers={workers}. {of_more} It gains less if nodes share a lock: with one at a "
+            "time none waits for it.",
         },
     ),
     "straggler": CauseInWords(

@@ -54,7 +54,8 @@ def pool_too_small(analyzed: AnalyzedRun) -> RankedFinding | None:
         )
     )
     enough = scaling.enough_workers
-    advice = words.advises("", workers=enough, of_more=scaling.of_more_than(enough))
+    key = "one_at_a_time" if analyzed.most_at_once == 1 else ""
+    advice = words.advises(key, workers=enough, of_more=scaling.of_more_than(enough))
     found = by_gain(analyzed, scaling, "pool_too_small", names_of(queued), evidence, advice, matters=MATTERS - HELPS)
     if found is None or is_known:
         return found
