@@ -93,8 +93,8 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             [backends.md](backends.md).
         run_on: Which nodes run there: the name of a backend for all of them, a mapping of nodes or functions to names,
             or a callable that gives the name for a node of Hamilton's, or None. It goes before the decorator `@run_on`.
-            The name of the adapter's own threads is `"threads"`. `"auto"`: those nodes go to worker processes of which
-            runs have shown that they gain.
+            The name of the adapter's own threads is `"threads"`. `"auto"`: those nodes go to the worker processes of
+            `backends` of which runs have shown that they gain.
         stall_after: After how many seconds a running node counts as stalled, which is told once: in the log with its
             stack, and on its span. Default: five times its learned 95th percentile, at least 30 s.
         live: Whether `live()`, the page `/live` and `/live.json` show this adapter's runs.

@@ -31,6 +31,17 @@ def computing(number: int = 8, *, workers: int = 8, backends: tuple[str, ...] = 
     return played([(demand, [])] * number, workers=workers, cpus=2, backends=backends, lanes=lanes)
 
 
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_more_nodes_are_moved_than_there_are_processes(processes: int) -> None:
+    """To a backend that the record does not have: it is what limits the run."""
+    found = scale(computing(workers=8), run_on=ON_PROCESSES, processes=processes, cpus=8)
+
+    assert (found.limit, found.reason) == (
+        "backend",
+        f"`processes` lets {processes} node{'s' if processes > 1 else ''} run at once",
+    )
+
+
 @settings(deadline=None)
 @given(
     dag=st.one_of(dags(mixed=True), dags(held=True, mixed=True)),

@@ -52,8 +52,8 @@ def on_processes(analyzed: AnalyzedRun, culprits: Sequence[str], holders: Sequen
     Those that held it most, or all, if that gains noticeably more. Nothing where others have the CPUs, and nothing that
     executes a run of its own.
     """
-    cpus, computing_ns = analyzed.run.cpus or 0, analyzed.total_ns("cpu")
-    if cpus < 2 or analyzed.total_ns("runqueue") >= OTHERS_COMPUTE * computing_ns:
+    cpus = analyzed.run.cpus or 0
+    if cpus < 2 or others_have_cpus(analyzed):
         return None
     nest = {node.name for node in analyzed.nodes if node.key in analyzed.run.by_parent}
     here = [node for node in analyzed.nodes if not node.is_remote and node.name not in nest]
@@ -78,6 +78,11 @@ def on_processes(analyzed: AnalyzedRun, culprits: Sequence[str], holders: Sequen
     if moving_ns < LEAST_MOVING_NS or analyzed.gain_ns(moved) < min(least_ns, gain_ns / 4):
         return None
     return OnProcesses(nodes=nodes, processes=processes, other=other, moving_ns=moving_ns, moved=moved)
+
+
+def others_have_cpus(analyzed: AnalyzedRun) -> bool:
+    """Whether nodes waited for a CPU so much that processes of theirs would too."""
+    return analyzed.total_ns("runqueue") >= OTHERS_COMPUTE * analyzed.total_ns("cpu")
 
 
 def _remote(analyzed: AnalyzedRun) -> list[NodeExecution]:

@@ -62,7 +62,8 @@ class Assumptions:
             f"what the nodes of {name!r} use is taken to be as fast with {most:,} at once as it was with "
             f"{self._run.backends[name].max_workers:,}"
             for name, most in settings.lanes.items()
-            if most > self._run.backends[name].max_workers
+            # The record may have none of that name: nodes are asked to be moved to it.
+            if name in self._run.backends and most > self._run.backends[name].max_workers
         ]
         if self._waits_for_locks:
             said.append("waiting for locks stays as it was, though it may come of other nodes of the run")
