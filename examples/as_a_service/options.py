@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 PROGRAM = "as_a_service"
 DEFAULT_PORT = 9464  # where OpenTelemetry's exporters for Prometheus listen, by custom
@@ -73,8 +73,9 @@ def parse_options(words: Sequence[str] | None = None) -> Options:
         metavar="NAME",
         help=f"one of survey, {', '.join(PATHOLOGIES)}; may be given again (default: all)",
     )
-    given = vars(parser.parse_args(words))
-    return Options(**{**given, "only": tuple(given["only"]) or ("survey", *PATHOLOGIES)})
+    given: dict[str, Any] = vars(parser.parse_args(words))
+    given["only"] = tuple(given["only"]) or ("survey", *PATHOLOGIES)
+    return Options(**given)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,7 +7,7 @@ import sysconfig
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,13 +61,13 @@ _Run = Callable[[int], str]
 
 
 @contextmanager
-def _program(name: str, options: Options) -> Iterator[_Run]:
+def _program(name: str, options: Options) -> Generator[_Run, None, None]:
     with _survey(options) if name == "survey" else _pathology(name, options) as run:
         yield run
 
 
 @contextmanager
-def _survey(options: Options) -> Iterator[_Run]:
+def _survey(options: Options) -> Generator[_Run, None, None]:
     with (
         serving(CHAPTERS, LATENCY_SECONDS) as catalogue_url,
         FutureAdapter(name="survey", run_name="survey") as adapter,
@@ -93,7 +93,7 @@ def _survey(options: Options) -> Iterator[_Run]:
 
 
 @contextmanager
-def _pathology(name: str, options: Options) -> Iterator[_Run]:
+def _pathology(name: str, options: Options) -> Generator[_Run, None, None]:
     module = importlib.import_module(f"examples.pathologies.{name}")
     pathology: Pathology = module.PATHOLOGY
     with FutureAdapter(pathology.workers, name, name=name, run_name=name) as adapter:
@@ -108,7 +108,7 @@ def _pathology(name: str, options: Options) -> Iterator[_Run]:
 
 
 @contextmanager
-def _metrics(listen: str, port: int) -> Iterator[str]:
+def _metrics(listen: str, port: int) -> Generator[str, None, None]:
     # setup_telemetry(prometheus_port=) serves on 127.0.0.1, which is this container's own.
     try:
         server, thread = prometheus_client.start_http_server(port, addr=listen)
@@ -128,7 +128,7 @@ def _spans() -> AbstractContextManager[object]:
 
 
 @contextmanager
-def _on_sigterm(stop: threading.Event) -> Iterator[None]:
+def _on_sigterm(stop: threading.Event) -> Generator[None, None, None]:
     """A container is stopped by SIGTERM; the first process in it ignores what it has no handler for."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:

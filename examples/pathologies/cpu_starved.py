@@ -12,7 +12,7 @@ import hashlib
 import lzma
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,7 +53,7 @@ def manifest(archives: list[bytes], seals: list[str]) -> list[str]:
 
 
 @contextmanager
-def _inputs(amount: Amount) -> Iterator[Mapping[str, Any]]:
+def _inputs(amount: Amount) -> Generator[Mapping[str, Any], None, None]:
     making = random.Random(amount.seed)
     records = [b"%d;%s;%d\n" % (number, making.randbytes(9).hex().encode(), number % 977) for number in range(5_000)]
     snapshots = {

@@ -3,7 +3,7 @@
 import importlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -98,7 +98,7 @@ def _confine_to(cpus: int) -> None:
 
 
 @contextmanager
-def _closing(adapter: FutureAdapter) -> Iterator[FutureAdapter]:
+def _closing(adapter: FutureAdapter) -> Generator[FutureAdapter, None, None]:
     """When something went wrong, only those nodes finish that are running."""
     try:
         yield adapter
@@ -109,7 +109,7 @@ def _closing(adapter: FutureAdapter) -> Iterator[FutureAdapter]:
 
 
 @contextmanager
-def _telemetry(trace: Path) -> Iterator[TelemetrySetup]:
+def _telemetry(trace: Path) -> Generator[TelemetrySetup, None, None]:
     try:
         telemetry = setup_telemetry(service_name="pathologies", file=trace)
     except OSError as error:

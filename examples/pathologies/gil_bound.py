@@ -11,7 +11,7 @@ import random
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -95,7 +95,7 @@ def report(error_rates: dict[str, float], ways_on: dict[str, str]) -> list[str]:
 
 
 @contextmanager
-def _inputs(amount: Amount) -> Iterator[Mapping[str, Any]]:
+def _inputs(amount: Amount) -> Generator[Mapping[str, Any], None, None]:
     making = random.Random(amount.seed)
     distinct = [_line(making) for _ in range(2_000)]
     shares = amount.shares(HOSTS, LINES)

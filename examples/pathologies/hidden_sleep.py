@@ -11,7 +11,7 @@ shorter pause, and log each. Whatever is done, it is not a quicker network that 
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -76,7 +76,7 @@ def reminders(totals: list[float]) -> dict[str, float]:
 
 
 @contextmanager
-def _inputs(amount: Amount) -> Iterator[Mapping[str, Any]]:
+def _inputs(amount: Amount) -> Generator[Mapping[str, Any], None, None]:
     with running_service(SECONDS, seed=amount.seed, refusals=REFUSALS) as url:
         first_pause = amount.seconds(FIRST_PAUSE_SECONDS)
         yield {

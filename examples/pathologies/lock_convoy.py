@@ -10,7 +10,7 @@ and quick. Asking for many addresses in one call also shortens the time under th
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -73,7 +73,7 @@ def vans(tours: list[float]) -> dict[str, float]:
 
 
 @contextmanager
-def _inputs(amount: Amount) -> Iterator[Mapping[str, Any]]:
+def _inputs(amount: Amount) -> Generator[Mapping[str, Any], None, None]:
     seconds = {path: amount.seconds(value) for path, value in SECONDS.items()}
     # The seed decides which addresses they are and how long each takes, not how many: that would change the shape.
     parcels = {district: [amount.seed * 100 + number for number in range(PARCELS)] for district in DISTRICTS}

@@ -10,7 +10,7 @@ waiting.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from difflib import SequenceMatcher
 from itertools import combinations, islice
@@ -74,7 +74,7 @@ def front_page(most_original: str, centre: tuple[float, float]) -> str:
 
 
 @contextmanager
-def _inputs(amount: Amount) -> Iterator[Mapping[str, Any]]:
+def _inputs(amount: Amount) -> Generator[Mapping[str, Any], None, None]:
     seconds = {path: amount.seconds(value) for path, value in SECONDS.items()}
     with running_service(seconds, seed=amount.seed) as url, closing(Geocoder(url)) as geocoder:
         yield {"service_url": url, "geocoder": geocoder, "comparisons": amount.shares(PAPERS, COMPARISONS)}

@@ -9,7 +9,7 @@ of workers is how many may wait at once, and has nothing to do with the number o
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from statistics import fmean
 from typing import Any
@@ -51,7 +51,7 @@ def bulletin(daily_means: dict[str, float], gusts: dict[str, float]) -> list[str
 
 
 @contextmanager
-def _inputs(amount: Amount) -> Iterator[Mapping[str, Any]]:
+def _inputs(amount: Amount) -> Generator[Mapping[str, Any], None, None]:
     seconds = {path: amount.seconds(value) for path, value in SECONDS.items()}
     with running_service(seconds, seed=amount.seed) as url:
         yield {"service_url": url}

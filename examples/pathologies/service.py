@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from http import HTTPStatus
 from http.client import HTTPConnection
@@ -20,7 +20,7 @@ class ServiceError(Exception):
 
 
 @contextmanager
-def running_service(seconds: Mapping[str, float], *, seed: int, refusals: int = 0) -> Iterator[str]:
+def running_service(seconds: Mapping[str, float], *, seed: int, refusals: int = 0) -> Generator[str, None, None]:
     """Start the service in a process of its own; gives its address. What it takes is said in `service_process.py`."""
     arguments = json.dumps({"seconds": dict(seconds), "seed": seed, "refusals": refusals})
     # A session of its own: Ctrl-C is for this program, whose running nodes still want their answers.

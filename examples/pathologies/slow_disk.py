@@ -16,7 +16,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -87,7 +87,7 @@ def balance(audits: list[tuple[int, int]]) -> dict[str, float]:
 
 
 @contextmanager
-def _inputs(amount: Amount) -> Iterator[Mapping[str, Any]]:
+def _inputs(amount: Amount) -> Generator[Mapping[str, Any], None, None]:
     with tempfile.TemporaryDirectory(prefix="pathologies-", dir=_on_a_disk()) as name:
         folder = Path(name)
         each_branch = _appends_per_second(folder) * SECONDS

@@ -8,7 +8,7 @@ pages of a list at once, keep yesterday's prices in a cache, give up on the slow
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,7 +55,7 @@ def order(service_url: str, best_offers: list[tuple[float, str]], stock: list[fl
 
 
 @contextmanager
-def _inputs(amount: Amount) -> Iterator[Mapping[str, Any]]:
+def _inputs(amount: Amount) -> Generator[Mapping[str, Any], None, None]:
     seconds = {path: amount.seconds(value) for path, value in SECONDS.items()}
     with running_service(seconds, seed=amount.seed) as url:
         yield {"service_url": url}

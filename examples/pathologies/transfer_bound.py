@@ -10,7 +10,7 @@ checksum: then nothing large has to be moved.
 import random
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,7 +44,7 @@ def report(checksums: list[int]) -> list[str]:
 
 
 @contextmanager
-def _inputs(amount: Amount) -> Iterator[Mapping[str, Any]]:
+def _inputs(amount: Amount) -> Generator[Mapping[str, Any], None, None]:
     yield {"image_bytes": amount.shares(REGIONS, IMAGE_BYTES), "seed": amount.seed}
 
 

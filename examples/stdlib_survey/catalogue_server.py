@@ -10,7 +10,7 @@ costs what it costs from a server some hundred kilometres away. Nothing else her
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +20,7 @@ from .records import Chapter
 
 
 @contextmanager
-def serving(chapters: Sequence[Chapter], latency_seconds: float = 0.0) -> Iterator[str]:
+def serving(chapters: Sequence[Chapter], latency_seconds: float = 0.0) -> Generator[str, None, None]:
     """Serve on a free port of 127.0.0.1 while the block runs; gives the address to fetch from."""
     with _CatalogueServer(chapters, latency_seconds) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="catalogue", daemon=True)

@@ -6,7 +6,7 @@ import sys
 import sysconfig
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +134,7 @@ def _new_adapter(options: Options) -> FutureAdapter:
 
 
 @contextmanager
-def _closing(adapter: FutureAdapter) -> Iterator[FutureAdapter]:
+def _closing(adapter: FutureAdapter) -> Generator[FutureAdapter, None, None]:
     """Let pending nodes finish; when something went wrong, only those that are running."""
     try:
         yield adapter
@@ -145,7 +145,7 @@ def _closing(adapter: FutureAdapter) -> Iterator[FutureAdapter]:
 
 
 @contextmanager
-def _telemetry(options: Options) -> Iterator[TelemetrySetup]:
+def _telemetry(options: Options) -> Generator[TelemetrySetup, None, None]:
     try:
         telemetry = setup_telemetry(service_name="stdlib-survey", file=options.trace_file, prometheus_port=options.port)
     except (OSError, ValueError, ImportError, RuntimeError) as error:

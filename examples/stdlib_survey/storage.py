@@ -5,7 +5,7 @@ lock at the start of their transaction, and wait for one another there.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -136,7 +136,7 @@ def query_packages(path: Path, limit: int) -> list[PackageSize]:
 
 
 @contextmanager
-def _connection(path: Path) -> Iterator[sqlite3.Connection]:
+def _connection(path: Path) -> Generator[sqlite3.Connection, None, None]:
     # No isolation level: transactions are the statements written here, none begins by itself.
     connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None)
     try:

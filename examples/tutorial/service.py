@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,7 +14,7 @@ SLOW = {"/namur": 0.9}
 
 
 @contextmanager
-def serving() -> Iterator[str]:
+def serving() -> Generator[str, None, None]:
     """Serves on a free port of this machine; gives the address."""
     with subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True) as service:
         try:
