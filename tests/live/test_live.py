@@ -150,6 +150,35 @@ def test_the_end_follows_the_pace_of_the_run(stage: Stage, monkeypatch: pytest.M
     assert eventually(lambda: "traced-threadpool-prediction" not in [each.name for each in threading.enumerate()])
 
 
+def test_who_asks_seldom_is_given_no_old_prediction(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes to make another."""
+    monkeypatch.setattr("traced_threadpool.live.prediction.AT_ONCE_SECONDS", -1.0)  # all take long
+    monkeypatch.setattr("traced_threadpool.live.prediction.SHARE", 1e9)  # and are to be made again at once
+    monkeypatch.setattr("traced_threadpool.live.prediction.OLDEST_SECONDS", 0.0)
+    monkeypatch.setattr("traced_threadpool.live.view.LARGE_SECONDS", 1e9)
+    first_held, last_held = Held(stage), Held(stage)
+
+    def first() -> str:
+        return first_held()
+
+    def last(first: str) -> str:
+        return last_held()
+
+    adapter = stage.adapter(FutureAdapter(1, durations=Durations({"first": 1_000.0, "last": 10.0})))
+    call = in_thread(driver_of(adapter, first, last).execute, ["last"])
+    wait_for(first_held.started)
+    before = only_run(adapter.live()).predicted_end.seconds
+    assert before is not None
+    assert before > 900
+    first_held.release.set()
+    wait_for(last_held.started)
+    after = only_run(adapter.live()).predicted_end.seconds
+    assert after is not None
+    assert after < 100
+    last_held.release.set()
+    call.result()
+
+
 def test_failed_and_skipped_nodes(stage: Stage) -> None:
     """While the rest of the run goes on: all are counted, the first hundred that failed are named."""
     started, release = stage.event(), stage.event()

@@ -255,17 +255,12 @@ class Pool:
 
     def _withdraw(self, work: Work) -> None:
         """Takes back work whose submission fails, unless a worker has it already."""
-        try:
-            self._hold()
-            if work in work.queue.pending and work.state is not RUNNING:
-                work.state = ENDED
-                work.failed = True
-                work.outcome = work.cause = None
-            repaired = self._rebuild()
-        finally:
-            release_owned()
-        self._start_loops_or_fail(repaired.loops)
-        self._end_rest(repaired)
+        self._hold()
+        if work in work.queue.pending and work.state is not RUNNING:
+            work.state = ENDED
+            work.failed = True
+            work.outcome = work.cause = None
+        self._repair()
 
     def _listen(self, outside: Outside) -> None:
         """Hears of the end of futures that are not this pool's, once those who wait for them are known."""

@@ -1,7 +1,8 @@
 """What is left of the runs of a pool into when they will be over, made anew as often as it may cost.
 
-Of thousands of nodes that takes tens of milliseconds. Who asks for the first time waits for it. After that such a one
-is made on a thread of its own, once the answer that asked for it is there, and until it is made the last one is given.
+Of thousands of nodes that takes tens of milliseconds. Who asks for the first time waits for it, and so does who asks
+seldom. Else such a one is made on a thread of its own, once the answer that asked for it is there, and until it is made
+the last one is given.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ SHARE: Final = 0.01
 MOST_REUSED_SECONDS: Final = 2.0
 
 AT_ONCE_SECONDS: Final = 0.005
-"""What took longer, the caller does not wait for again."""
+"""What took longer, the caller does not wait for again,"""
+
+OLDEST_SECONDS: Final = 5.0
+"""unless the last one is older."""
 
 Plan = Mapping[str, Sequence[str]]
 """The nodes of a run in the order in which they are submitted, each with its inputs."""
@@ -49,7 +53,7 @@ class Prediction:
     def __init__(self, usual: Usual, plan: Callable[[Run], Plan | None]) -> None:
         self._usual = usual
         self._plan = plan
-        self._known = _Known(until=0.0, took_seconds=0.0, ends={})
+        self._known = _Known(at=0.0, until=0.0, took_seconds=0.0, ends={})
         self._runs: dict[Run, _Watched] = {}
         self._wanted: PoolLook | None = None
         self._reset_after_fork()
@@ -64,8 +68,9 @@ class Prediction:
         known = self._known
         if not all(each.run in known.ends for each in look.runs):
             return self._predict_now(look)
-        if time.monotonic() >= known.until:
-            if known.took_seconds <= AT_ONCE_SECONDS or in_subinterpreter():
+        now = time.monotonic()
+        if now >= known.until:
+            if known.took_seconds <= AT_ONCE_SECONDS or now > known.at + OLDEST_SECONDS or in_subinterpreter():
                 return self._predict_now(look)
             self._wanted = look
         return {run: _counted_from_now(end) for run, end in known.ends.items()}
@@ -122,8 +127,10 @@ class Prediction:
         looked_at = time.time() - (time.monotonic_ns() - look.now_ns) / 1e9
         found = predict_ends(left, limits, reasons=reasons, now=looked_at)
         took_seconds = time.thread_time() - began
+        now = time.monotonic()
         return _Known(
-            until=time.monotonic() + min(MOST_REUSED_SECONDS, took_seconds / SHARE),
+            at=now,
+            until=now + min(MOST_REUSED_SECONDS, took_seconds / SHARE),
             took_seconds=took_seconds,
             ends={each.run: found[each.run] for each in look.runs if each.run in found},
         )
@@ -131,8 +138,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """A prediction: until when it is good, in seconds of the monotonic clock, and what it took to make."""
+    """A prediction: when it was made and until when it is good, in seconds of the monotonic clock, and what it took."""
 
+    at: float
     until: float
     took_seconds: float
     ends: Mapping[Run, RunEnd]
