@@ -46,11 +46,11 @@ def test_nodes_that_hold_the_gil_are_advised_to_run_on_processes() -> None:
 
 
 def test_processes_are_not_advised_where_they_do_not_gain() -> None:
-    """One CPU; others that have the CPUs; a thread outside of the pool that holds the GIL; a run within the nodes."""
+    """One CPU; none that is free; a thread outside of the pool that holds the GIL; a run within the nodes."""
     assert not advises_processes(parsing(cpus=1))
-    in_company = finding(parsing({"cpu": 250, "gil": 650, "runqueue": 100}), "gil_bound")
-    assert in_company is not None
-    assert "Others had the CPUs too: what worker processes would gain, a run without them can" in in_company.advice
+    short_of_cpus = finding(parsing({"cpu": 250, "gil": 650, "runqueue": 100}), "gil_bound")
+    assert short_of_cpus is not None
+    assert "Nodes wait for a CPU too, and worker processes add none: what-if --run-on tells" in short_of_cpus.advice
     assert not advises_processes(parsing(gil_holders={"thread:reindex": 4000 * MS, **HELD}))
     inner = [node(f"inner_{each}", 10, 20, {"cpu": 10}, parent=f"parse_{each}", run_id=f"{each}") for each in range(4)]
     nested = parsing()

@@ -131,8 +131,9 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
             "Arrow).",
             "nodes": "In {nodes}, compute less in Python, or use a library that releases the GIL (NumPy, Polars, "
             "Arrow). Worker processes would gain too little here.",
-            "nodes_in_company": "In {nodes}, compute less in Python, or use a library that releases the GIL (NumPy, "
-            "Polars, Arrow). Others had the CPUs too: what worker processes would gain, a run without them can tell.",
+            "nodes_short_of_cpus": "In {nodes}, compute less in Python, or use a library that releases the GIL (NumPy, "
+            "Polars, Arrow). Nodes wait for a CPU too, and worker processes add none: what-if --run-on tells what they "
+            "would gain.",
             "threads": "Keep thread {threads} from computing in this process while nodes run.",
         },
     ),

@@ -22,8 +22,8 @@ from traced_threadpool.model.states import State
 LEAST_MOVING_NS: Final = 2_000_000
 """Processes are advised for nodes that would gain even if moving took this much: few values are smaller."""
 
-OTHERS_COMPUTE: Final = 0.2
-"""Where nodes wait for a CPU for this part of what they compute, others have the CPUs, and processes would not."""
+SHORT_OF_CPUS: Final = 0.2
+"""Where nodes wait for a CPU for this part of what they compute, processes would wait for one too."""
 
 SMALL_BYTES: Final = 100_000
 """Executions that move fewer are slowed down by the call, and not by what is moved."""
@@ -49,11 +49,11 @@ class OnProcesses:
 def on_processes(analyzed: AnalyzedRun, culprits: Sequence[str], holders: Sequence[str]) -> OnProcesses | None:
     """What would gain, of the nodes that held the GIL, on as many processes as there are CPUs.
 
-    Those that held it most, or all, if that gains noticeably more. Nothing where others have the CPUs, and nothing that
+    Those that held it most, or all, if that gains noticeably more. Nothing where CPUs are short, and nothing that
     executes a run of its own.
     """
     cpus = analyzed.run.cpus or 0
-    if cpus < 2 or others_have_cpus(analyzed):
+    if cpus < 2 or is_short_of_cpus(analyzed):
         return None
     nest = {node.name for node in analyzed.nodes if node.key in analyzed.run.by_parent}
     here = [node for node in analyzed.nodes if not node.is_remote and node.name not in nest]
@@ -80,9 +80,9 @@ def on_processes(analyzed: AnalyzedRun, culprits: Sequence[str], holders: Sequen
     return OnProcesses(nodes=nodes, processes=processes, other=other, moving_ns=moving_ns, moved=moved)
 
 
-def others_have_cpus(analyzed: AnalyzedRun) -> bool:
-    """Whether nodes waited for a CPU so much that processes of theirs would too."""
-    return analyzed.total_ns("runqueue") >= OTHERS_COMPUTE * analyzed.total_ns("cpu")
+def is_short_of_cpus(analyzed: AnalyzedRun) -> bool:
+    """Whether nodes waited for a CPU so much, for whoever had it, that processes of theirs would too."""
+    return analyzed.total_ns("runqueue") >= SHORT_OF_CPUS * analyzed.total_ns("cpu")
 
 
 def _remote(analyzed: AnalyzedRun) -> list[NodeExecution]:

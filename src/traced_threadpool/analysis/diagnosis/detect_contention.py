@@ -9,7 +9,7 @@ from typing import Final
 from traced_threadpool.analysis.diagnosis.advice import BOTH_LOCKS, CAUSES_IN_WORDS, NEITHER_LOCK, quoted
 from traced_threadpool.analysis.diagnosis.analyzed_run import OUTSIDE_OF_NODES, AnalyzedRun, most_first
 from traced_threadpool.analysis.diagnosis.causes import RankedFinding
-from traced_threadpool.analysis.diagnosis.detect_backends import on_processes, others_have_cpus
+from traced_threadpool.analysis.diagnosis.detect_backends import is_short_of_cpus, on_processes
 from traced_threadpool.analysis.diagnosis.detect_waiting import waiting
 from traced_threadpool.analysis.diagnosis.ranking import (
     CONTRIBUTES,
@@ -64,7 +64,7 @@ def gil_bound(analyzed: AnalyzedRun, *, matters: float = MATTERS) -> RankedFindi
         )
         advice.append(words.advises("processes", nodes=named, processes=better.processes))
     elif nodes or not threads:
-        key = "nodes_in_company" if others_have_cpus(analyzed) else "nodes"
+        key = "nodes_short_of_cpus" if is_short_of_cpus(analyzed) else "nodes"
         advice.append(words.advises(key, nodes=quoted(nodes or list(victims))))
     said = and_more_workers(analyzed, " ".join(advice))
     return by_gain(analyzed, other, "gil_bound", nodes or list(victims), evidence, said, matters=matters)
