@@ -299,10 +299,13 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             node,
             collected,
         )
+        then = None
         if run.placement and node is not None:
             assembly = self._assembly
-            place(work, execute_lifecycle_for_node, node, assembly.backends, assembly.auto)
+            then = place(work, execute_lifecycle_for_node, node, assembly.backends, assembly.auto)
         future = pool.submit(work)
+        if then is not None:
+            then()
         if role is _EXPAND:
             run.expanded[work.name] = work
             return future.result()

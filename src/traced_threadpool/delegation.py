@@ -10,18 +10,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from functools import partial
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from traced_threadpool.engine.auto_placement import AutoPlacement
-from traced_threadpool.engine.backends.base import Backend, Call
+from traced_threadpool.engine.backends.base import Backend, Call, SendsAhead
 from traced_threadpool.engine.backends.errors import NotPicklable
 from traced_threadpool.engine.backends.held import Held
 from traced_threadpool.engine.backends.pickling import dump_call, dump_result
 from traced_threadpool.engine.backends.threads import Threads
-from traced_threadpool.engine.work import Work
+from traced_threadpool.engine.work import NodeFuture, Work
 from traced_threadpool.model.records import THREADS
 from traced_threadpool.model.timing import Timing
 
@@ -43,8 +43,8 @@ def place(
     node: hamilton_node.Node,
     backends: Mapping[str, Backend],
     auto: AutoPlacement | None,
-) -> None:
-    """Has a piece of work run where its run has placed it.
+) -> Callable[[], None] | None:
+    """Has a piece of work run where its run has placed it. Returns what to do once it has been submitted, if anything.
 
     Args:
         work: Not submitted yet.
@@ -59,11 +59,13 @@ def place(
     run = work.queue
     where = run.placement.get(work.name)
     backend = None if where is None else backends.get(where)
+    then: Callable[[], None] | None = None
     if backend is not None or any(each.home is not None for each in backends.values()):
         by_itself = auto if run.record is not None and work.name in run.record.placed else None
-        _delegate(work, execute, node, backend, where if backend is not None else None, by_itself)
+        then = _delegate(work, execute, node, backend, where if backend is not None else None, by_itself)
     if where == THREADS and auto is not None:
         probe(work, node, auto)
+    return then
 
 
 def _delegate(
@@ -73,7 +75,7 @@ def _delegate(
     backend: Backend | None,
     name: str | None,
     auto: AutoPlacement | None,
-) -> None:
+) -> Callable[[], None] | None:
     """Has it call its node's function on a backend of this name, or bring values for it to be called here.
 
     `auto` is who has decided so, if anybody has: then a call that cannot be sent is made here.
@@ -82,7 +84,7 @@ def _delegate(
     work.timing = Timing()
     if backend is None or isinstance(backend, Threads):  # a limit alone
         work.function = _Bringing(work, execute)
-        return
+        return None
     if "__node_" not in getattr(execute, "keywords", ()):
         raise TypeError(
             f"node {work.name!r} is to run on the backend {name!r}, which needs the very function that Hamilton hands "
@@ -93,8 +95,36 @@ def _delegate(
     around = partial(execute.func, *execute.args, **keywords)
     if backend.home is None:
         work.function = _Bringing(work, around)
-    else:
-        work.function = _Keeping(work, around, call, looked_at=_values_are_looked_at(execute.keywords.get("__adapter")))
+        return None
+    looked_at = _values_are_looked_at(execute.keywords.get("__adapter"))
+    work.function = _Keeping(work, around, call, looked_at=looked_at)
+    if looked_at or work.queue.record is None or not isinstance(backend, SendsAhead):
+        return None
+    expected = Call(record=work, function=node.callable, arguments=dict(work.arguments))
+    work.timing.call = expected
+    work.queue.calls[expected] = backend
+    return partial(backend.expect, expected, partial(_call_of, backend), partial(_within, work))
+
+
+def _within(work: Work, function: Callable[[], Any]) -> Any:
+    """Calls it as the node's own thread will, before that does."""
+    context = work.context
+    if context is None:
+        raise LookupError(f"node {work.name!r} has ended")
+    return context.copy().run(_announced, work, function)
+
+
+def _announced(work: Work, function: Callable[[], Any]) -> Any:
+    work.pool.announce(work)
+    return function()
+
+
+def _call_of(backend: Backend, future: Future[Any]) -> Call | None:
+    """The call of a node that is on this backend and has not ended."""
+    if type(future) is not NodeFuture or (timing := future.work.timing) is None:
+        return None
+    call = timing.call
+    return call if isinstance(call, Call) and future.work.queue.calls.get(call) is backend else None
 
 
 def _values_are_looked_at(adapters: Any) -> bool:
@@ -180,12 +210,16 @@ class _Delegated:
         for name, (value, standing) in self.known.items():
             if arguments.get(name) is value:
                 arguments[name] = standing
-        call = Call(record=work, function=self._function, arguments=arguments)
+        if isinstance(call := timing.call, Call):
+            call.arguments = arguments
+        else:
+            call = Call(record=work, function=self._function, arguments=arguments)
         run.calls[call] = backend
         try:
             if run.stopped:
                 raise CancelledError(f"node {work.name!r} was cancelled before it was sent to its backend")
-            result = backend.call(call, timing)
+            with work.pool.handed_over(work):
+                result = backend.call(call, timing)
         except NotPicklable as error:
             if self._auto is None:
                 raise
@@ -195,6 +229,7 @@ class _Delegated:
             return self._function(**arguments)
         finally:
             del run.calls[call]
+            timing.call = None
         if self.brings and type(result) is Held:
             self.held = result
             return _brought(result, work)

@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, Final, Protocol, TypeVar, cast
 
+from traced_threadpool.engine.backends.base import Call
 from traced_threadpool.engine.executor import PoolExecutor, submit_loop
 from traced_threadpool.engine.inputs import (
     Outside,
@@ -110,6 +111,11 @@ class Meter(Protocol):
         """The worker turns from the node to what runs within it, until `come_back`."""
 
     def come_back(self, node: NodeRecord) -> None: ...
+
+    def hand_over(self, node: NodeRecord) -> None:
+        """The node's function runs elsewhere, and its thread here does nothing but wait, until `take_back`."""
+
+    def take_back(self, node: NodeRecord) -> None: ...
 
 
 class Pool:
@@ -652,6 +658,9 @@ class Pool:
         future = task.future
         if future is None:
             return
+        if (timing := task.timing) is not None and isinstance(call := timing.call, Call):
+            timing.call = None
+            task.queue.forget_call(call)
         cause = task.cause
         if cause is not None and cause is not task:
             error_here = cause.error if error is None else error
@@ -900,6 +909,22 @@ class Pool:
             yield
         finally:
             self._meter.come_back(work)
+
+    @contextmanager
+    def handed_over(self, work: Work) -> Iterator[None]:
+        """The node's function runs elsewhere meanwhile: what this thread waits for is not to be sampled."""
+        if work.thread is not threading.current_thread():  # not observed
+            yield
+            return
+        self._meter.hand_over(work)
+        try:
+            yield
+        finally:
+            self._meter.take_back(work)
+
+    def announce(self, work: Work) -> None:
+        """Sets up the context that the node will run in, as far as it is known, in the calling thread's own."""
+        self._observers.node_announced(work)
 
     def _help(self, slot: Work, future: Future[Any], deadline: float | None) -> None:
         event = Event()

@@ -121,6 +121,12 @@ class Run(RunQueue):
             except Exception:  # such as no thread for the timer: the call then runs to its end
                 logger.exception("node %r could not be cancelled on its backend", call.record.name)
 
+    def forget_call(self, call: Call) -> None:
+        """It will not be made. Waits for nobody."""
+        backend = self.calls.pop(call, None)
+        if backend is not None:
+            backend.cancel(call)
+
     def note_failed(self, name: str) -> None:
         """One of its nodes raised. Under the pool's lock."""
         self.failed_count += 1

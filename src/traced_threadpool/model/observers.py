@@ -32,6 +32,12 @@ class Observer:
     def run_ended(self, run: RunRecord) -> None:
         """The caller has left the run and its last node has ended."""
 
+    def node_announced(self, node: NodeRecord) -> None:
+        """The node is sent elsewhere before it starts.
+
+        Comes in a copy of the context that it will start in: what is attached there goes along.
+        """
+
     def node_started(self, node: NodeRecord) -> None:
         """The node's function is about to be called."""
 
@@ -118,6 +124,13 @@ class Observers:
 
     def run_ended(self, run: RunRecord) -> None:
         self._tell_all(((observer.component, observer.run_ended) for observer in reversed(self._observers)), run)
+
+    def node_announced(self, node: NodeRecord) -> None:
+        for observer in self._observers:
+            try:
+                observer.node_announced(node)
+            except BaseException as error:
+                self.errors.caught(observer.component, error)
 
     # A worker must survive whatever an observer raises, also SystemExit from a span processor.
     def node_started(self, node: NodeRecord) -> None:

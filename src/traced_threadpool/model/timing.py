@@ -34,3 +34,5 @@ class Timing:
     worker_address: str = ""
     attempts: int = 0
     clock_correction_ns: int = 0
+    call: object = None
+    """What is to be called, until it has ended, where the backend knows of it before."""

@@ -90,6 +90,12 @@ class CpuMeter:
     def come_back(self, node: NodeRecord) -> None:
         node.reading += self._cpu_clock()
 
+    def hand_over(self, node: NodeRecord) -> None:
+        pass
+
+    def take_back(self, node: NodeRecord) -> None:
+        pass
+
 
 class _Reading(NamedTuple):
     """What a worker had used up at one moment. Made for every node: a plain tuple is what costs least."""
@@ -287,6 +293,18 @@ class WaitsMeter(CpuMeter, Observer):
             start.samples + now.samples - left.samples,
             [sum(each) for each in zip(start.seen_ns, now.seen_ns, (-one for one in left.seen_ns), strict=True)],
         )
+
+    def hand_over(self, node: NodeRecord) -> None:
+        row = node.reading.row
+        if row is not None and row.epoch == self._supervisor.epoch:
+            row.words[row.at + shm.DEPTH] -= 1
+        node.aside_ns -= self._clock()
+
+    def take_back(self, node: NodeRecord) -> None:
+        node.aside_ns += self._clock()
+        row = node.reading.row
+        if row is not None and row.epoch == self._supervisor.epoch:
+            row.words[row.at + shm.DEPTH] += 1
 
     def _now(self, start: _Reading) -> _Reading:
         cpu_ns, now_ns = self._cpu_clock(), self._clock()

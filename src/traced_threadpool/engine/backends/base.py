@@ -14,22 +14,27 @@ whole life takes place, hooks of other adapters included; only the call of the n
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from traced_threadpool.model.records import NodeRecord
 from traced_threadpool.model.timing import Timing
 
-__all__ = ["Backend", "Call", "Timing"]
+__all__ = ["Backend", "Call", "CallOf", "SendsAhead", "Timing", "Within"]
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call of a node's own function. `arguments` is one dict, since a parameter may have any name."""
+    """One call of a node's own function. `arguments` is one dict, since a parameter may have any name.
+
+    `expected` is what a backend that sends ahead knows of it.
+    """
 
     record: NodeRecord
     function: Callable[..., Any]
     arguments: dict[str, Any]
+    expected: Any = None
 
 
 class Backend(Protocol):
@@ -71,3 +76,21 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """No more calls. Running ones were waited for, or cancelled. Workers are gone when it returns."""
+
+
+CallOf = Callable[[Future[Any]], Call | None]
+Within = Callable[[Callable[[], Any]], Any]
+
+
+@runtime_checkable
+class SendsAhead(Backend, Protocol):
+    """A backend that can have a call on its way before the call's inputs have ended, where these are on it too."""
+
+    def expect(self, call: Call, call_of: CallOf, within: Within) -> None:
+        """A node has been submitted. `call` with this object follows, or `cancel`. Does not block.
+
+        Args:
+            call: Its call. Its arguments may be futures of nodes.
+            call_of: Gives the call of the node of a future, if it was given to this method and has not ended.
+            within: Calls a function in the context that the node will run in, with its span the current one.
+        """

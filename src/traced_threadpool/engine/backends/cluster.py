@@ -9,7 +9,7 @@ from typing import Any, Final
 from traced_threadpool.engine.backends.base import Timing
 from traced_threadpool.engine.backends.cluster_worker import Facts
 from traced_threadpool.engine.backends.errors import WorkerSetupError
-from traced_threadpool.engine.backends.held import Held
+from traced_threadpool.engine.backends.held import REMOTE
 from traced_threadpool.engine.backends.host_clock import HostClock, host_clock
 from traced_threadpool.engine.backends.pickling import Place
 from traced_threadpool.model.states import unsampled
@@ -29,9 +29,9 @@ def placed(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
 
     found = {}
     for name, value in arguments.items():
-        if type(value) is Held:
+        if type(value) in REMOTE:
             found[name] = place([value], is_list=False)
-        elif type(value) is list and value and all(type(each) is Held for each in value):
+        elif type(value) is list and value and all(type(each) in REMOTE for each in value):
             found[name] = place(value, is_list=True)
         else:
             found[name] = value
@@ -39,7 +39,10 @@ def placed(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
 
 
 def fill(timing: Timing, facts: Facts, *, began_ns: int, sent_ns: int) -> None:
-    """What a worker tells of a call into its timing. What is neither the function's nor waiting is transfer."""
+    """What a worker tells of a call into its timing. What is neither the function's nor waiting is transfer.
+
+    A call that was sent before its node began is timed from then on.
+    """
     now_ns = time.monotonic_ns()
     there = HostClock(name=facts.clock_name, unix_offset_ns=facts.unix_offset_ns)
     taken_ns, until_ns, moved_by = host_clock().convert(
@@ -52,6 +55,8 @@ def fill(timing: Timing, facts: Facts, *, began_ns: int, sent_ns: int) -> None:
     if not facts.started_ns:  # its arguments could not be read
         return
     timing.clock_correction_ns = abs(moved_by)
+    sent_ns = max(sent_ns, began_ns)
+    taken_ns, until_ns = max(taken_ns, began_ns), max(until_ns, began_ns)
     timing.ended_ns = until_ns
     function_ns = min(facts.ended_ns - facts.started_ns, until_ns - taken_ns)
     timing.started_ns = until_ns - function_ns

@@ -12,26 +12,19 @@ import pickle
 import threading
 import time
 import uuid
-from collections.abc import Mapping
-from concurrent.futures import CancelledError
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 from traced_threadpool.engine.backends import remote_call
-from traced_threadpool.engine.backends.base import Call, Timing
-from traced_threadpool.engine.backends.cluster import (
-    MAX_NODES,
-    checked_integer,
-    checked_resources,
-    fill,
-    placed,
-    setup_error,
-)
-from traced_threadpool.engine.backends.cluster_worker import Facts
+from traced_threadpool.engine.backends.base import Call, CallOf, Timing, Within
+from traced_threadpool.engine.backends.cluster import MAX_NODES, checked_integer, checked_resources, fill, placed
+from traced_threadpool.engine.backends.dask_ahead import DaskAhead, Expected
+from traced_threadpool.engine.backends.dask_call import CANCELLED, UNSENT, DaskCall
+from traced_threadpool.engine.backends.dask_outbox import Outbox, Outgoing
 from traced_threadpool.engine.backends.dask_task import DaskTask, Stacks
-from traced_threadpool.engine.backends.errors import ClusterLost, WorkerCrashed
-from traced_threadpool.engine.backends.held import Held
-from traced_threadpool.engine.backends.kept import Kept, brought
 from traced_threadpool.engine.backends.near_call import Requests
 from traced_threadpool.engine.backends.pickling import Pickled, dump_call
 from traced_threadpool.engine.backends.process_options import checked_count
@@ -57,16 +50,29 @@ NEEDS_DASK: Final = (
 _FAR_SIDE: Final = "traced_threadpool.engine.backends.dask_worker"
 
 
-class _FarSide:
+class _Run:
     """`dask_worker.run`, pickled as source: what a worker cannot import then fails where the node runs."""
-
-    def __call__(self, *arguments: Any) -> Any:
-        from importlib import import_module
-
-        return import_module(_FAR_SIDE).run(*arguments)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return eval, (f"lambda *given: __import__('importlib').import_module({_FAR_SIDE!r}).run(*given)",)
+
+
+class _FarCall:
+    """What a task calls. Opaque to Dask, which would else go through all that is sent, for keys and for a hash."""
+
+    def __init__(self, key: str, *arguments: Any) -> None:
+        self._key = key
+        self._arguments = arguments
+
+    def __call__(self, upstream: list[Any]) -> Any:
+        """Never called here: what it is unpickled to is."""
+        raise NotImplementedError
+
+    def __dask_tokenize__(self) -> str:
+        return self._key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial, (_Run(), *self._arguments)
 
 
 class Dask:
@@ -120,9 +126,11 @@ class Dask:
         self._lock = threading.Lock()
         self._users = 0
         self._listens = False
-        self._waiting: dict[str, _Waiting] = {}  # by the task's key
-        self._running: dict[Call, _Waiting] = {}
+        self._on_cluster: WeakValueDictionary[str, DaskCall] = WeakValueDictionary()  # by key
+        self._running: dict[Call, DaskCall] = {}
         self._stacks = Stacks()
+        self._outbox: Outbox | None = None
+        self._ahead = DaskAhead(self._send_ahead, lambda: self._client, self._has_room)
 
     def _forget(self) -> None:
         """For a forked child: the parent's connection is not usable in it."""
@@ -173,6 +181,8 @@ class Dask:
                 "this Dask backend was made with a Client of the parent process, which does not work after a fork; "
                 "make it with the scheduler's address instead"
             )
+        if self._outbox is None or self._outbox.client is not client:
+            self._outbox = Outbox(client, self._options)
         if not self._listens:
             self._listens = True
             client.subscribe_topic(self._topic, self._hear)
@@ -180,114 +190,145 @@ class Dask:
 
     # One call
 
+    def expect(self, call: Call, call_of: CallOf, within: Within) -> None:
+        """A node has been submitted, which is sent ahead if that can be; see `dask_ahead`."""
+
+        def known(future: Future[Any]) -> Expected | None:
+            upstream = call_of(future)
+            return None if upstream is None else upstream.expected
+
+        call.expected = Expected(call, known, within)
+        self._ahead.expect(call.expected)
+
     def call(self, call: Call, timing: Timing) -> Any:
         """Runs a node's function on the cluster; see `base.Backend`. Returns a `Held`."""
         began_ns = time.monotonic_ns()
-        node = call.record.name
+        expected: Expected | None = call.expected
         with self._lock:
             client = self._connect()
-        head = pickle.dumps(self._requests.of(call))
-        arguments, upstream = placed(call.arguments)
-        pickled = dump_call(node, call.function, arguments)
-        del arguments
-        waiting = _Waiting()
-        with self._lock:
-            self._running[call] = waiting
         try:
-            for attempt in range(MAX_ATTEMPTS):
-                remote = self._submit(client, node, waiting, head, pickled, upstream, timing)
-                waiting.ended.wait()
-                if not (waiting.status == "cancelled" and waiting.may_repeat(attempt)):
-                    break
+            on_cluster = None if expected is None else self._sent_ahead(expected, call, timing)
+            if on_cluster is None:
+                on_cluster = self._send_now(client, call, timing)
         finally:
             with self._lock:
-                del self._running[call]
-                self._waiting.pop(waiting.key, None)
-            self._fill(timing, waiting, began_ns)
-        return _value(client, node, remote, waiting, timing)
+                ended = self._running.pop(call, None)
+            if expected is not None:
+                self._ahead.ended(expected)
+            if ended is not None:
+                self._fill(timing, ended, began_ns)
+        return on_cluster.value(client, call.record.name, timing)
 
-    def _submit(
-        self,
-        client: Any,
-        node: str,
-        waiting: _Waiting,
-        head: bytes,
-        pickled: Pickled,
-        upstream: list[Any],
-        timing: Timing,
-    ) -> Any:
-        key = f"{node}-{uuid.uuid4().hex}"
+    def _sent_ahead(self, expected: Expected, call: Call, timing: Timing) -> DaskCall | None:
+        """What was sent ahead, once it has ended; None if nothing was, or not with these arguments, or to no avail."""
+        on_cluster = self._ahead.claim(expected)
+        if on_cluster is None:
+            return None
+        if not expected.was_sent_with(call.arguments):
+            on_cluster.cancel()
+            return None
         with self._lock:
-            self._waiting.pop(waiting.key, None)
-            self._waiting[key] = waiting
-        waiting.again(key)
-        payload = self._payload(client, pickled, waiting)
-        timing.sent_bytes += pickled.nbytes
-        waiting.sent_ns = time.monotonic_ns()
-        try:
-            remote = client.submit(
-                _FarSide(),
-                self._topic,
-                key,
-                head,
-                dict(remote_call.VERSIONS),
-                payload,
-                upstream,
-                key=key,
-                pure=False,
-                **self._options,
-            )
-        except Exception as error:
-            raise ClusterLost(node, f"the call could not be sent: {error}") from error
-        waiting.submitted(remote)
-        return remote
+            self._running[call] = on_cluster
+        on_cluster.wait()
+        gone = on_cluster.status == CANCELLED and not (on_cluster.cancelled or on_cluster.starts)
+        if gone or on_cluster.status == UNSENT:
+            return None
+        timing.sent_bytes += on_cluster.sent_bytes
+        return on_cluster
 
-    def _payload(self, client: Any, pickled: Pickled, waiting: _Waiting) -> Any:
+    def _send_now(self, client: Any, call: Call, timing: Timing) -> DaskCall:
+        head = pickle.dumps(self._requests.of(call))
+        arguments, upstream = placed(call.arguments)
+        pickled = dump_call(call.record.name, call.function, arguments)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            on_cluster = DaskCall(call.record.name)
+            with self._lock:
+                self._running[call] = on_cluster
+            payload, beside = self._payload(client, pickled, on_cluster)
+            self._put(on_cluster, head, payload, [*upstream, *beside], pickled.nbytes)
+            timing.sent_bytes += pickled.nbytes
+            if call.expected is not None:
+                self._ahead.sent(call.expected, on_cluster)
+            on_cluster.wait()
+            if attempt == MAX_ATTEMPTS or not on_cluster.may_repeat:
+                break
+        return on_cluster
+
+    def _send_ahead(self, expected: Expected, on_cluster: DaskCall, arguments: dict[str, Any]) -> None:
+        call = expected.call
+        head = pickle.dumps(expected.within(partial(self._requests.of, call)))
+        arguments, upstream = placed(arguments)
+        pickled = dump_call(call.record.name, call.function, arguments)
+        if pickled.nbytes >= SCATTERED_BYTES:
+            raise ValueError("what is large goes on a way of its own, for which somebody waits")
+        self._put(on_cluster, head, _inline(pickled), upstream, pickled.nbytes)
+        self._ahead.sent(expected, on_cluster)
+
+    def _put(self, on_cluster: DaskCall, head: bytes, payload: Any, upstream: Sequence[Any], nbytes: int) -> None:
+        """Has it sent."""
+        with self._lock:
+            self._on_cluster[on_cluster.key] = on_cluster
+            outbox = self._outbox
+        if outbox is None:
+            on_cluster.failed(RuntimeError("the backend is closed"))
+            return
+        on_cluster.sent_bytes = nbytes
+        on_cluster.sent_ns = time.monotonic_ns()
+        envelope = pickle.dumps((self._topic, on_cluster.key, head, remote_call.VERSIONS))
+        function = _FarCall(on_cluster.key, envelope, payload)
+        outbox.put(Outgoing(call=on_cluster, key=on_cluster.key, function=function, upstream=upstream, nbytes=nbytes))
+
+    def _payload(self, client: Any, pickled: Pickled, on_cluster: DaskCall) -> tuple[Any, list[Any]]:
+        """What is sent with the task; or None, and what goes beside it."""
         if pickled.nbytes < SCATTERED_BYTES:
-            stream = bytes(pickled.stream)
-            return [stream, *map(bytearray, pickled.blocks)] if pickled.blocks else stream  # arrays can be written to
+            return _inline(pickled), []
         if not client.ncores():  # an adaptive cluster has workers once there is a task
             client.submit(len, (), pure=False, **self._options).result()
         parts = [pickle.PickleBuffer(part) for part in (pickled.stream, *pickled.blocks)]
-        waiting.scattered = True
-        return client.scatter([parts], hash=False)[0]
+        on_cluster.scattered = True
+        return None, client.scatter([parts], hash=False)
 
     def _hear(self, event: tuple[float, Any]) -> None:
         """What workers tell. Called on the client's event loop."""
         key, kind, *facts = event[1]
-        waiting = self._waiting.get(key)
-        if waiting is not None:
-            waiting.hear(kind, facts)
+        on_cluster = self._on_cluster.get(key)
+        if on_cluster is not None:
+            on_cluster.hear(kind, facts)
 
-    def _fill(self, timing: Timing, waiting: _Waiting, began_ns: int) -> None:
+    def _fill(self, timing: Timing, on_cluster: DaskCall, began_ns: int) -> None:
         """What is known of the call into its timing."""
-        timing.attempts = len(waiting.starts)
-        if waiting.starts:
-            timing.worker_address, timing.worker_pid, timing.worker_host, _ = waiting.starts[-1]
-        if waiting.facts is not None:
-            fill(timing, waiting.facts, began_ns=began_ns, sent_ns=waiting.sent_ns)
+        timing.attempts = len(on_cluster.starts)
+        if on_cluster.starts:
+            timing.worker_address, timing.worker_pid, timing.worker_host, _ = on_cluster.starts[-1]
+        if on_cluster.facts is not None:
+            fill(timing, on_cluster.facts, began_ns=began_ns, sent_ns=on_cluster.sent_ns)
+
+    def _has_room(self) -> bool:
+        return len(self._running) + len(self._ahead) < self._max_workers
 
     def worker_of(self, node: NodeRecord) -> DaskTask | None:
         """Where a node is on the cluster now, for whoever looks at it."""
         with self._lock:
             client = self._client
-            for call, waiting in self._running.items():
+            for call, on_cluster in self._running.items():
                 if call.record is node:
-                    started = waiting.starts[-1] if waiting.starts else None
-                    return DaskTask(started, partial(self._stacks.of, client, waiting.key, self._started))
+                    started = on_cluster.starts[-1] if on_cluster.starts else None
+                    return DaskTask(started, partial(self._stacks.of, client, on_cluster.key, self._started))
         return None
 
     def _started(self) -> list[str]:
         with self._lock:
-            return [waiting.key for waiting in self._running.values() if waiting.starts]
+            return [on_cluster.key for on_cluster in self._running.values() if on_cluster.starts]
 
     # Cancelling and closing
 
     def cancel(self, call: Call) -> None:
         """Dask is told so. A function that runs goes on there, and nobody waits for it."""
-        waiting = self._running.get(call)
-        if waiting is not None:
-            waiting.cancel()
+        on_cluster = self._running.get(call)
+        if on_cluster is not None:
+            on_cluster.cancel()
+        elif call.expected is not None:
+            self._ahead.drop(call.expected)
 
     def close(self) -> None:
         """Ends the connection, where an address was given, when the last adapter that uses it is closed."""
@@ -296,6 +337,11 @@ class Dask:
             if self._users or self._client is None or self._process != os.getpid():
                 return
             client = self._client
+            outbox, self._outbox = self._outbox, None
+        self._ahead.stop()
+        if outbox is not None:
+            outbox.stop()
+        with self._lock:
             if self._listens:
                 self._listens = False
                 with contextlib.suppress(Exception):  # it is closed
@@ -305,95 +351,9 @@ class Dask:
                 client.close()
 
 
-class _Waiting:
-    """A call that is on the cluster, as one thread waits for it."""
-
-    def __init__(self) -> None:
-        self.key = ""
-        self.status = "pending"
-        self.ended = threading.Event()
-        self.starts: list[Any] = []
-        self.facts: Facts | None = None
-        self.sent_ns = 0
-        self.cancelled = False
-        self.scattered = False
-        self._remote: Any = None
-        self._lock = threading.Lock()
-
-    def again(self, key: str) -> None:
-        self.key = key
-        self.ended.clear()
-
-    def submitted(self, remote: Any) -> None:
-        with self._lock:
-            self._remote = remote
-            cancelled = self.cancelled
-        remote.add_done_callback(self._done)
-        if cancelled:
-            self.cancel()
-
-    def _done(self, remote: Any) -> None:
-        self.status = remote.status
-        self.ended.set()
-
-    def may_repeat(self, attempt: int) -> bool:
-        """Whether the call is sent again whose task is gone: with the worker that had its arguments."""
-        return self.scattered and not self.cancelled and not self.starts and attempt + 1 < MAX_ATTEMPTS
-
-    def hear(self, kind: int, facts: list[Any]) -> None:
-        if kind == 0:
-            self.starts.append(facts)
-        else:
-            self.facts = Facts(*facts)
-
-    def cancel(self) -> None:
-        with self._lock:
-            self.cancelled = True
-            remote = self._remote
-        if remote is not None:
-            remote.cancel()
-
-
-def _value(client: Any, node: str, remote: Any, waiting: _Waiting, timing: Timing) -> Any:
-    if waiting.status == "finished":
-        return Held(client, remote, partial(_bring, node, remote), waiting.facts.nbytes if waiting.facts else 0)
-    if waiting.status == "error":
-        raise _raised(node, _error_of(remote), timing)
-    if waiting.cancelled:
-        raise CancelledError(f"node {node!r} was cancelled on its cluster")
-    raise ClusterLost(node, f"its task is {waiting.status}")
-
-
-def _bring(node: str, remote: Any) -> Any:
-    try:
-        kept: Kept = remote.result()
-    except CancelledError as error:
-        raise ClusterLost(node, str(error)) from None
-    except Exception as error:
-        raise ClusterLost(node, f"its value could not be brought here: {error}") from error
-    return brought(kept)
-
-
-def _error_of(remote: Any) -> BaseException:
-    try:
-        error = remote.exception()
-    except Exception as unreadable:
-        error = unreadable
-    return error if isinstance(error, BaseException) else RuntimeError("unknown")
-
-
-def _raised(node: str, error: BaseException, timing: Timing) -> BaseException:
-    """What the node fails with, by what Dask says of its task."""
-    from distributed import KilledWorker
-
-    from traced_threadpool.engine.backends.dask_worker import NodeRaised
-
-    if isinstance(error, NodeRaised):
-        return remote_call.error_of(error.described, error.answer)
-    if isinstance(error, KilledWorker):
-        timing.attempts = max(timing.attempts, error.allowed_failures + 1)
-        return WorkerCrashed(node, timing.worker_pid)
-    return setup_error(node, error)
+def _inline(pickled: Pickled) -> Any:
+    stream = bytes(pickled.stream)
+    return [stream, *map(bytearray, pickled.blocks)] if pickled.blocks else stream  # arrays can be written to
 
 
 def _checked_options(resources: Any, priority: Any, retries: Any) -> dict[str, Any]:

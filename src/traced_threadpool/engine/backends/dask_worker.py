@@ -1,7 +1,8 @@
 """The far side of a node on a Dask cluster: runs in a thread of a Dask worker.
 
-What a node's function returns stays there. How it went is told by two events on the adapter's topic, one when the
-function starts and one when it has ended: the client hears of an event before it hears of the task's end.
+What a node's function returns stays there. How it went is told by an event on the adapter's topic when the function
+has ended: the client hears of an event before it hears of the task's end. That it has started is told by another, if it
+has not ended soon.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import pickle
 import platform
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from distributed import get_worker
@@ -21,6 +23,8 @@ from traced_threadpool.engine.backends import cluster_worker
 from traced_threadpool.engine.backends.kept import Kept
 from traced_threadpool.engine.backends.pickling import Pickled
 from traced_threadpool.model.exceptions import MAX_MESSAGE
+
+TELL_AFTER_SECONDS: Final = 0.02
 
 STARTED: Final = 0
 ENDED: Final = 1
@@ -65,7 +69,51 @@ def _from_frames(header: dict[str, Any], frames: Sequence[Any]) -> Kept:
     return DaskKept.of_parts(pickle.loads(facts), own)
 
 
-def run(topic: str, key: str, head: bytes, versions: dict[str, str], payload: Any, upstream: Sequence[Any]) -> Any:
+class _Starts:
+    """Tells of what has started and not ended soon: most nodes that are short are not worth a message of their own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._come = threading.Event()
+        self._untold: dict[int, tuple[float, Callable[[], Any]]] = {}
+        self._count = 0
+        self._thread: threading.Thread | None = None
+
+    def tell_later(self, tell: Callable[[], Any]) -> int:
+        """Returns what to forget it by."""
+        with self._lock:
+            self._count += 1
+            self._untold[self._count] = time.monotonic() + TELL_AFTER_SECONDS, tell
+            if self._thread is None or not self._thread.is_alive():  # the latter in a forked child
+                self._thread = threading.Thread(target=self._work, name="traced_threadpool-starts", daemon=True)
+                self._thread.start()
+            if not self._come.is_set():
+                self._come.set()
+            return self._count
+
+    def forget(self, number: int) -> bool:
+        """It has ended. Whether its start was told."""
+        with self._lock:
+            return self._untold.pop(number, None) is None
+
+    def _work(self) -> None:
+        while True:
+            self._come.wait()
+            time.sleep(TELL_AFTER_SECONDS)
+            now = time.monotonic()
+            with self._lock:
+                if not self._untold:
+                    self._come.clear()
+                late = [number for number, (at, _) in self._untold.items() if at <= now]
+                due = [self._untold.pop(number)[1] for number in late]
+            for tell in due:
+                tell()
+
+
+_starts = _Starts()
+
+
+def run(envelope: bytes, payload: Any, upstream: Sequence[Any]) -> Any:
     """One call of a node's function. See `dask.Dask` for what is sent.
 
     Raises:
@@ -73,13 +121,19 @@ def run(topic: str, key: str, head: bytes, versions: dict[str, str], payload: An
         RuntimeError: This worker has another version of Python or of this package.
     """
     received_ns = time.monotonic_ns()
+    topic, key, head, versions = pickle.loads(envelope)
+    if payload is None:  # it came beside the call
+        *upstream, payload = upstream
     request = cluster_worker.request_of(head, versions)
     worker = get_worker()
     here = worker.address, os.getpid(), platform.node(), threading.get_native_id()
-    worker.log_event(topic, [key, STARTED, *here])
     moved_ns = _moved_ns(worker, key)
-    facts, raised, answer = cluster_worker.perform(request, payload, upstream, received_ns, moved_ns, DaskKept)
-    worker.log_event(topic, [key, ENDED, *facts])
+    started = _starts.tell_later(partial(worker.log_event, topic, [key, STARTED, *here]))
+    try:
+        facts, raised, answer = cluster_worker.perform(request, payload, upstream, received_ns, moved_ns, DaskKept)
+    finally:
+        told = _starts.forget(started)
+    worker.log_event(topic, [key, ENDED, raised is not None, None if told else here, *facts])
     if raised is not None:
         raise NodeRaised(bytes(answer.stream), [bytes(block) for block in answer.blocks], raised)
     return answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
 
 
 class Held(Future[Any]):
@@ -41,3 +41,15 @@ class Held(Future[Any]):
 
     def __repr__(self) -> str:
         return f"<a value on {self.home!r}>"
+
+
+class Coming:
+    """Stands for a value that will be on a cluster: `remote` is what stands for it there."""
+
+    __slots__ = ("remote",)
+
+    def __init__(self, remote: Any) -> None:
+        self.remote = remote
+
+
+REMOTE: Final = frozenset((Held, Coming))

@@ -52,8 +52,9 @@ VERSIONS: Final = {
 }
 """What both sides must have the same of: functions travel as bytecode, and the two speak to each other."""
 
-_OWN_VARIABLES: Final = ("traced_threadpool.", "opentelemetry.")
-"""Packages whose context variables are not sent: the context of traces and baggage travels as W3C headers."""
+_NOT_SENT: Final = ("traced_threadpool.", "opentelemetry.", "distributed.", "dask.", "ray.")
+"""Packages whose context variables are not sent: the context of traces and baggage travels as W3C headers, and a
+cluster's worker has a client of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def variables_of(context: contextvars.Context) -> tuple[tuple[tuple[str, str, by
     for variable, value in context.items():
         try:
             module, attribute = locate(variable)
-            if not module.startswith(_OWN_VARIABLES):
+            if not module.startswith(_NOT_SENT):
                 sent.append((module, attribute, dump_whole(value)))
         except BaseException:  # whatever its value raises when it is pickled
             left.append(variable.name)

@@ -9,6 +9,7 @@ from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode
 
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.tracing import attributes
+from traced_threadpool.telemetry.tracing.announced_ids import announced_ids
 from traced_threadpool.telemetry.tracing.large_runs import RunInstead
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class NodeSpans:
 
     def start(self, node: NodeRecord, parent: Context, offset_ns: int, known: Attributes | None) -> Span:
         """The span of a node that starts; without attributes and links where nothing is `known`."""
+        announced: SpanContext | None = node.span_context
+        if type(announced) is SpanContext and (ids := announced_ids(self.tracer)) is not None:
+            node.span_context = None
+            with ids.next_is(announced.span_id):
+                return self.start(node, parent, offset_ns, known)
         return self.tracer.start_span(
             node.name,
             parent,
@@ -47,6 +53,19 @@ class NodeSpans:
             links=None if known is None else links(node),
             start_time=node.started_ns + offset_ns,
         )
+
+    def announce(self, node: NodeRecord, run: SpanContext) -> SpanContext:
+        """What will be the context of a node's span, as far as anybody can say that before a sampler has been asked.
+
+        Of a tracer whose spans' ids cannot be chosen, the run's.
+        """
+        ids = announced_ids(self.tracer)
+        if ids is None:
+            return run
+        span_id = ids.generate_span_id()
+        context = SpanContext(run.trace_id, span_id, False, run.trace_flags, run.trace_state)
+        node.span_context = context
+        return context
 
     def end(self, span: Span, node: NodeRecord, ended_unix_ns: int, known_at_start: Attributes | None) -> None:
         try:

@@ -57,6 +57,12 @@ class _RunTrace:
         self.graph_version: str | None = None
         self.state_ns: list[int] | None = [0] * len(STATES)  # of all its nodes; by the background thread alone
 
+    def parent_in(self, current: Context) -> Context:
+        """The context that the spans of its nodes are started in."""
+        if current is self.caller_context or self.span is None:
+            return self.node_context
+        return trace.set_span_in_context(self.span, current)  # it has changed since: keep what it holds
+
 
 class TracingObserver(Observer):
     """The observer that makes spans.
@@ -164,6 +170,17 @@ class TracingObserver(Observer):
 
     # Nodes
 
+    def node_announced(self, node: NodeRecord) -> None:
+        run_trace: _RunTrace | None = None if node.run is None else node.run.telemetry
+        if run_trace is None:
+            return
+        parent = run_trace.parent_in(otel_context.get_current())
+        context = trace.get_current_span(parent).get_span_context()
+        large = run_trace.large
+        if run_trace.recording and (large is None or large.takes_every_node()):
+            context = self._spans.announce(node, context)
+        otel_context.attach(trace.set_span_in_context(trace.NonRecordingSpan(context), parent))
+
     def node_started(self, node: NodeRecord) -> None:
         run = node.run
         if run is None:
@@ -175,13 +192,9 @@ class TracingObserver(Observer):
             run_trace: _RunTrace | None = run.telemetry
             if run_trace is None:
                 return
-            current = otel_context.get_current()
             offset_ns = run.unix_offset_ns
             recording = run_trace.recording
-            if current is run_trace.caller_context or run_trace.span is None:
-                parent = run_trace.node_context
-            else:  # the caller's context has changed since: keep what it holds, under the run's span
-                parent = trace.set_span_in_context(run_trace.span, current)
+            parent = run_trace.parent_in(otel_context.get_current())
             large = run_trace.large
             if large is not None and not large.takes_every_node():
                 self._start_on_demand(node, parent, large)
