@@ -103,7 +103,8 @@ def _delegate(
     expected = Call(record=work, function=node.callable, arguments=dict(work.arguments))
     work.timing.call = expected
     work.queue.calls[expected] = backend
-    return partial(backend.expect, expected, partial(_call_of, backend), partial(_within, work))
+    backend.prepare(expected, partial(_call_of, backend), partial(_within, work))
+    return partial(backend.expect, expected)
 
 
 def _within(work: Work, function: Callable[[], Any]) -> Any:
@@ -230,6 +231,9 @@ class _Delegated:
         finally:
             del run.calls[call]
             timing.call = None
+            if timing.handed_over_ns:
+                work.aside_ns += work.started_ns - timing.handed_over_ns
+                work.started_ns = timing.handed_over_ns
         if self.brings and type(result) is Held:
             self.held = result
             return _brought(result, work)

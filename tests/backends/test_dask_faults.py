@@ -261,7 +261,7 @@ def test_runs_while_workers_are_killed(cluster: DaskCluster, stage: Stage) -> No
     assert (snapshot.queue_depth, snapshot.blocked_nodes, snapshot.active_runs) == (0, 0, 0)
     assert all(lane.active_workers == 0 for lane in snapshot.lanes)
     assert not backend._running
-    assert not backend._waiting
+    assert not backend._ahead
     adapter.close()
 
 

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, Final, Protocol, TypeVar, cast
 
-from traced_threadpool.engine.backends.base import Call
+from traced_threadpool.engine.backends.base import Call, SendsAhead
 from traced_threadpool.engine.executor import PoolExecutor, submit_loop
 from traced_threadpool.engine.inputs import (
     Outside,
@@ -331,6 +331,8 @@ class Pool:
         for loop in loops:
             try:
                 if loop.elsewhere:
+                    if self._forward(loop):
+                        continue
                     loop.call = self._senders.submit_loop(self._send, loop)
                 else:
                     loop.call = submit_loop(self.executor, self._loop, loop)
@@ -346,6 +348,30 @@ class Pool:
                 self._forget_own_plans()
                 return error
         return None
+
+    def _forward(self, loop: Loop) -> bool:
+        """Whether its backend sends the node of this loop and waits for it: then its thread comes after that."""
+        work = loop.work
+        if work is None or (timing := work.timing) is None or not isinstance(call := timing.call, Call):
+            return False
+        backend = work.queue.calls.get(call)
+        if not isinstance(backend, SendsAhead):
+            return False
+        timing.handed_over_ns = work.started_ns = self._clock()
+        loop.submitted = True
+        backend.forward(call, partial(self._resume, loop))
+        return True
+
+    @_repairing
+    def _resume(self, loop: Loop) -> None:
+        """The node of this loop has ended elsewhere, or needs its thread to be sent there."""
+        try:
+            loop.call = self._senders.submit_loop(self._send, loop)
+            add_callback(loop.call, partial(next, map(self._lost, loop.to_begin)))
+        except RuntimeError as error:
+            if loop.call is not None:
+                raise
+            self._recover(loop, error)
 
     def _forget_own_plans(self) -> None:
         """Loops that this thread has planned and not started are not counted any more."""

@@ -36,3 +36,5 @@ class Timing:
     clock_correction_ns: int = 0
     call: object = None
     """What is to be called, until it has ended, where the backend knows of it before."""
+    handed_over_ns: int = 0
+    """When that was handed over to the backend, which is when the node started; its thread here comes later."""

@@ -84,13 +84,28 @@ Within = Callable[[Callable[[], Any]], Any]
 
 @runtime_checkable
 class SendsAhead(Backend, Protocol):
-    """A backend that can have a call on its way before the call's inputs have ended, where these are on it too."""
+    """A backend that needs no thread here to send a call and wait for it, but with `forward` does so itself.
 
-    def expect(self, call: Call, call_of: CallOf, within: Within) -> None:
-        """A node has been submitted. `call` with this object follows, or `cancel`. Does not block.
+    It can also have a call on its way before the call's inputs have ended, where these are on it too. In the end `call`
+    with the same object follows, or `cancel`. Methods do not block.
+    """
+
+    def prepare(self, call: Call, call_of: CallOf, within: Within) -> None:
+        """A node is about to be submitted.
 
         Args:
             call: Its call. Its arguments may be futures of nodes.
             call_of: Gives the call of the node of a future, if it was given to this method and has not ended.
             within: Calls a function in the context that the node will run in, with its span the current one.
+        """
+
+    def expect(self, call: Call) -> None:
+        """The node has been submitted. It may be sent ahead."""
+
+    def forward(self, call: Call, then: Callable[[], None]) -> None:
+        """The node's inputs have ended, and it is its turn.
+
+        Args:
+            call: Its call.
+            then: Is called once, on any thread, when `call` would not wait: it has ended, or cannot be sent so.
         """

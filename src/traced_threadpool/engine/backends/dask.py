@@ -12,7 +12,7 @@ import pickle
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +22,7 @@ from traced_threadpool.engine.backends import remote_call
 from traced_threadpool.engine.backends.base import Call, CallOf, Timing, Within
 from traced_threadpool.engine.backends.cluster import MAX_NODES, checked_integer, checked_resources, fill, placed
 from traced_threadpool.engine.backends.dask_ahead import DaskAhead, Expected
-from traced_threadpool.engine.backends.dask_call import CANCELLED, UNSENT, DaskCall
+from traced_threadpool.engine.backends.dask_call import UNSENT, DaskCall
 from traced_threadpool.engine.backends.dask_outbox import Outbox, Outgoing
 from traced_threadpool.engine.backends.dask_task import DaskTask, Stacks
 from traced_threadpool.engine.backends.near_call import Requests
@@ -190,19 +190,32 @@ class Dask:
 
     # One call
 
-    def expect(self, call: Call, call_of: CallOf, within: Within) -> None:
-        """A node has been submitted, which is sent ahead if that can be; see `dask_ahead`."""
+    def prepare(self, call: Call, call_of: CallOf, within: Within) -> None:
+        """A node is about to be submitted; see `dask_ahead`."""
 
         def known(future: Future[Any]) -> Expected | None:
             upstream = call_of(future)
             return None if upstream is None else upstream.expected
 
         call.expected = Expected(call, known, within)
+
+    def expect(self, call: Call) -> None:
+        """It has been submitted."""
         self._ahead.expect(call.expected)
+
+    def forward(self, call: Call, then: Callable[[], None]) -> None:
+        """It is its turn."""
+        try:
+            with self._lock:
+                self._connect()
+        except Exception:  # `call` meets that again, and tells it
+            then()
+            return
+        self._ahead.forward(call.expected, then)
 
     def call(self, call: Call, timing: Timing) -> Any:
         """Runs a node's function on the cluster; see `base.Backend`. Returns a `Held`."""
-        began_ns = time.monotonic_ns()
+        began_ns = timing.handed_over_ns or time.monotonic_ns()
         expected: Expected | None = call.expected
         with self._lock:
             client = self._connect()
@@ -230,8 +243,7 @@ class Dask:
         with self._lock:
             self._running[call] = on_cluster
         on_cluster.wait()
-        gone = on_cluster.status == CANCELLED and not (on_cluster.cancelled or on_cluster.starts)
-        if gone or on_cluster.status == UNSENT:
+        if on_cluster.may_repeat or on_cluster.status == UNSENT:
             return None
         timing.sent_bytes += on_cluster.sent_bytes
         return on_cluster
@@ -244,7 +256,8 @@ class Dask:
             on_cluster = DaskCall(call.record.name)
             with self._lock:
                 self._running[call] = on_cluster
-            payload, beside = self._payload(client, pickled, on_cluster)
+            payload, beside = self._payload(client, pickled)
+            on_cluster.scattered = bool(beside)
             self._put(on_cluster, head, payload, [*upstream, *beside], pickled.nbytes)
             timing.sent_bytes += pickled.nbytes
             if call.expected is not None:
@@ -278,14 +291,13 @@ class Dask:
         function = _FarCall(on_cluster.key, envelope, payload)
         outbox.put(Outgoing(call=on_cluster, key=on_cluster.key, function=function, upstream=upstream, nbytes=nbytes))
 
-    def _payload(self, client: Any, pickled: Pickled, on_cluster: DaskCall) -> tuple[Any, list[Any]]:
+    def _payload(self, client: Any, pickled: Pickled) -> tuple[Any, list[Any]]:
         """What is sent with the task; or None, and what goes beside it."""
         if pickled.nbytes < SCATTERED_BYTES:
             return _inline(pickled), []
         if not client.ncores():  # an adaptive cluster has workers once there is a task
             client.submit(len, (), pure=False, **self._options).result()
         parts = [pickle.PickleBuffer(part) for part in (pickled.stream, *pickled.blocks)]
-        on_cluster.scattered = True
         return None, client.scatter([parts], hash=False)
 
     def _hear(self, event: tuple[float, Any]) -> None:
@@ -310,15 +322,17 @@ class Dask:
         """Where a node is on the cluster now, for whoever looks at it."""
         with self._lock:
             client = self._client
-            for call, on_cluster in self._running.items():
-                if call.record is node:
-                    started = on_cluster.starts[-1] if on_cluster.starts else None
-                    return DaskTask(started, partial(self._stacks.of, client, on_cluster.key, self._started))
-        return None
+            on_cluster = next((each for call, each in self._running.items() if call.record is node), None)
+        if on_cluster is None and node.timing is not None and isinstance(call := node.timing.call, Call):
+            on_cluster = call.expected.sent_ahead
+        if on_cluster is None:
+            return None
+        started = on_cluster.starts[-1] if on_cluster.starts else None
+        return DaskTask(started, partial(self._stacks.of, client, on_cluster.key, self._started))
 
     def _started(self) -> list[str]:
-        with self._lock:
-            return [on_cluster.key for on_cluster in self._running.values() if on_cluster.starts]
+        calls = [each() for each in self._on_cluster.valuerefs()]
+        return [call.key for call in calls if call is not None and call.starts and not call.ended.is_set()]
 
     # Cancelling and closing
 

@@ -15,14 +15,15 @@ or be dropped, since it will not run.
 
 from __future__ import annotations
 
-import contextlib
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
 from traced_threadpool.engine.backends.base import Call, Within
-from traced_threadpool.engine.backends.dask_call import DaskCall
+from traced_threadpool.engine.backends.dask_call import LISTEN_AFTER_SECONDS, DaskCall
 from traced_threadpool.engine.backends.held import REMOTE, Coming, Held
 from traced_threadpool.engine.backends.mailbox import Mailbox
 
@@ -42,7 +43,18 @@ class Expected:
         within: As of `base.SendsAhead.expect`.
     """
 
-    __slots__ = ("arguments", "call", "followers", "known", "missing", "sent_ahead", "sent_as", "settled", "within")
+    __slots__ = (
+        "arguments",
+        "call",
+        "followers",
+        "known",
+        "missing",
+        "sent_ahead",
+        "sent_as",
+        "settled",
+        "then",
+        "within",
+    )
 
     def __init__(self, call: Call, known: Known, within: Within) -> None:
         self.call = call
@@ -53,6 +65,7 @@ class Expected:
         self.sent_ahead: DaskCall | None = None
         self.arguments: Mapping[str, Any] = {}  # that it was sent ahead with
         self.sent_as: DaskCall | None = None  # ahead or not
+        self.then: Callable[[], None] | None = None  # of `forward`
         self.followers: list[Expected] = []  # that wait for this one to be sent
 
     def was_sent_with(self, arguments: Mapping[str, Any]) -> bool:
@@ -81,8 +94,9 @@ class DaskAhead:
         self._home = home
         self._room = room
         self._lock = threading.Lock()
-        self._mailbox: Mailbox[Expected] = Mailbox("traced_threadpool-ahead-to-dask", self._take)
+        self._mailbox: Mailbox[Expected] = Mailbox("traced_threadpool-ahead-to-dask", self._take, self._listen_to_late)
         self._unclaimed: set[Expected] = set()  # that were sent ahead, and whose nodes have not started
+        self._waited_for: deque[tuple[float, DaskCall]] = deque()  # and from when on Dask is to tell of its end
         self._postponed: list[Expected] = []  # for which there was no room
 
     def __len__(self) -> int:
@@ -90,7 +104,7 @@ class DaskAhead:
         return len(self._unclaimed)
 
     def expect(self, expected: Expected) -> None:
-        """A node has been submitted."""
+        """A node has been submitted. It is sent once those of its inputs that have not ended have been."""
         pending = [future for future in _futures_in(expected.call.arguments) if not future.done()]
         if not pending:
             return
@@ -98,7 +112,6 @@ class DaskAhead:
             for future in pending:
                 upstream = expected.known(future)
                 if upstream is None:
-                    expected.settled = True
                     return
                 if upstream.sent_as is None:
                     upstream.followers.append(expected)
@@ -127,11 +140,45 @@ class DaskAhead:
             expected.settled = True
             return expected.sent_ahead
 
+    def forward(self, expected: Expected, then: Callable[[], None]) -> None:
+        """It is the node's turn: it is sent now, if it was not before. See `base.SendsAhead.forward`."""
+        with self._lock:
+            call, dropped = expected.sent_ahead, expected.settled
+            if not dropped:
+                expected.then = then
+        if call is not None:
+            self._wait_for(call, then)
+        elif dropped or not self._post(expected):
+            self._let_go_on(expected, then)
+
     def drop(self, expected: Expected) -> None:
         """Nobody wants its value any more."""
         call = self.claim(expected)
         if call is not None:
             call.cancel()
+        else:
+            self._let_go_on(expected, None)
+
+    def _let_go_on(self, expected: Expected, then: Callable[[], None] | None) -> None:
+        """Its thread is to do all."""
+        with self._lock:
+            expected.settled = True
+            then, expected.then = expected.then or then, None
+        if then is not None:
+            then()
+
+    def _wait_for(self, call: DaskCall, then: Callable[[], None]) -> None:
+        call.when_ended(then)
+        self._waited_for.append((time.monotonic() + LISTEN_AFTER_SECONDS, call))
+
+    def _listen_to_late(self) -> bool:
+        """Has Dask tell of the end of what has not ended soon, which may have failed. Whether there may be more."""
+        now = time.monotonic()
+        while self._waited_for and (self._waited_for[0][0] <= now or self._waited_for[0][1].ended.is_set()):
+            _, call = self._waited_for.popleft()
+            if not call.ended.is_set():
+                call.want_end()
+        return bool(self._waited_for)
 
     def ended(self, expected: Expected) -> None:
         """Its node has ended, however it did. What waits for it to be sent is not sent ahead."""
@@ -144,17 +191,24 @@ class DaskAhead:
     def stop(self) -> None:
         self._mailbox.stop()
 
-    def _post(self, expected: Expected) -> None:
-        with contextlib.suppress(RuntimeError):  # no thread for it: it is sent when its inputs are there
+    def _post(self, expected: Expected) -> bool:
+        """False where no thread can be started for it: then it is sent by its own, when its inputs are there."""
+        try:
             self._mailbox.put(expected)
+        except RuntimeError:
+            return False
+        return True
 
     def _take(self, expected: Expected) -> None:
-        if not self._room():
+        self._listen_to_late()
+        if expected.then is None and not self._room():
             with self._lock:
                 self._postponed.append(expected)
             return
         arguments = self._arguments_of(expected)
         if arguments is None:
+            if expected.then is not None:
+                self._let_go_on(expected, None)
             return
         call = DaskCall(expected.call.record.name)
         with self._lock:
@@ -164,6 +218,9 @@ class DaskAhead:
             expected.sent_ahead = call
             expected.arguments = arguments
             self._unclaimed.add(expected)
+            then, expected.then = expected.then, None
+        if then is not None:
+            self._wait_for(call, then)
         try:
             self._send(expected, call, arguments)
         except Exception as error:  # such as what cannot be pickled: its node meets that again, and tells it

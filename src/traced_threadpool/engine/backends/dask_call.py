@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any, Final
@@ -17,6 +18,8 @@ from traced_threadpool.engine.backends.held import Held
 from traced_threadpool.engine.backends.kept import Kept, brought
 
 LISTEN_AFTER_SECONDS: Final = 1.0
+FIRST_ASKED_SECONDS: Final = 0.001
+LAST_ASKED_SECONDS: Final = 0.1
 
 FINISHED, ERROR, CANCELLED, UNSENT = "finished", "error", "cancelled", "unsent"
 
@@ -24,9 +27,9 @@ FINISHED, ERROR, CANCELLED, UNSENT = "finished", "error", "cancelled", "unsent"
 class DaskCall:
     """A task that is to go to the cluster, is on its way, or has ended.
 
-    Its thread waits for `ended`; then `status` is what became of the task: what Dask says, or `UNSENT`. That it went
-    well its worker tells, which is soonest. All else is Dask's to tell, which costs it a wait of its own for each task:
-    so it is asked to only when a task fails, or has not ended at once.
+    Its thread waits for `ended`; then `status` is what became of the task: what Dask says, or `UNSENT`. Dask tells by
+    itself when somebody listens, which costs a wait on its side and a thread's turn for each task. So it is asked when
+    the worker has told that all went well, and listened to only when a task fails, or has not ended after a while.
 
     Args:
         node: The node's name, which its key begins with.
@@ -40,17 +43,23 @@ class DaskCall:
         self.facts: Facts | None = None
         self.sent_ns = 0
         self.sent_bytes = 0
+        self.scattered = False  # whether its arguments went to a worker beside it
+        self.in_company = False  # whether it went with others
         self.cancelled = False
-        self.scattered = False
         self.remote: Any = None
         self.error: Exception | None = None
+        self._then: Callable[[], None] | None = None
         self._awaited = self._listened = False
         self._lock = threading.Lock()
 
     @property
     def may_repeat(self) -> bool:
-        """Whether the call is sent again whose task is gone, with the worker that had its arguments."""
-        return self.scattered and self.status == CANCELLED and not self.cancelled and not self.starts
+        """Whether the call is sent again: its task is gone, and perhaps for no reason of its own.
+
+        With the worker that had its arguments; or with its graph, of which another task lacked a value.
+        """
+        gone = self.status == CANCELLED and not self.cancelled and not self.starts
+        return gone and (self.scattered or self.in_company) and self.remote.client.status == "running"
 
     def sent(self, remote: Any) -> None:
         """It is on its way."""
@@ -64,17 +73,35 @@ class DaskCall:
 
     def failed(self, error: Exception) -> None:
         """It could not be sent."""
-        self.status, self.error = UNSENT, error
-        self.ended.set()
+        self.error = error
+        self._end(UNSENT)
+
+    def _end(self, status: str) -> None:
+        with self._lock:
+            if self.ended.is_set():
+                return
+            self.status = status
+            self.ended.set()
+            then, self._then = self._then, None
+        if then is not None:
+            then()
+
+    def when_ended(self, then: Callable[[], None]) -> None:
+        """Has `then` called once it has ended, on any thread."""
+        with self._lock:
+            if not self.ended.is_set():
+                self._then = then
+                return
+        then()
 
     def wait(self) -> None:
         """Until it has ended. Dask keeps a task to whose end somebody listens, so nobody does before this is called."""
         if not self.ended.wait(LISTEN_AFTER_SECONDS):
-            self._want_end()
+            self.want_end()
             self.ended.wait()
 
-    def _want_end(self) -> None:
-        """Has Dask tell of the end."""
+    def want_end(self) -> None:
+        """Has Dask tell of the end, however it comes."""
         with self._lock:
             self._awaited = True
             is_sent = self.remote is not None
@@ -92,8 +119,7 @@ class DaskCall:
             self.failed(error)
 
     def _done(self, remote: Any) -> None:
-        self.status = remote.status
-        self.ended.set()
+        self._end(remote.status)
 
     def hear(self, kind: int, facts: list[Any]) -> None:
         """What its worker tells."""
@@ -104,11 +130,26 @@ class DaskCall:
         if started is not None:
             self.starts.append(started)
         self.facts = Facts(*rest)
-        if raised:
-            self._want_end()  # Dask may run it again
+        if raised or self.remote is None:
+            self.want_end()  # Dask may run it again
         else:
-            self.status = FINISHED
-            self.ended.set()
+            self._ask(FIRST_ASKED_SECONDS)
+
+    def _ask(self, delay: float) -> None:
+        """Asks Dask soon whether it knows of the end by now: until then, what dies with the worker is run again.
+
+        On the client's event loop.
+        """
+        if delay > LAST_ASKED_SECONDS:
+            self.want_end()
+        else:
+            self.remote.client.loop.call_later(delay, self._asked, 2 * delay)
+
+    def _asked(self, delay: float) -> None:
+        if self.remote.status == FINISHED:
+            self._end(FINISHED)
+        else:
+            self._ask(delay)
 
     def cancel(self) -> None:
         """Nobody wants it any more."""
@@ -116,7 +157,7 @@ class DaskCall:
             self.cancelled = True
             remote = self.remote
         if remote is not None:
-            self._want_end()
+            self.want_end()
             remote.cancel()
 
     def value(self, client: Any, node: str, timing: Timing) -> Held:

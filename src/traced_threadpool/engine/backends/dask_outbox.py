@@ -97,6 +97,7 @@ class Outbox:
                 task.call.failed(error)
             return
         for task, future in zip(sent, futures, strict=True):
+            task.call.in_company = len(sent) > 1
             task.call.sent(future)
 
 

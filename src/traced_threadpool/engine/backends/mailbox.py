@@ -10,7 +10,9 @@ from typing import Final, Generic, TypeVar
 
 logger = logging.getLogger("traced_threadpool")
 
-IDLE_SECONDS: Final = 5.0
+TICK_SECONDS: Final = 1.0
+IDLE_TICKS: Final = 5
+STOP_SECONDS: Final = 5.0
 
 _Item = TypeVar("_Item")
 
@@ -19,9 +21,11 @@ class Mailbox(Generic[_Item]):
     """Args:
     name: Of the thread.
     handle: Called on it with each item; it may take more of them itself.
+    tick: Called on it each second in which nothing comes; gives whether it must go on.
     """
 
-    def __init__(self, name: str, handle: Callable[[_Item], None]) -> None:
+    def __init__(self, name: str, handle: Callable[[_Item], None], tick: Callable[[], bool] = lambda: False) -> None:
+        self._tick = tick
         self._name = name
         self._handle = handle
         self._lock = threading.Lock()
@@ -58,16 +62,22 @@ class Mailbox(Generic[_Item]):
             if thread is not None:
                 self._items.put(None)
         if thread is not None and thread is not threading.current_thread():
-            thread.join(IDLE_SECONDS)
+            thread.join(STOP_SECONDS)
 
     def _work(self) -> None:
+        idle = 0
         while True:
-            item = self.take(0 if self._stopped else IDLE_SECONDS)
-            if item is not None:
-                try:
+            item = self.take(0 if self._stopped else TICK_SECONDS)
+            try:
+                if item is not None:
+                    idle = 0
                     self._handle(item)
-                except Exception:
-                    logger.exception("a message could not be handled")
+                    continue
+                idle += 1
+                if (self._tick() or idle < IDLE_TICKS) and not self._stopped:
+                    continue
+            except Exception:
+                logger.exception("what was put into the mailbox of %s could not be handled", self._name)
                 continue
             with self._lock:
                 if self._items.empty():

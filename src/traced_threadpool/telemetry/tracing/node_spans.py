@@ -46,12 +46,15 @@ class NodeSpans:
             node.span_context = None
             with ids.next_is(announced.span_id):
                 return self.start(node, parent, offset_ns, known)
+        started_ns = node.started_ns
+        if (timing := node.timing) is not None and timing.handed_over_ns:
+            started_ns = timing.handed_over_ns
         return self.tracer.start_span(
             node.name,
             parent,
             attributes=known,
             links=None if known is None else links(node),
-            start_time=node.started_ns + offset_ns,
+            start_time=started_ns + offset_ns,
         )
 
     def announce(self, node: NodeRecord, run: SpanContext) -> SpanContext:
