@@ -18,7 +18,7 @@ import pytest
 
 from tests.backends.calls import background, call, held, is_alive, pids, prepared
 from tests.dags import PATIENCE, eventually, in_thread, run_process, start_process
-from traced_threadpool.backends import Processes, WorkerCrashed
+from traced_threadpool.backends import Processes, WorkerCrashed, WorkerSetupError
 from traced_threadpool.engine.backends.base import Timing
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="signals and process ids of POSIX")
@@ -46,6 +46,63 @@ def test_before_its_node(processes: Make) -> None:
     os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: not is_alive(pid))
     assert call(backend, os.getpid) != pid
+
+
+def prepares(begun: Path, release: Path) -> None:
+    """Says that a worker is starting, and waits."""
+    import os
+    import time
+
+    with begun.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    while not release.exists():
+        time.sleep(0.005)
+
+
+def starting(begun: Path, count: int) -> int:
+    """The process of the worker that starts, the `count`th one."""
+    assert eventually(lambda: begun.exists() and begun.read_text().count("\n") == count)
+    return int(begun.read_text().split()[-1])
+
+
+def test_while_it_starts(processes: Make, tmp_path: Path) -> None:
+    """Its node has not begun: another worker is started for it, whichever of the two processes was killed."""
+    begun, release = tmp_path / "begun", tmp_path / "release"
+    backend = processes(1, initializer=prepares, initargs=(begun, release))
+    _, future = background(backend, os.getpid)
+    os.kill(starting(begun, 1), signal.SIGKILL)
+    server = int(Path(f"/proc/{starting(begun, 2)}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(server, signal.SIGKILL)
+    third = starting(begun, 3)
+    release.touch()
+    assert future.result(PATIENCE) == third
+
+
+def test_whenever_it_starts(processes: Make, tmp_path: Path) -> None:
+    """After three, the node says so; the next one has as many."""
+    begun, release = tmp_path / "begun", tmp_path / "release"
+    backend = processes(1, initializer=prepares, initargs=(begun, release))
+    _, future = background(backend, os.getpid)
+    for count in range(1, 4):
+        os.kill(starting(begun, count), signal.SIGKILL)
+    with pytest.raises(WorkerSetupError, match="ended before it was ready, with exit code -9"):
+        future.result(PATIENCE)
+    release.touch()
+    assert call(backend, int) == 0
+
+
+def test_one_that_ends_itself_while_it_starts_is_not_started_again(processes: Make, tmp_path: Path) -> None:
+    """It would do the same."""
+
+    def ends(begun: Path) -> None:
+        with begun.open("a") as file:
+            file.write("x")
+        os._exit(3)
+
+    backend = processes(1, initializer=ends, initargs=(tmp_path / "begun",))
+    with pytest.raises(WorkerSetupError, match="ended before it was ready, with exit code 3"):
+        call(backend, int)
+    assert (tmp_path / "begun").read_text() == "x"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells that a connection had unread bytes")
