@@ -302,7 +302,7 @@ def in_background(function, **arguments):
 """
 
 HANGS = """
-def hangs(how):
+def hangs(how, large=b""):
     os.write(1, f"{os.getpid()} {os.getppid()}\\n".encode())
     if how == "python":
         time.sleep(1000)
@@ -313,16 +313,20 @@ def hangs(how):
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_the_driver_is_killed(method: str) -> None:
-    """No process of it is left after 5 s, whether its workers are idle, wait, or hang in C with the GIL of theirs."""
+    """No process of it is left after 5 s, whether its workers are idle, wait, or hang in C with the GIL of theirs.
+
+    Nor is anything in shared memory, where one of them had its argument.
+    """
     hanging = ["python", "c"] if method == "forkserver" else ["python", "python"]
     script = f"""{DRIVER}{HANGS}
 backend = Processes(3, start_method={method!r})
 say(call(os.getpid), 0)
 for how in {hanging!r}:
     in_background(hangs, how=how)
-in_background(hangs, how="python")
+in_background(hangs, how="python", large=bytes(20_000_000))
 time.sleep(1000)
 """
+    shared = set(Path("/dev/shm").iterdir()) if Path("/dev/shm").exists() else set()
     with start_process(script) as driver:
         assert driver.stdout is not None
         found = {int(pid) for _ in range(4) for pid in driver.stdout.readline().split()} - {0, driver.pid}
@@ -336,6 +340,7 @@ time.sleep(1000)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
     assert not left
+    assert eventually(lambda: set(Path("/dev/shm").iterdir() if shared else ()) <= shared)
 
 
 def test_the_driver_ends_by_itself() -> None:

@@ -45,7 +45,7 @@ def test_runs_while_workers_are_killed(tmp_path: Path) -> None:
     assert eventually(lambda: not marked(marker))
     assert eventually(lambda: set(threading.enumerate()) <= threads)
     assert _descriptors() == descriptors
-    assert set(Path("/dev/shm").iterdir()) == shared
+    assert eventually(lambda: set(Path("/dev/shm").iterdir()) <= shared)  # others use it too, for a while
 
 
 def _folder(tmp_path: Path, name: str) -> Path:
