@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.calls import names_in_shared_memory
 from tests.backends.random_kills import marked, under_kills
 from tests.dags import eventually
 
@@ -36,7 +37,7 @@ def test_runs_while_workers_are_killed(tmp_path: Path) -> None:
     """Each node has its value or crashed with a worker that was killed, and no function is called twice."""
     marker = f"RANDOM_KILLS_OF_{os.getpid()}"
     under_kills(1, seed=0, directory=_folder(tmp_path, "first"), marker=marker)  # what is opened once for all
-    threads, descriptors, shared = set(threading.enumerate()), _descriptors(), set(Path("/dev/shm").iterdir())
+    threads, descriptors, shared = set(threading.enumerate()), _descriptors(), names_in_shared_memory()
     account = under_kills(RUNS, seed=15, directory=_folder(tmp_path, "runs"), marker=marker)
     print(account)
     assert account.wrong == []
@@ -45,7 +46,7 @@ def test_runs_while_workers_are_killed(tmp_path: Path) -> None:
     assert eventually(lambda: not marked(marker))
     assert eventually(lambda: set(threading.enumerate()) <= threads)
     assert _descriptors() == descriptors
-    assert eventually(lambda: set(Path("/dev/shm").iterdir()) <= shared)  # others use it too, for a while
+    assert eventually(lambda: names_in_shared_memory() <= shared)  # others use it too, for a while
 
 
 def _folder(tmp_path: Path, name: str) -> Path:
