@@ -119,7 +119,7 @@ def test_more_processes_are_not_advised_where_these_are_starting() -> None:
     nodes = [remote(f"fit_{each}", 0, 800, {"cpu": 300, "remote_queue": 500}) for each in range(2)]
     for kind, advised in (
         ("processes", "Judge a later run: "),
-        ("dask", "Give the backend of `fit_0` and `fit_1` more "),
+        ("dask", "Add workers to the backend of `fit_0` and `fit_1`, "),
     ):
         found = finding(run(*nodes, end=800, cpus=8, backends={"cpu": Lane(kind, 2)}), "remote_queue_bound")
         assert found is not None
