@@ -78,10 +78,11 @@ def test_while_it_starts(processes: Make, tmp_path: Path) -> None:
     assert future.result(PATIENCE) == third
 
 
-def test_whenever_it_starts(processes: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_whenever_it_starts(processes: Make, method: str, tmp_path: Path) -> None:
     """After three, the node says so; the next one has as many."""
     begun, release = tmp_path / "begun", tmp_path / "release"
-    backend = processes(1, initializer=prepares, initargs=(begun, release))
+    backend = processes(1, start_method=method, initializer=prepares, initargs=(begun, release))
     _, future = background(backend, os.getpid)
     for count in range(1, 4):
         os.kill(starting(begun, count), signal.SIGKILL)

@@ -32,6 +32,7 @@ def _descriptors() -> list[str]:
     return sorted(found)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3_600)
 def test_runs_while_workers_are_killed(tmp_path: Path) -> None:
     """Each node has its value or crashed with a worker that was killed, and no function is called twice."""
