@@ -48,15 +48,23 @@ def test_before_its_node(processes: Make) -> None:
     assert call(backend, os.getpid) != pid
 
 
-def prepares(begun: Path, release: Path) -> None:
-    """Says that a worker is starting, and waits."""
-    import os
-    import time
+def _prepares() -> Callable[..., None]:
+    """Made here, so that a worker gets it by value and does not import this module."""
 
-    with begun.open("a") as file:
-        file.write(f"{os.getpid()}\n")
-    while not release.exists():
-        time.sleep(0.005)
+    def prepares(begun: Path, release: Path) -> None:
+        import os
+        import time
+
+        with begun.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        while not release.exists():
+            time.sleep(0.005)
+
+    return prepares
+
+
+prepares = _prepares()
+"""An initializer that says that it runs, in one file, and waits for another."""
 
 
 def starting(begun: Path, count: int) -> int:
