@@ -187,7 +187,7 @@ EXAMPLES: Final[Mapping[Cause, RecordedRun]] = {
                 worker=f"cpu {41 + index % 2}",
                 backend="cpu",
                 is_remote=True,
-                moved_bytes=200_000_000,
+                sent_bytes=200_000_000,
             )
             for index in range(4)
         ),
@@ -205,7 +205,7 @@ EXAMPLES: Final[Mapping[Cause, RecordedRun]] = {
                 worker="cluster 41",
                 backend="cluster",
                 is_remote=True,
-                moved_bytes=2_000,
+                sent_bytes=2_000,
             )
             for index in range(5)
         ),
@@ -222,7 +222,7 @@ EXAMPLES: Final[Mapping[Cause, RecordedRun]] = {
                 worker=f"cluster {41 + index}",
                 backend="cluster",
                 is_remote=True,
-                moved_bytes=2_000,
+                sent_bytes=2_000,
             )
             for index in range(2)
         ),

@@ -69,7 +69,7 @@ def test_processes_are_not_advised_for_nodes_that_are_as_short_as_a_call() -> No
 
 
 def remote(name: str, start: int, end: int, states: Mapping[State, int], **facts: object) -> NodeExecution:
-    given = {"ready": 0, "backend": "cpu", "is_remote": True, "moved_bytes": 5_000, **facts}
+    given = {"ready": 0, "backend": "cpu", "is_remote": True, "sent_bytes": 5_000, **facts}
     return node(name, start, end, states, **given)
 
 
@@ -86,7 +86,7 @@ def test_what_moving_costs_is_told_where_it_is_much(
     states: Mapping[State, int], moved: int, cause: Cause | None
 ) -> None:
     """By what is moved: the values, or the call."""
-    nodes = [remote(f"tile_{each}", 0, 500, states, moved_bytes=moved) for each in range(2)]
+    nodes = [remote(f"tile_{each}", 0, 500, states, sent_bytes=moved) for each in range(2)]
     asked = run(*nodes, end=500, backends={"cpu": Lane("processes", 2)})
     found = [each for each in diagnose(asked).findings if each.cause in ("transfer_bound", "too_small_for_backend")]
     assert [each.cause for each in found] == ([] if cause is None else [cause])
@@ -95,7 +95,7 @@ def test_what_moving_costs_is_told_where_it_is_much(
 
 def test_nodes_that_would_hold_the_gil_on_threads_are_to_move_less() -> None:
     """Eight of 100 ms on eight CPUs: in turns on threads they take longer than with what moving takes."""
-    nodes = [remote(f"tile_{each}", 0, 180, {"cpu": 100, "transfer": 80}, moved_bytes=10**8) for each in range(8)]
+    nodes = [remote(f"tile_{each}", 0, 180, {"cpu": 100, "transfer": 80}, sent_bytes=10**8) for each in range(8)]
     found = finding(
         run(*nodes, end=180, cpus=8, max_workers=8, backends={"cpu": Lane("processes", 8)}), "transfer_bound"
     )
@@ -119,7 +119,7 @@ def test_more_processes_are_not_advised_where_these_are_starting() -> None:
     nodes = [remote(f"fit_{each}", 0, 800, {"cpu": 300, "remote_queue": 500}) for each in range(2)]
     for kind, advised in (
         ("processes", "Judge a later run: "),
-        ("dask", "Give the backend of `fit_0` and `fit_1` more "),
+        ("dask", "Add workers to the backend of `fit_0` and `fit_1`, "),
     ):
         found = finding(run(*nodes, end=800, cpus=8, backends={"cpu": Lane(kind, 2)}), "remote_queue_bound")
         assert found is not None

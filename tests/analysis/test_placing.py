@@ -112,7 +112,7 @@ def test_back_on_threads_nodes_take_turns_and_pay_for_no_call() -> None:
 
 def test_moving_takes_what_it_took_other_executions_of_the_node() -> None:
     """Else what is told of its size takes, by what the record's other bytes took, or by what arrays take."""
-    there = {"backend": "cpu", "is_remote": True, "moved_bytes": 10_000_000}
+    there = {"backend": "cpu", "is_remote": True, "sent_bytes": 10_000_000}
     first = node("parse", 0, 80, states={"cpu": 50, "transfer": 30}, **there)
     second, other = (node(name, 0, 50, states={"cpu": 50}) for name in ("parse", "other"))
     run = record(

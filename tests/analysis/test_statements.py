@@ -166,7 +166,7 @@ def _later(node: NodeExecution, number: int, late: float, moving: float) -> Node
     own_ns = lasting_ns - transfer_ns
     states = {state: part_ns * own_ns // max(1, node.duration_ns) for state, part_ns in node.states.items()}
     states["transfer" if number % 2 else "remote_queue"] = transfer_ns
-    return replace(node, started_ns=node.started_ns + by_ns, states=states, moved_bytes=number % 4 * 200_000)
+    return replace(node, started_ns=node.started_ns + by_ns, states=states, sent_bytes=number % 4 * 200_000)
 
 
 runs = st.one_of(layered(), contended(), nesting())

@@ -43,6 +43,12 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def names_in_shared_memory() -> set[Path]:
+    """All that anybody has there under a name."""
+    place = Path("/dev/shm")
+    return set(place.iterdir()) if place.exists() else set()
+
+
 def alive_at(started: Path) -> int:
     """Waits until `held` says that it runs; its process."""
     assert eventually(lambda: started.exists() and bool(started.read_text()))

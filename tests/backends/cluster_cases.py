@@ -219,5 +219,7 @@ def test_the_span_says_where_it_ran(adapter: Make, worker_address: str) -> None:
     assert "hamilton.node.received.size" not in attributes  # it stayed there
     assert attributes["hamilton.node.wait.remote_queue.duration"] > 0
     assert attributes["hamilton.node.wait.transfer.duration"] > 0
+    began, ended = (attributes[f"hamilton.node.function.{moment}"] for moment in ("start", "end"))
+    assert 0 < began < ended < (spans["there"].end_time - spans["there"].start_time) / 1e9
     assert spans["here"].attributes["hamilton.node.received.size"] > 10
     assert [link.context.span_id for link in spans["here"].links] == [spans["there"].context.span_id]

@@ -376,7 +376,13 @@ def test_the_span_says_where_it_ran(on_processes: Make) -> None:
     assert 100 < sizes["sent"] < 5_000
     assert 50 < sizes["received"] < 5_000
     assert 0 < attributes["hamilton.node.wait.transfer.duration"] < 10
-    assert not [name for name in spans["here"].attributes if "backend" in name or "worker." in name]
+    began, ended = (attributes[f"hamilton.node.function.{moment}"] for moment in ("start", "end"))
+    assert 0 < began < ended < (spans["there"].end_time - spans["there"].start_time) / 1e9
+    assert not [
+        name
+        for name in spans["here"].attributes
+        if any(each in name for each in ("backend", "worker.", "node.function"))
+    ]
 
 
 # What is refused

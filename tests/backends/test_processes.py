@@ -211,9 +211,12 @@ def test_exceptions_that_are_none(two: Processes, kind: type[BaseException]) -> 
 
 
 def test_what_cannot_be_sent_is_named(two: Processes) -> None:
-    """A parameter, and the result."""
+    """A parameter, the function, and the result."""
     with pytest.raises(NotPicklable, match=r"parameter 'guard' .* of node 'node'"):
         call(two, lambda guard: None, guard=threading.Lock())
+    lock = threading.Lock()
+    with pytest.raises(NotPicklable, match=r"the function of node 'node'"):
+        call(two, lambda: lock)
 
     def makes() -> Any:
         import threading

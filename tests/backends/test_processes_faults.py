@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.backends.calls import background, call, held, is_alive, pids, prepared
+from tests.backends.calls import background, call, held, is_alive, names_in_shared_memory, pids, prepared
 from tests.dags import PATIENCE, eventually, in_thread, run_process, start_process
-from traced_threadpool.backends import Processes, WorkerCrashed
+from traced_threadpool.backends import Processes, WorkerCrashed, WorkerSetupError
 from traced_threadpool.engine.backends.base import Timing
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="signals and process ids of POSIX")
@@ -46,6 +46,72 @@ def test_before_its_node(processes: Make) -> None:
     os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: not is_alive(pid))
     assert call(backend, os.getpid) != pid
+
+
+def _prepares() -> Callable[..., None]:
+    """Made here, so that a worker gets it by value and does not import this module."""
+
+    def prepares(begun: Path, release: Path) -> None:
+        import os
+        import time
+
+        with begun.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        while not release.exists():
+            time.sleep(0.005)
+
+    return prepares
+
+
+prepares = _prepares()
+"""An initializer that says that it runs, in one file, and waits for another."""
+
+
+def starting(begun: Path, count: int) -> int:
+    """The process of the worker that starts, the `count`th one."""
+    assert eventually(lambda: begun.exists() and begun.read_text().count("\n") == count)
+    return int(begun.read_text().split()[-1])
+
+
+def test_while_it_starts(processes: Make, tmp_path: Path) -> None:
+    """Its node has not begun: another worker is started for it, whichever of the two processes was killed."""
+    begun, release = tmp_path / "begun", tmp_path / "release"
+    backend = processes(1, initializer=prepares, initargs=(begun, release))
+    _, future = background(backend, os.getpid)
+    os.kill(starting(begun, 1), signal.SIGKILL)
+    server = int(Path(f"/proc/{starting(begun, 2)}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(server, signal.SIGKILL)
+    third = starting(begun, 3)
+    release.touch()
+    assert future.result(PATIENCE) == third
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_whenever_it_starts(processes: Make, method: str, tmp_path: Path) -> None:
+    """After three, the node says so; the next one has as many."""
+    begun, release = tmp_path / "begun", tmp_path / "release"
+    backend = processes(1, start_method=method, initializer=prepares, initargs=(begun, release))
+    _, future = background(backend, os.getpid)
+    for count in range(1, 4):
+        os.kill(starting(begun, count), signal.SIGKILL)
+    with pytest.raises(WorkerSetupError, match="ended before it was ready, with exit code -9"):
+        future.result(PATIENCE)
+    release.touch()
+    assert call(backend, int) == 0
+
+
+def test_one_that_ends_itself_while_it_starts_is_not_started_again(processes: Make, tmp_path: Path) -> None:
+    """It would do the same."""
+
+    def ends(begun: Path) -> None:
+        with begun.open("a") as file:
+            file.write("x")
+        os._exit(3)
+
+    backend = processes(1, initializer=ends, initargs=(tmp_path / "begun",))
+    with pytest.raises(WorkerSetupError, match="ended before it was ready, with exit code 3"):
+        call(backend, int)
+    assert (tmp_path / "begun").read_text() == "x"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells that a connection had unread bytes")
@@ -245,7 +311,7 @@ def in_background(function, **arguments):
 """
 
 HANGS = """
-def hangs(how):
+def hangs(how, large=b""):
     os.write(1, f"{os.getpid()} {os.getppid()}\\n".encode())
     if how == "python":
         time.sleep(1000)
@@ -256,16 +322,20 @@ def hangs(how):
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_the_driver_is_killed(method: str) -> None:
-    """No process of it is left after 5 s, whether its workers are idle, wait, or hang in C with the GIL of theirs."""
+    """No process of it is left after 5 s, whether its workers are idle, wait, or hang in C with the GIL of theirs.
+
+    Nor is anything in shared memory, where one of them had its argument.
+    """
     hanging = ["python", "c"] if method == "forkserver" else ["python", "python"]
     script = f"""{DRIVER}{HANGS}
 backend = Processes(3, start_method={method!r})
 say(call(os.getpid), 0)
 for how in {hanging!r}:
     in_background(hangs, how=how)
-in_background(hangs, how="python")
+in_background(hangs, how="python", large=bytes(20_000_000))
 time.sleep(1000)
 """
+    shared = names_in_shared_memory()
     with start_process(script) as driver:
         assert driver.stdout is not None
         found = {int(pid) for _ in range(4) for pid in driver.stdout.readline().split()} - {0, driver.pid}
@@ -279,6 +349,7 @@ time.sleep(1000)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
     assert not left
+    assert eventually(lambda: names_in_shared_memory() <= shared)  # others use it too, for a while
 
 
 def test_the_driver_ends_by_itself() -> None:
@@ -414,10 +485,9 @@ def test_random_kills(processes: Make) -> None:
 def test_nothing_is_left_in_shared_memory(processes: Make, tmp_path: Path) -> None:
     """It has no name, so nothing can stay in `/dev/shm`, whatever is killed."""
     numpy = pytest.importorskip("numpy")
-    shared = Path("/dev/shm")
-    before = set(shared.iterdir()) if shared.exists() else set()
+    before = names_in_shared_memory()
     backend = processes(2)
     for pid in pids(backend, 2, tmp_path):
         call(backend, lambda array: array + 1, array=numpy.ones(1_000_000))
         subprocess.run(["kill", "-9", str(pid)], check=False)
-    assert (set(shared.iterdir()) if shared.exists() else set()) == before
+    assert eventually(lambda: names_in_shared_memory() <= before)

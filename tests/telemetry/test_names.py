@@ -123,6 +123,8 @@ BACKEND_ATTRIBUTES = {
     "hamilton.node.attempts",
     "hamilton.node.backend",
     "hamilton.node.clock.correction",
+    "hamilton.node.function.end",
+    "hamilton.node.function.start",
     "hamilton.node.received.size",
     "hamilton.node.sent.size",
     "hamilton.node.worker.address",

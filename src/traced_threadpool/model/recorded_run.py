@@ -47,8 +47,12 @@ class NodeExecution:
     """The one that it ran on; empty: the adapter's own threads."""
     is_remote: bool = False
     """Whether its function ran on a worker of that backend, in another process."""
-    moved_bytes: int = 0
-    """What was sent there and came back."""
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    """What was sent there, and what came back."""
+    function_started_ns: int = 0
+    function_ended_ns: int = 0
+    """When its function began and ended there, which is within the node's own start and end; 0: not known."""
     clock_correction_ns: int = 0
     """By how much the times of its worker, on another host, were moved to lie within this host's."""
     task_id: str | None = None
@@ -81,6 +85,22 @@ class NodeExecution:
     @property
     def dependency_ns(self) -> int:
         return self.ready_ns - self.submitted_ns
+
+    @property
+    def moved_bytes(self) -> int:
+        return self.sent_bytes + self.received_bytes
+
+    @property
+    def function_ns(self) -> tuple[int, int]:
+        """From when until when its function ran on a worker of a backend, where that is known; else its own times."""
+        return (
+            (self.function_started_ns, self.function_ended_ns)
+            if self.function_ended_ns
+            else (
+                self.started_ns,
+                self.ended_ns,
+            )
+        )
 
     @property
     def ran(self) -> bool:

@@ -10,6 +10,7 @@ from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.model.recorded_run import NodeExecution
 from traced_threadpool.model.records import THREADS, Holder, NodeRecord, Outcome, PathFacts, RunRecord
 from traced_threadpool.model.states import STATES, State
+from traced_threadpool.model.timing import Timing
 
 if TYPE_CHECKING:
     from traced_threadpool.recording.critical_path import Stretch
@@ -59,6 +60,32 @@ class Past(NamedTuple):
     span_context: Any
 
 
+class Away(NamedTuple):
+    """What is kept of a node's way to a backend: where its function ran on a worker there, when; and the bytes."""
+
+    is_remote: bool
+    sent_bytes: int
+    received_bytes: int
+    function_started_ns: int
+    function_ended_ns: int
+    clock_correction_ns: int
+
+
+def away(timing: Timing) -> Away:
+    """Of what its backend reports."""
+    return Away(
+        is_remote=timing.worker_pid != 0,
+        sent_bytes=timing.sent_bytes,
+        received_bytes=timing.received_bytes,
+        function_started_ns=timing.started_ns,
+        function_ended_ns=timing.ended_ns,
+        clock_correction_ns=timing.clock_correction_ns,
+    )
+
+
+NOWHERE: Final = away(Timing())
+
+
 class Entry(NamedTuple):
     """What is kept of a node."""
 
@@ -71,9 +98,7 @@ class Entry(NamedTuple):
     outcome: Outcome | None
     worker: str
     backend: str
-    is_remote: bool
-    moved_bytes: int
-    clock_correction_ns: int
+    away: Away | None
     task_id: str | None
     cpu_ns: int
     state_ns: tuple[int, ...] | None
@@ -124,7 +149,10 @@ def running_node(node: NodeRecord) -> tuple[str, NodeExecution]:
 
 def execution(entry: Entry, keys: Mapping[int, str]) -> NodeExecution:
     """The node of a record. `keys` are by the identity of entries."""
-    part = entry.part
+    part, away = entry.part, entry.away or NOWHERE
+    began_ns, until_ns = away.function_started_ns, away.function_ended_ns
+    if not entry.started_ns <= began_ns <= until_ns <= entry.ended_ns:
+        began_ns = until_ns = 0
     return NodeExecution(
         key=keys[id(entry)],
         name=entry.name,
@@ -136,9 +164,12 @@ def execution(entry: Entry, keys: Mapping[int, str]) -> NodeExecution:
         upstream=tuple(keys[id(each)] for each in entry.upstream if id(each) in keys),
         worker=entry.worker,
         backend="" if entry.backend == THREADS else entry.backend,
-        is_remote=entry.is_remote,
-        moved_bytes=entry.moved_bytes,
-        clock_correction_ns=entry.clock_correction_ns,
+        is_remote=away.is_remote,
+        sent_bytes=away.sent_bytes,
+        received_bytes=away.received_bytes,
+        function_started_ns=began_ns,
+        function_ended_ns=until_ns,
+        clock_correction_ns=away.clock_correction_ns,
         task_id=entry.task_id,
         states=states_of(entry),
         samples=entry.samples,

@@ -40,6 +40,7 @@ from traced_threadpool.recording.kept_nodes import (
     Entry,
     Part,
     Past,
+    away,
     error_type_of,
     execution,
     last_to_end,
@@ -247,10 +248,9 @@ class Recording:
                     if not each.ended_ns:
                         self._await(each, upstream.append)
         thread, error, cause, started_ns = node.thread, node.error, node.cause, node.started_ns
-        timing, pid, moved_bytes, correction_ns = node.timing, 0, 0, 0
+        timing, pid, sent = node.timing, 0, None
         if timing is not None:
-            pid, moved_bytes = timing.worker_pid, timing.sent_bytes + timing.received_bytes
-            correction_ns = timing.clock_correction_ns
+            pid, sent = timing.worker_pid, away(timing)
         if before is not None and (
             started_ns - node.ready_ns < MIN_QUEUE_NS or not node.ready_ns < before.ended_ns <= started_ns
         ):
@@ -268,9 +268,7 @@ class Recording:
                 node.outcome,
                 "" if thread is None else thread.name if pid == 0 else worker_of(node.backend, pid),
                 node.backend,
-                pid != 0,
-                moved_bytes,
-                correction_ns,
+                sent,
                 node.task_id,
                 node.cpu_ns,
                 node.state_ns,

@@ -15,6 +15,7 @@ from traced_threadpool.model.formatting import count, duration, one_line, percen
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.states import INFO, State
 from traced_threadpool.report.explanation import Explanation, explain
+from traced_threadpool.report.moving import Pieces, pieces
 from traced_threadpool.report.timeline import timeline
 from traced_threadpool.report.verdict import expected_gain, path_name, title
 
@@ -84,10 +85,10 @@ def _timeline(explanation: Explanation) -> str:
     keys = {node.key for node in longest}
     scale = (_WIDTH - _LEFT) / max(run.duration_ns, 1)
 
-    def rect(started_ns: int, ended_ns: int, row: int, fill: str, what: str, height: int = _ROW - 4) -> str:
+    def rect(started_ns: int, ended_ns: int, row: int, fill: str, what: str, height: int = _ROW - 4, y: int = 2) -> str:
         x, wide = _LEFT + (started_ns - run.started_ns) * scale, max((ended_ns - started_ns) * scale, 0.6)
         return (
-            f'<rect x="{x:.1f}" y="{row * _ROW + 2}" width="{wide:.1f}" height="{height}" fill="{fill}">'
+            f'<rect x="{x:.1f}" y="{row * _ROW + y}" width="{wide:.1f}" height="{height}" fill="{fill}">'
             f"<title>{_text(what)}</title></rect>"
         )
 
@@ -108,7 +109,11 @@ def _timeline(explanation: Explanation) -> str:
         for node in row.nodes:
             if node.key in keys:
                 what = f"{node.name}: {duration(node.duration_ns)}{_mostly(node)}"
-                shapes.append(rect(node.started_ns, node.ended_ns, number, _fill(node), what))
+                moved = pieces(node)
+                for state, began_ns, until_ns in moved.around() if moved else ():
+                    told = f"{what}, {state} {duration(until_ns - began_ns)}"
+                    shapes.append(rect(began_ns, until_ns, number, INFO[state].light, told, height=4, y=5))
+                shapes.append(rect(*node.function_ns, number, _fill(node, moved), what))
                 if node.key in explanation.critical_keys:
                     shapes.append(rect(node.started_ns, node.ended_ns, number, _INK, what, height=2))
     height = (len(shown) + 1) * _ROW + 4
@@ -116,6 +121,8 @@ def _timeline(explanation: Explanation) -> str:
         "First row: nodes on the critical path in black, waits in grey. Below: executions, in the colour of the state "
         "that took most, with a black edge on the critical path."
     ]
+    if any(node.function_ended_ns for node in explanation.ran):
+        notes.append("Thin, before and after the function of a node on a worker of a backend: moving it, and waiting.")
     if len(explanation.ran) > BARS:
         notes.append(f"The {BARS} longest of {len(explanation.ran):,}.")
     if len(rows) > WORKERS:
@@ -169,15 +176,16 @@ def _table(
     return f'<table style="border-collapse:collapse;background:#fff;font-size:12.5px">{head}{body}</table>'
 
 
-def _strongest(node: NodeExecution) -> State | None:
-    state, ns = max(node.states.items(), key=lambda item: item[1], default=(None, 0))
+def _strongest(node: NodeExecution, *besides: str) -> State | None:
+    known = [item for item in node.states.items() if item[0] not in besides]
+    state, ns = max(known, key=lambda item: item[1], default=(None, 0))
     return state if ns > 0 else None
 
 
-def _fill(node: NodeExecution) -> str:
+def _fill(node: NodeExecution, moved: Pieces | None) -> str:
     if node.outcome == "error":
         return _BAD
-    state = _strongest(node)
+    state = _strongest(node, *(() if moved is None else ("transfer", "remote_queue")))
     return _PLAIN if state is None else INFO[state].light
 
 

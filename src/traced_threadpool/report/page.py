@@ -17,6 +17,7 @@ from traced_threadpool.recording.critical_path import Step
 from traced_threadpool.report import page_data as drawn
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.html_document import document
+from traced_threadpool.report.moving import pieces
 from traced_threadpool.report.page_data import NAMES_IN_CHART, shown_nodes
 from traced_threadpool.report.timeline import timeline
 from traced_threadpool.report.verdict import path_name
@@ -110,6 +111,7 @@ def _tiles(explanation: Explanation) -> Iterator[tuple[str, str, str]]:
 
 def _legend(explanation: Explanation) -> dict[str, Any]:
     total = explanation.nodes_ns
+    moved = [found for node in explanation.ran if (found := pieces(node)) is not None]
     return {
         "states": [
             (state, percent(ns, total), INFO[state].meaning) for state, ns in explanation.states_ns.items() if ns > 0
@@ -117,6 +119,9 @@ def _legend(explanation: Explanation) -> dict[str, Any]:
         "not_recorded": any(not node.states for node in explanation.ran),
         "queued": any(step.kind == "queue" for step in explanation.path.steps),
         "failed": any(node.outcome == "error" for node in explanation.ran),
+        "elsewhere": bool(moved),
+        "moved": any(each.before_ns or each.after_ns for each in moved),
+        "waited": any(each.queue_ns for each in moved),
     }
 
 

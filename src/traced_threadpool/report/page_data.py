@@ -15,6 +15,7 @@ from traced_threadpool.model.records import OUTCOMES
 from traced_threadpool.model.states import STATES
 from traced_threadpool.report.curve import Curve
 from traced_threadpool.report.explanation import Explanation
+from traced_threadpool.report.moving import pieces
 from traced_threadpool.report.timeline import levels, timeline
 
 MAX_NODES: Final = 50_000
@@ -76,6 +77,7 @@ def page_data(explanation: Explanation) -> dict[str, Any]:
             "critical": [int(node.key in explanation.critical_keys) for node in nodes],
             "upstream": [[index_of[key] for key in node.upstream if key in index_of] for node in nodes],
         },
+        "moved": [moved for index, node in enumerate(nodes) if (moved := _moved(index, node, run.started_ns))],
         "path": [
             [
                 step.kind,
@@ -149,6 +151,15 @@ def shown_nodes(explanation: Explanation) -> Sequence[NodeExecution]:
 
 def _split(node: NodeExecution) -> list[int] | None:
     return [round(node.states.get(state, 0) / 1_000) for state in STATES] if node.states else None
+
+
+def _moved(index: int, node: NodeExecution, run_started_ns: int) -> list[int] | None:
+    """What it sent and received; of one that ran elsewhere, from when until when, and what came before and after."""
+    found = pieces(node)
+    if found is None:
+        return [index, node.sent_bytes, node.received_bytes] if node.moved_bytes else None
+    times_ns = *(ns - run_started_ns for ns in found.function_ns), found.before_ns, found.queue_ns, found.after_ns
+    return [index, node.sent_bytes, node.received_bytes, *(round(ns / 1_000) for ns in times_ns)]
 
 
 def _error(node: NodeExecution) -> str | None:

@@ -2,6 +2,7 @@
 
 Nodes become rows: one for each worker, and more where executions overlap on one.
 They do where a node executes a run of its own and its worker helps with it, and where the record names no worker.
+Of a node on a worker of a backend its function counts: while it is moved, the worker may run another.
 
 >>> from traced_threadpool.model.recorded_run import NodeExecution
 >>> def node(key: str, worker: str, started_ns: int, ended_ns: int) -> NodeExecution:
@@ -35,16 +36,21 @@ def timeline(nodes: Iterable[NodeExecution]) -> tuple[Row, ...]:
     """The rows, workers in the order of their names, numbers in these counted as numbers. Only nodes that ran."""
     by_worker: dict[str, list[Row]] = {}
     # Of two that start together the longer one is the outer one.
-    for node in sorted((node for node in nodes if node.ran), key=lambda node: (node.started_ns, -node.ended_ns)):
+    for node in sorted((node for node in nodes if node.ran), key=_outer_first):
         rows = by_worker.setdefault(node.worker, [])
         for row in rows:
-            if row.nodes[-1].ended_ns <= node.started_ns:
+            if row.nodes[-1].function_ns[1] <= node.function_ns[0]:
                 break
         else:
             row = Row(worker=node.worker, first=not rows)
             rows.append(row)
         row.nodes.append(node)
     return tuple(row for worker in sorted(by_worker, key=_natural) for row in by_worker[worker])
+
+
+def _outer_first(node: NodeExecution) -> tuple[int, int]:
+    began_ns, ended_ns = node.function_ns
+    return began_ns, -ended_ns
 
 
 def levels(stretches: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

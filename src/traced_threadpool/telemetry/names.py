@@ -74,6 +74,8 @@ NODE_WORKER_HOST: Final = "hamilton.node.worker.host"
 NODE_WORKER_ADDRESS: Final = "hamilton.node.worker.address"
 NODE_SENT: Final = "hamilton.node.sent.size"
 NODE_RECEIVED: Final = "hamilton.node.received.size"
+NODE_FUNCTION_START: Final = "hamilton.node.function.start"
+NODE_FUNCTION_END: Final = "hamilton.node.function.end"
 NODE_ATTEMPTS: Final = "hamilton.node.attempts"
 NODE_CLOCK_CORRECTION: Final = "hamilton.node.clock.correction"
 NODE_LOCK_NAME: Final = "hamilton.node.lock.name"
@@ -247,6 +249,10 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute(NODE_WORKER_ADDRESS, "node", "string", "Its address in a cluster"),
     Attribute(NODE_SENT, "node", "int, B", "Size of the function and its arguments, as sent"),
     Attribute(NODE_RECEIVED, "node", "int, B", "Size of the result, as received"),
+    Attribute(
+        NODE_FUNCTION_START, "node", "double, s", "When its function began on that worker, after the node's start"
+    ),
+    Attribute(NODE_FUNCTION_END, "node", "double, s", "When it ended there, likewise"),
     Attribute(NODE_ATTEMPTS, "node", "int", "To how many workers it was sent"),
     Attribute(
         NODE_CLOCK_CORRECTION, "node", "double, s", "By how much the times of a worker on another host were moved"

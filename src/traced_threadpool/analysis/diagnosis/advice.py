@@ -284,7 +284,7 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
             "wider_or_twice": "{source}: if lane {lane} let {more} run at once, {instead}; with {twice}, {then}",
         },
         advice={
-            "": "Give the backend of {nodes} more workers, or keep other work from it.",
+            "": "Add workers to the backend of {nodes}, or keep other work from it.",
             "starting": "Judge a later run: on worker processes this is the time in which they start, for their first "
             "nodes, after idle_seconds= without any and after max_tasks_per_worker=; or another adapter has them. More "
             "of them would not start sooner.",

@@ -82,6 +82,7 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
     ready_ns = started_ns - (queue_ns or 0)
     submitted_ns = ready_ns - (dependency_ns or 0)
     backend, pid = text_of(attributes, names.NODE_BACKEND) or "", whole(attributes.get(names.NODE_WORKER_PID))
+    began_ns, until_ns = _function_ns(attributes, started_ns, ended_ns) if backend else (0, 0)
     earliest_ns = submitted_ns if run_started_ns is None else min(run_started_ns, started_ns)
     if queue_ns is None or dependency_ns is None or submitted_ns < earliest_ns - ROUNDING * span.resolution_ns:
         repairs["waits"] += 1
@@ -99,9 +100,10 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
         else text_of(attributes, names.THREAD_NAME) or text_of(attributes, names.THREAD_ID) or "",
         backend=backend,
         is_remote=bool(pid and backend),
-        moved_bytes=sum([max(0, whole(attributes.get(size)) or 0) for size in (names.NODE_SENT, names.NODE_RECEIVED)])
-        if backend
-        else 0,
+        sent_bytes=max(0, whole(attributes.get(names.NODE_SENT)) or 0) if backend else 0,
+        received_bytes=max(0, whole(attributes.get(names.NODE_RECEIVED)) or 0) if backend else 0,
+        function_started_ns=began_ns,
+        function_ended_ns=until_ns,
         clock_correction_ns=nanoseconds(attributes.get(names.NODE_CLOCK_CORRECTION, 0)) or 0,
         task_id=text_of(attributes, names.TASK_ID),
         states=_states(attributes, ended_ns - started_ns, span.resolution_ns, repairs),
@@ -114,6 +116,14 @@ def _execution(span: Span, group: Group, root: Group, repairs: Counter[str]) -> 
         parent=None if group.parent is None or group is root else group.parent[32:],
         run_id=None if group is root else group.run_id,
     )
+
+
+def _function_ns(attributes: Attributes, started_ns: int, ended_ns: int) -> tuple[int, int]:
+    """When its function began and ended on a worker of a backend, within the node; (0, 0) where nothing tells."""
+    ended = nanoseconds(attributes.get(names.NODE_FUNCTION_END, 0)) or 0
+    until_ns = min(started_ns + ended, ended_ns)
+    began_ns = min(started_ns + (nanoseconds(attributes.get(names.NODE_FUNCTION_START, 0)) or 0), until_ns)
+    return (began_ns, until_ns) if ended > 0 else (0, 0)
 
 
 def _lock(attributes: Attributes) -> LockWait:

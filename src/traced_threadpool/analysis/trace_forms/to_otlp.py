@@ -122,7 +122,10 @@ class _Spans:
             names.NODE_DEPENDENCY: node.dependency_ns / 1e9,
             names.THREAD_NAME: node.worker,
             names.NODE_BACKEND: node.backend or None,
-            names.NODE_SENT: node.moved_bytes or None,
+            names.NODE_SENT: node.sent_bytes or None,
+            names.NODE_RECEIVED: node.received_bytes or None,
+            names.NODE_FUNCTION_START: _seconds(node.function_started_ns - node.started_ns, node.function_ended_ns),
+            names.NODE_FUNCTION_END: _seconds(node.function_ended_ns - node.started_ns, node.function_ended_ns),
             names.NODE_CLOCK_CORRECTION: node.clock_correction_ns / 1e9 or None,
             names.NODE_WORKER_PID: _pid(node.worker) if node.is_remote else None,
             names.TASK_ID: node.task_id,
@@ -187,6 +190,10 @@ def _any_value(value: object) -> Json:
     if isinstance(value, int):
         return {"intValue": str(value)}
     return {"doubleValue": value} if isinstance(value, float) else {"stringValue": value}
+
+
+def _seconds(ns: int, known: int) -> float | None:
+    return ns / 1e9 if known else None
 
 
 def _pid(worker: str) -> int | None:

@@ -32,8 +32,7 @@ START: Final = 1
 SPAWN: Final = 2
 KILL: Final = 3
 # From it:
-STARTED: Final = 4
-ENDED: Final = 5
+ENDED: Final = 4
 
 GRACE_SECONDS: Final = 2.0
 
@@ -145,7 +144,6 @@ class _Server:
         if pid:
             os.close(descriptor)
             self._workers[number] = pid
-            self._tell(STARTED, number)
             # Both do it, so that it is done before either goes on.
             with contextlib.suppress(OSError):
                 os.setpgid(pid, pid)

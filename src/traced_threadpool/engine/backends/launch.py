@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from traced_threadpool.engine.backends import forkserver
 from traced_threadpool.engine.backends.channel import Channel, Closed
@@ -41,9 +41,6 @@ class Process(Protocol):
 
     def exit_code(self) -> int | None:
         """Waits a moment for its end. Negative: the signal that ended it. None: not known."""
-
-    def was_started(self) -> bool:
-        """Asked after `exit_code`. False where the request met a server that was leaving: the next one will do it."""
 
 
 class Launcher(Protocol):
@@ -111,8 +108,7 @@ class ForkServer:
         self._reading = threading.Lock()
         self._channel: Channel | None = None
         self._socket: socket.socket | None = None
-        self._started: dict[int, None] = {}  # the last ones
-        self._codes: dict[int, int | None] = {}
+        self._codes: dict[int, int | None] = {}  # the last ones
 
     def launch(self, theirs: socket.socket) -> Process:
         with self._lock:
@@ -182,9 +178,6 @@ class ForkServer:
                 break
         return self._codes.pop(number, None)
 
-    def was_started(self, number: int) -> bool:
-        return number in self._started
-
     def _read_codes(self, seconds: float) -> bool:
         """Reads what the server has said, waiting for the first word. False when it has gone."""
         with self._reading:
@@ -196,13 +189,15 @@ class ForkServer:
                     kind, head, _, _, _ = channel.receive()
                 except (OSError, ValueError):
                     return False
-                if kind == forkserver.STARTED:
-                    _keep(self._started, head, None)
-                elif kind == forkserver.ENDED:
-                    _keep(self._started, head[0], None)
-                    _keep(self._codes, *head)
+                if kind == forkserver.ENDED:
+                    self._keep(*head)
                 seconds = 0.0
             return False
+
+    def _keep(self, number: int, code: int | None) -> None:
+        self._codes[number] = code
+        while len(self._codes) > MAX_STATUSES:
+            self._codes.pop(next(iter(self._codes)))
 
     def close(self) -> None:
         with self._lock:
@@ -222,15 +217,6 @@ class ForkServer:
         self._reset()
 
 
-_Value = TypeVar("_Value")
-
-
-def _keep(statuses: dict[int, _Value], number: int, status: _Value) -> None:
-    statuses[number] = status
-    while len(statuses) > MAX_STATUSES:
-        statuses.pop(next(iter(statuses)))
-
-
 class _Forked:
     def __init__(self, server: ForkServer, number: int) -> None:
         self._server = server
@@ -241,9 +227,6 @@ class _Forked:
 
     def exit_code(self) -> int | None:
         return self._server.exit_code(self._number)
-
-    def was_started(self) -> bool:
-        return self._server.was_started(self._number)
 
 
 class Spawner:
@@ -321,9 +304,6 @@ class _Spawned:
         if code == OTHER_PYTHON:
             raise WorkerSetupError(f"no worker process could be started: {_explained(code)}")
         return code
-
-    def was_started(self) -> bool:
-        return True
 
 
 def _readable(sock: socket.socket, seconds: float) -> bool:

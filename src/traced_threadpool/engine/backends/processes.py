@@ -47,7 +47,7 @@ IDLE_SECONDS: Final = 60.0
 CANCEL_GRACE_SECONDS: Final = 1.0
 MAX_ATTEMPTS: Final = 3
 LAUNCH_TRIES: Final = 3
-"""To how many workers a call is sent that end before they have it."""
+"""How many workers are started for a call that are killed before they are ready."""
 
 PRELOADED: Final = ("numpy", "pandas", "hamilton.function_modifiers")
 """What workers have imported before their first node, where the program has imported it too: it takes a second."""
@@ -239,7 +239,10 @@ class Processes:
             raise
 
     def _start(self, call: Call, *, final: bool) -> _Worker | None:
-        """A new worker, ready. None, unless this try is final, where the request met a server that was leaving."""
+        """A new worker, ready.
+
+        None, unless this try is final, where it did not end by itself: it was killed, or the server was leaving.
+        """
         node = call.record.name
         initializer = self._pickled_initializer(node)
         ours, theirs = socket.socketpair()
@@ -271,7 +274,7 @@ class Processes:
                 if call in self._cancelled:
                     raise CancelledError(f"node {node!r} was cancelled before a worker took it") from None
                 if isinstance(error, Closed):
-                    if not (final or process.was_started()):
+                    if not final and (code is None or code < 0):
                         return None
                     raise WorkerSetupError(
                         f"the worker process for node {node!r} ended before it was ready, with exit code {code}"

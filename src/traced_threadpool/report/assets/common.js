@@ -26,6 +26,14 @@ function time(us) {
   return `${number.toFixed(number >= 99.95 ? 0 : number >= 9.995 ? 1 : 2)} ${unit}`;
 }
 
+/** Bytes, in three digits and the unit that fits. */
+function bytes(number) {
+  if (number < 1000) return `${number} B`;
+  const [size, unit] = [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]].find(([least]) => number >= least);
+  const scaled = number / size;
+  return `${scaled.toFixed(scaled >= 99.95 ? 0 : scaled >= 9.995 ? 1 : 2)} ${unit}`;
+}
+
 const probe = element("span", "", { class: "off" });
 document.body.append(probe);
 

@@ -9,6 +9,36 @@
   const end = (i) => n.start[i] + n.duration[i];
   const ran = (i) => n.row[i] >= 0;
 
+  // On a worker of a backend a bar is the node's function there, and the node's own time is longer, by what it was moved and waited.
+  const TRANSFER = states.findIndex((state) => state.id === "transfer");
+  const REMOTE_QUEUE = states.findIndex((state) => state.id === "remote_queue");
+  const barStart = n.start.slice();
+  const barEnd = n.start.map((start, i) => start + n.duration[i]);
+  const moved = new Map();
+  for (const [i, sent, received, from, to, before, queue, after] of data.moved) {
+    moved.set(i, { sent, received, elsewhere: from !== undefined, before, queue, after });
+    if (from !== undefined) [barStart[i], barEnd[i]] = [Math.max(from, n.start[i]), Math.min(to, end(i))];
+  }
+  const elsewhere = (i) => moved.has(i) && moved.get(i).elsewhere;
+
+  /** [state, from, to] of what comes before and after its bar. */
+  function thinPieces(i) {
+    const { before, queue, after } = moved.get(i);
+    const waits = barStart[i] - queue;
+    return [[TRANSFER, waits - before, waits], [REMOTE_QUEUE, waits, barStart[i]], [TRANSFER, barEnd[i], barEnd[i] + after]].filter(([, from, to]) => to > from);
+  }
+
+  /** What a bar's bands show, and of how much: of a node elsewhere, the states of its function alone. */
+  function bandsOf(i) {
+    const split = n.states[i];
+    if (!split || !elsewhere(i)) return [split, n.duration[i]];
+    const inside = split.map((us, s) => (s === TRANSFER || s === REMOTE_QUEUE ? 0 : us));
+    const sum = () => inside.reduce((a, b) => a + b, 0);
+    const last = inside.length - 1; // `other`, what is left: here also of the time around the function
+    inside[last] = Math.max(0, inside[last] - Math.max(0, sum() - (barEnd[i] - barStart[i])));
+    return [inside, Math.max(sum(), barEnd[i] - barStart[i], 1)];
+  }
+
   // Text.
 
   /** For an axis: as many digits as its step needs. */
@@ -43,6 +73,7 @@
       theme[name] = colour(name);
     theme.states = states.map((state) => colour(`state-${state.id}`));
     theme.hatch = hatch(theme.soft, theme.surface);
+    theme.waiting = hatch(theme.states[REMOTE_QUEUE], theme.surface);
     theme.dots = hatch(theme.line, theme.surface);
   }
 
@@ -67,7 +98,7 @@
 
   const inRow = Array.from({ length: rows.length + 1 }, () => []);
   for (let i = 0; i < count; i++) if (ran(i)) inRow[n.row[i] + 1].push(i);
-  for (const members of inRow) members.sort((a, b) => n.start[a] - n.start[b]);
+  for (const members of inRow) members.sort((a, b) => barStart[a] - barStart[b]);
   const downstream = Array.from({ length: count }, () => []);
   n.upstream.forEach((inputs, i) => inputs.forEach((input) => downstream[input].push(i)));
 
@@ -117,6 +148,7 @@
   const rowHeight = named ? 34 : rows.length <= 40 ? 18 : 12;
   const above = named ? 14 : 1.5;
   const bar = rowHeight - above - (named ? 5 : 4);
+  const thin = Math.max(4, Math.round(bar / 3));
   const lanesTop = 26;
   const lanesHeight = (rows.length + 1) * rowHeight;
   const loadTop = lanesTop + lanesHeight + 40;
@@ -136,28 +168,40 @@
     const right = x + width;
     const shapes = states.map(() => []);
     const plain = [];
+    const thinner = { [TRANSFER]: [], [REMOTE_QUEUE]: [] };
     const marks = [];
     const words = [];
     inRow.forEach((members, row) => {
       if (row === PATH_ROW) return;
       const top = y0 - height / 2 + row * height + above;
       let drawnTo = -1;
+      const thinTo = { [TRANSFER]: -1, [REMOTE_QUEUE]: -1 };
       for (const i of members) {
-        const from = Math.max(origin + n.start[i] * scale, x);
-        const to = Math.min(origin + end(i) * scale, right);
+        const [outerFrom, outerTo] = [Math.max(origin + n.start[i] * scale, x), Math.min(origin + end(i) * scale, right)];
+        if (outerTo < x || outerFrom > right) continue;
+        if (n.critical[i]) marks.push(outerFrom, top + bar + 1, Math.max(outerTo - outerFrom - (outerTo - outerFrom > 4 ? 1 : 0), 1), 2.5);
+        if (elsewhere(i)) {
+          for (const [s, started, ended] of thinPieces(i)) {
+            const [left, until] = [Math.max(origin + started * scale, x), Math.min(origin + ended * scale, right)];
+            if (until - left < 0.5 || until < thinTo[s] + 0.5) continue;
+            thinTo[s] = until;
+            thinner[s].push(left, top + (bar - thin) / 2, until - left, thin);
+          }
+        }
+        const from = Math.max(origin + barStart[i] * scale, x);
+        const to = Math.min(origin + barEnd[i] * scale, right);
         if (to < x || from > right) continue;
         const wide = Math.max(to - from - (to - from > 4 ? 1 : 0), 1);
-        if (n.critical[i]) marks.push(from, top + bar + 1, wide, 2.5);
         if (to < drawnTo + 0.5) continue; // less than half a pixel, and another bar is there already
         drawnTo = Math.max(to, from + 1);
-        const split = n.states[i];
+        const [split, whole] = bandsOf(i);
         if (!split) {
           plain.push(from, top, wide, bar);
         } else {
           let bottom = top + bar;
           for (let s = 0; s < split.length; s++) {
             if (!split[s]) continue;
-            const high = (bar * split[s]) / n.duration[i];
+            const high = (bar * split[s]) / whole;
             bottom -= high;
             shapes[s].push(from, bottom, wide, high);
           }
@@ -167,7 +211,8 @@
       }
     });
     const shape = (list, style) => ({ type: "rects", shape: { list }, style, silent: true });
-    const children = shapes.map((list, s) => shape(list, { fill: theme.states[s] }));
+    const children = Object.entries(thinner).map(([s, list]) => shape(list, thinLook(Number(s))));
+    children.push(...shapes.map((list, s) => shape(list, { fill: theme.states[s] })));
     children.push(shape(plain, { fill: theme.plain }), shape(marks, { fill: theme.ink }));
     for (const [i, from, top, wide, failed] of words.slice(0, 600))
       children.push(named
@@ -175,6 +220,11 @@
         : word("✕", from - 2, top + bar / 2, 14, true));
     drawPath(children, { origin, scale, x, right, top: y0 - height / 2 + above });
     return { type: "group", children };
+  }
+
+  /** Not by colour alone: waiting is hatched. */
+  function thinLook(s) {
+    return s === REMOTE_QUEUE ? { fill: theme.waiting, stroke: theme.states[s], lineWidth: 1 } : { fill: theme.states[s] };
   }
 
   function word(text, x, y, width, failed) {
@@ -317,6 +367,12 @@
       const [x] = place(n.start[i] - n.queue[i], 0);
       add(new echarts.graphic.Line({ shape: { x1: x, y1: me.y, x2: me.x0, y2: me.y }, style: { stroke: theme.accent, lineWidth: 2, lineDash: [3, 3] } }));
     }
+    if (elsewhere(i)) {
+      for (const [s, started, ended] of thinPieces(i)) {
+        const [[x0], [x1]] = [place(started, 0), place(ended, 0)];
+        add(new Rects({ shape: { list: [x0, me.y - thin / 2, x1 - x0, thin] }, style: thinLook(s) }));
+      }
+    }
     add(new echarts.graphic.Rect({ shape: { x: me.x0 - 1.5, y: me.y - half - 1.5, width: me.x1 - me.x0 + 3, height: 2 * half + 3, r: 2 }, style: { fill: "none", stroke: theme.accent, lineWidth: strong ? 3 : 2 } }));
     const arrows = [
       ...n.upstream[i].filter(ran).slice(0, MOST_ARROWS).map((from) => [from, i, true]),
@@ -335,6 +391,8 @@
 
   // Pointing
 
+  const NEAR = 16;
+
   function hit(x, y) {
     if (!chart.containPixel({ gridIndex: 0 }, [x, y])) return null;
     const [at, row] = chart.convertFromPixel({ xAxisIndex: 0, yAxisIndex: 0 }, [x, y]);
@@ -347,17 +405,21 @@
     let [low, high] = [0, members.length];
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (n.start[members[middle]] <= at) low = middle + 1;
+      if (barStart[members[middle]] <= at) low = middle + 1;
       else high = middle;
     }
     let best = null;
     for (const k of [low - 1, low]) {
       const i = members[k];
       if (i === undefined) continue;
-      const away = Math.max(n.start[i] - at, at - end(i), 0);
+      const away = Math.max(barStart[i] - at, at - barEnd[i], 0);
       if (away <= tolerance && (best === null || away < best.away)) best = { i, away };
     }
-    return best ? { node: best.i } : null;
+    if (best) return { node: best.i };
+    // Beside all bars: of the next ones to either side, one whose own time it is.
+    const near = members.slice(Math.max(0, low - NEAR), low).reverse().concat(members.slice(low, low + NEAR));
+    const whose = near.find((i) => n.start[i] <= at && at <= end(i));
+    return whose === undefined ? null : { node: whose };
   }
 
   const tip = element("div", "", { class: "tip", role: "presentation" });
@@ -381,10 +443,24 @@
       const split = n.states[i];
       lines.push(split ? split.map((us, s) => [us, s]).filter(([us]) => us > 0).sort((a, b) => b[0] - a[0]).map(([us, s]) => `${states[s].label} ${time(us)}`).join(", ") : "states not recorded");
     }
+    lines.push(...movedFacts(i).map(([what, said]) => `${what} ${said}`));
     if (n.critical[i]) lines.push("on the critical path");
     else if (n.slack[i] !== null) lines.push(`slack ${time(n.slack[i])}`);
     if (n.outcome[i]) lines.push(`${outcomes[n.outcome[i]].replace("_", " ")}${n.error[i] ? `: ${n.error[i]}` : ""}`);
     return lines;
+  }
+
+  /** What, and how it was: of a node that was moved. */
+  function movedFacts(i) {
+    const { sent, received, before, queue, after } = moved.get(i) || {};
+    const there = [];
+    if (elsewhere(i)) {
+      const first = [...(before ? [`transfer ${time(before)}`] : []), ...(queue ? [`remote_queue ${time(queue)}`] : [])];
+      there.push(["function", `${time(barEnd[i] - barStart[i])}, from ${time(barStart[i])}`]);
+      if (first.length) there.push(["before it", first.join(" and ") + (first.length > 1 ? ", in whatever order" : "")]);
+      if (after) there.push(["after it", `transfer ${time(after)}`]);
+    }
+    return [...there, ...(sent ? [["sent", bytes(sent)]] : []), ...(received ? [["received", bytes(received)]] : [])];
   }
 
   function stepFacts([kind, name, , started, ended, behind]) {
@@ -478,6 +554,7 @@
         ["duration", time(n.duration[i])],
         ["queue wait", time(n.queue[i])],
         ["waited for inputs", time(n.dependency[i])],
+        ...movedFacts(i),
         ["slack", n.slack[i] === null ? "unknown" : n.critical[i] ? `${time(n.slack[i])}, on the critical path` : time(n.slack[i])],
       ] : [["ran", "never"]]),
     ]));
@@ -744,15 +821,19 @@
   sort();
   filter();
 
+  function placeAt(i, us) {
+    const [x, y] = chart.convertToPixel({ xAxisIndex: 0, yAxisIndex: 0 }, [us, n.row[i] + 1]);
+    const box = $("timeline").getBoundingClientRect();
+    return { x: box.x + x, y: box.y + y };
+  }
+
   // For those who drive the page from outside, as tests do: where a node's bar is, what is chosen, from where to where arrows go.
   Object.defineProperty(window, "tracedThreadpool", {
     value: Object.freeze({
       find: (name) => n.name.indexOf(name),
-      place: (i) => {
-        const [x, y] = chart.convertToPixel({ xAxisIndex: 0, yAxisIndex: 0 }, [n.start[i] + n.duration[i] / 2, n.row[i] + 1]);
-        const box = $("timeline").getBoundingClientRect();
-        return { x: box.x + x, y: box.y + y };
-      },
+      place: (i) => placeAt(i, (barStart[i] + barEnd[i]) / 2),
+      at: placeAt,
+      get thin() { return selected < 0 || !elsewhere(selected) ? [] : thinPieces(selected).map(([s, from, to]) => [states[s].id, from, to]); },
       get selected() { return selected < 0 ? null : n.name[selected]; },
       get hovered() { return hovered < 0 ? null : n.name[hovered]; },
       get arrows() { return overlays.flatMap((group) => group.children()).filter((child) => child.type === "bezier-curve").map(({ shape }) => [shape.x1, shape.y1, shape.x2, shape.y2]); },

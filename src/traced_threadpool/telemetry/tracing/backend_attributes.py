@@ -30,7 +30,13 @@ def of_backend(node: NodeRecord) -> Attributes:
         names.NODE_WORKER_ADDRESS: timing.worker_address,
         names.NODE_SENT: timing.sent_bytes,
         names.NODE_RECEIVED: timing.received_bytes,
+        names.NODE_FUNCTION_START: _after_start(node, timing.started_ns),
+        names.NODE_FUNCTION_END: _after_start(node, timing.ended_ns),
         names.NODE_ATTEMPTS: timing.attempts,
         names.NODE_CLOCK_CORRECTION: timing.clock_correction_ns / 1e9,
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _after_start(node: NodeRecord, ns: int) -> float:
+    return (ns - node.started_ns) / 1e9 if ns else 0.0
