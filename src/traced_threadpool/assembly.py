@@ -110,6 +110,9 @@ class Assembly:
             meter = WaitsMeter(waits, self.errors)
             watching.insert(0, meter)
             waits.join(self, options.attribution.budget)
+            for backend in self.backends.values():
+                if (sampled_by := getattr(backend, "sampled_by", None)) is not None:
+                    sampled_by(waits)
         if observed:
             watching.append(self.recorder)  # the last hears first of a run's end: the others want its path
         self.live_view: LiveView | None = None

@@ -189,14 +189,27 @@ def test_a_lane_that_nodes_of_other_runs_fill_is_named_too() -> None:
     assert "900 ms in total" in found.evidence[0]
 
 
+def test_nodes_that_wait_for_the_gil_of_their_worker_process() -> None:
+    """They are there already, so that to move them is no advice; nothing that computes here is to blame."""
+    nodes = [
+        replace(each, backend="cpu", is_remote=True) for each in side_by_side({"cpu": 400, "gil": 600}, 2, "parse")
+    ]
+    found = finding(run(*nodes, end=1000, cpus=4, backends={"cpu": Lane("processes", 2)}), "gil_bound")
+    assert found is not None
+    assert found.advice.startswith("In `parse_0` and `parse_1`, on worker processes, let one thread compute")
+    assert "400 ms instead of 1.00 s" in found.evidence[-1]
+
+
 def test_the_switch_interval_is_told_where_io_suffers_and_only_there() -> None:
-    """Not for nodes that compute themselves, nor where I/O hardly waits, nor where the GIL is no finding."""
+    """Not for nodes that compute or are elsewhere, nor where I/O hardly waits, nor where the GIL is no finding."""
     told = EXAMPLES["switch_interval"]
     assert finding(told, "switch_interval") is not None
     computing = side_by_side({"network": 100, "gil": 190, "cpu": 110}, 2, "fetch")
     assert finding(replace(told, nodes=(*told.nodes[:2], *computing)), "switch_interval") is None
     hardly = side_by_side({"network": 350, "gil": 40, "cpu": 10}, 2, "fetch")
     assert finding(replace(told, nodes=(*told.nodes[:2], *hardly)), "switch_interval") is None
+    elsewhere = [replace(each, backend="cpu", is_remote=True) for each in told.nodes[2:]]  # it is another GIL
+    assert finding(replace(told, nodes=(*told.nodes[:2], *elsewhere)), "switch_interval") is None
     alone = run(
         node("parse_0", 0, 1000, {"cpu": 1000}),
         *side_by_side({"network": 60, "gil": 40}, 2, "fetch"),

@@ -240,3 +240,13 @@ def test_lanes_that_make_no_sense(lanes: dict[str, int], message: str) -> None:
         what_if(record([node("a", 0, 100)], workers=2, backends=backends), lanes=lanes)
     with pytest.raises(ValueError, match=r"^no lane 'db' in the record; its lanes: none$"):
         what_if(computing(), lanes={"db": 4})
+
+
+def test_the_gil_of_another_process_is_a_wait_of_its_nodes() -> None:
+    """Threads of their own hold it: a node waits for it as long wherever and beside whomever it runs."""
+    states = {"cpu": 40, "gil": 60}
+    nodes = [node(str(each), 0, 100, backend="cpu", is_remote=True, states=states) for each in range(2)]
+    run = record(nodes, workers=4, cpus=4, attribution="process", backends=CPU)
+    assert what_if(run).makespan_ns == 100 * MS
+    assert what_if(run, processes=1).makespan_ns == 200 * MS
+    assert what_if(run, run_on={"0": "threads", "1": "threads"}).makespan_ns >= 100 * MS

@@ -21,8 +21,8 @@ from traced_threadpool.model.frames import current_frames
 from traced_threadpool.model.lock_wait import LockWait
 from traced_threadpool.waits import lock_names
 from traced_threadpool.waits import shared_memory as shm
-from traced_threadpool.waits.classify import Classifier
 from traced_threadpool.waits.lock_names import LONG_NS, LockNames, waits_at, waits_since
+from traced_threadpool.waits.sampled_process import SampledProcess
 from traced_threadpool.waits.sampler import Sampler
 
 MS = 1_000_000
@@ -299,8 +299,7 @@ def test_nobody_is_looked_at_while_nobody_waits_for_long(monkeypatch: pytest.Mon
 def test_the_sampler_notes_when_a_wait_for_a_lock_began_and_ended() -> None:
     """The same call at samples one after the other is one wait; what comes between them makes two."""
     words = memory(1)
-    sampler = Sampler(words, "/proc/self")
-    sampler.classifier = Classifier({b"202": 8, b"35": 5}, gil_address=0, descriptor=lambda number: "")
+    sampler = Sampler(words, SampledProcess("/proc/self", {b"202": 8, b"35": 5}, gil_address=0))
     sampler._find_workers()
     (worker,) = sampler._workers
     text = b"202 0x7f10 0x80 0x0 0x0 0x0 0x0 0x7e00 0x7d00"

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from traced_threadpool.model.lock_wait import LockWait
-from traced_threadpool.model.states import CPU, OTHER, REMOTE_QUEUE, TRANSFER, in_order
+from traced_threadpool.model.states import in_order
 from traced_threadpool.model.timing import Timing
 
 if TYPE_CHECKING:
@@ -400,24 +400,14 @@ def take_over_timing(node: NodeRecord) -> None:
     duration_ns = node.ended_ns - node.started_ns
     if not timing.started_ns:
         for_node = in_order({"cpu": node.cpu_ns, "other": max(0, duration_ns - node.cpu_ns)})
-        node.state_ns = _with_moving(for_node if node.state_ns is None else node.state_ns, timing)
-        node.counted_ns = _with_moving(for_node if node.counted_ns is None else node.counted_ns, timing)
+        node.state_ns = timing.with_moving(for_node if node.state_ns is None else node.state_ns)
+        node.counted_ns = timing.with_moving(for_node if node.counted_ns is None else node.counted_ns)
         return
     node.cpu_ns = min(timing.cpu_ns, duration_ns)
-    states = list(in_order({}) if timing.state_ns is None else timing.state_ns)
-    states[CPU] = node.cpu_ns
-    states[OTHER] += duration_ns - sum(states)
-    node.state_ns = node.counted_ns = _with_moving(states, timing) if states[OTHER] >= 0 else None
-
-
-def _with_moving(states: Sequence[int], timing: Timing) -> tuple[int, ...]:
-    """A division whose `other` holds the time of moving and of waiting for a worker: these get it."""
-    division = list(states)
-    for at, ns in ((REMOTE_QUEUE, timing.remote_queue_ns), (TRANSFER, timing.transfer_ns)):
-        part_ns = min(ns, division[OTHER])
-        division[at] += part_ns
-        division[OTHER] -= part_ns
-    return tuple(division)
+    node.samples = timing.samples
+    node.state_ns = node.counted_ns = timing.of_node(timing.state_ns, node.cpu_ns, duration_ns)
+    if timing.counted_ns is not None:
+        node.counted_ns = timing.of_node(timing.counted_ns, node.cpu_ns, duration_ns)
 
 
 def usable_cpus() -> int:

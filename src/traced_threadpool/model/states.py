@@ -138,6 +138,7 @@ assert set(STATES) == set(get_args(State))
 
 CPU: Final = STATES.index("cpu")
 OTHER: Final = STATES.index("other")
+RUNQUEUE: Final = STATES.index("runqueue")
 TRANSFER: Final = STATES.index("transfer")
 REMOTE_QUEUE: Final = STATES.index("remote_queue")
 

@@ -67,7 +67,7 @@ def calibrate(*, proc: Path = Path("/proc")) -> Lock:
         import ctypes
 
         keeping = ctypes.PyDLL(None)  # calls that keep the lock
-        runtime = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
+        runtime = _runtime_address()
         read, napper_read = _reader(keeping), _reader(keeping)  # each thread has a buffer of its own
         hold = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_uint)(("usleep", keeping))
     except (ImportError, OSError, AttributeError, ValueError) as error:
@@ -181,6 +181,20 @@ def thread_state_address() -> int:
         return ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThreadState_Get", ctypes.pythonapi))() or 0
     except (ImportError, AttributeError) as error:
         raise NoCalibration(f"the interpreter's own symbols are not available ({error})") from None
+
+
+def runtime_address() -> int:
+    """Where this interpreter's own data begins, in which the GIL is; 0 where there is no way to ask."""
+    try:
+        return _runtime_address()
+    except (ImportError, OSError, AttributeError, ValueError):
+        return 0
+
+
+def _runtime_address() -> int:
+    import ctypes
+
+    return ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
 
 
 def _reader(keeping: Any) -> Callable[[int, int, int], bytes]:

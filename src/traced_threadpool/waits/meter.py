@@ -18,7 +18,9 @@ from traced_threadpool.model import forks
 from traced_threadpool.model.lock_backoff import ObserverLock
 from traced_threadpool.model.observers import ErrorLog, Observer
 from traced_threadpool.model.records import NodeRecord, RunRecord, WaitFacts, take_over_timing
-from traced_threadpool.model.states import SAMPLED, sampled, unsampled
+from traced_threadpool.model.states import OTHER as REST
+from traced_threadpool.model.states import RUNQUEUE, SAMPLED, sampled, unsampled
+from traced_threadpool.model.timing import Timing
 from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.classify import RUNNING
 from traced_threadpool.waits.lock_names import waits_since
@@ -137,7 +139,7 @@ class WaitsMeter(CpuMeter, Observer):
         """What nodes waited in the parent is learned anew: a container may be locked by a thread that is not here."""
         self._lock = ObserverLock()  # nobody waits for it: see `_settle`
         self._left: deque[tuple[History, int, Sequence[int], Sequence[int], int]] = deque()
-        self._histories: dict[str, History] = {}
+        self._histories: dict[str | tuple[str, str], History] = {}
 
     def run_started(self, run: RunRecord) -> None:
         run.number = self._supervisor.next_run_number()
@@ -221,9 +223,14 @@ class WaitsMeter(CpuMeter, Observer):
             if samples != row.samples or row.delay is None:
                 row.read_seen(samples)
             samples -= reading.samples
-        if node.timing is not None and node.timing.started_ns:
-            return  # this thread has waited for another process, whose time counts
         off_ns = waited_ns - delay_ns
+        if node.timing is not None and (node.timing.started_ns or node.timing.seen_ns is not None):
+            # This thread has waited for another process, whose time counts.
+            if node.timing.started_ns:
+                self._divide_far(node, node.timing)
+            else:
+                _divide_lost(node, node.timing, delay_ns, off_ns + aside_ns)
+            return
         if not samples and off_ns <= NOISE_NS:
             node.state_ns = node.counted_ns = unsampled(cpu_ns, delay_ns, off_ns + aside_ns)
             return
@@ -236,9 +243,9 @@ class WaitsMeter(CpuMeter, Observer):
             if row.delay is None:
                 # Nobody counts what it waited for a CPU. It is what samples found running beyond the CPU time,
                 # but that is a guess: `other`.
-                total_ns = running_ns + sum(seen_ns) or 1
-                found_ns = (node.ended_ns - node.started_ns - aside_ns) * running_ns // total_ns
-                unknown_ns = min(off_ns, max(0, found_ns - cpu_ns))
+                unknown_ns = _unknown_ns(
+                    node.ended_ns - node.started_ns - aside_ns, cpu_ns, off_ns, running_ns, sum(seen_ns)
+                )
                 aside_ns += unknown_ns
                 off_ns -= unknown_ns
         if seen_ns[_LOCK] and row is not None:
@@ -246,15 +253,30 @@ class WaitsMeter(CpuMeter, Observer):
             if waits:
                 node.lock = self._supervisor.lock_names.of(row.at, waits, node.name, node.started_ns)
         history = self._histories.get(node.name) or self._new_history(node.name)
-        division = self._settle(history, off_ns, seen_ns, samples)
+        estimate, counted = _beside(aside_ns, self._settle(history, off_ns, seen_ns, samples))
         node.samples = samples
-        estimate, counted = division
-        if aside_ns:
-            estimate, counted = list(estimate), list(counted)
-            estimate[OTHER] += aside_ns
-            counted[OTHER] += aside_ns
         node.state_ns = sampled(cpu_ns, delay_ns, estimate)
         node.counted_ns = sampled(cpu_ns, delay_ns, counted)
+
+    def _divide_far(self, node: NodeRecord, timing: Timing) -> None:
+        """As `_divide`, of a function that ran in another process, which has read its clocks there."""
+        if timing.seen_ns is None or timing.state_ns is None:
+            return
+        samples, off_ns, delay_ns = timing.samples, timing.state_ns[REST], timing.state_ns[RUNQUEUE]
+        if not samples and off_ns <= NOISE_NS:
+            return
+        running_ns, *seen_ns = timing.seen_ns
+        aside_ns = 0
+        if not timing.is_delay_known:
+            duration_ns = timing.ended_ns - timing.started_ns
+            aside_ns = _unknown_ns(duration_ns, timing.cpu_ns, off_ns, running_ns, sum(seen_ns))
+        # A node that has moved waits for other things than it did.
+        key = node.backend, node.name
+        history = self._histories.get(key) or self._new_history(key)
+        estimate, counted = _beside(aside_ns, self._settle(history, off_ns - aside_ns, seen_ns, samples))
+        timing.state_ns = sampled(timing.cpu_ns, delay_ns, estimate)
+        timing.counted_ns = sampled(timing.cpu_ns, delay_ns, counted)
+        timing.seen_ns = None  # not kept with the node
 
     def _settle(self, history: History, off_ns: int, seen_ns: Sequence[int], samples: int) -> Division:
         """Without waiting for another worker, which may have lost the interpreter in the middle of this.
@@ -273,9 +295,9 @@ class WaitsMeter(CpuMeter, Observer):
         finally:
             self._lock.release()
 
-    def _new_history(self, name: str) -> History:
+    def _new_history(self, key: str | tuple[str, str]) -> History:
         # Two workers that come at once may make one more than there should be.
-        return self._histories.setdefault(name if len(self._histories) < MAX_HISTORIES else "", History())
+        return self._histories.setdefault(key if len(self._histories) < MAX_HISTORIES else "", History())
 
     def leave(self, node: NodeRecord) -> None:
         now = self._now(node.reading)
@@ -351,6 +373,36 @@ class _Facts:
             gil_holders=supervisor.holders(self._run_number) if self.saw_gil else {},
             steal_ratio=stolen / ticks if known_before and ticks > 0 and stolen > 0 else 0.0,
         )
+
+
+def _divide_lost(node: NodeRecord, timing: Timing, delay_ns: int, off_ns: int) -> None:
+    """Of a call that has brought no answer, what was seen of its worker is known: how long that waited for what.
+
+    What it computed nobody has told.
+    """
+    assert timing.seen_ns is not None
+    seen_ns = timing.seen_ns[1:]
+    total_ns = max(1, off_ns, sum(seen_ns))
+    parts = [each_ns if total_ns == off_ns else each_ns * off_ns // total_ns for each_ns in seen_ns]
+    parts[OTHER] += off_ns - sum(parts)
+    node.samples = timing.samples
+    node.state_ns = node.counted_ns = sampled(node.cpu_ns, delay_ns, parts)
+
+
+def _unknown_ns(duration_ns: int, cpu_ns: int, off_ns: int, running_ns: int, blocked_ns: int) -> int:
+    """Of what was waited where nobody counts the waits for a CPU, what samples saw of these beyond the CPU time."""
+    found_ns = duration_ns * running_ns // (running_ns + blocked_ns or 1)
+    return min(off_ns, max(0, found_ns - cpu_ns))
+
+
+def _beside(aside_ns: int, division: Division) -> tuple[Sequence[int], Sequence[int]]:
+    """A division with what was left out of it, which is `other`."""
+    if not aside_ns:
+        return division
+    estimate, counted = list(division.estimate), list(division.counted)
+    estimate[OTHER] += aside_ns
+    counted[OTHER] += aside_ns
+    return estimate, counted
 
 
 def _within(cpu_ns: int, duration_ns: int) -> int:

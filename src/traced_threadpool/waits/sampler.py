@@ -1,4 +1,4 @@
-"""Rounds of samples of another process's workers, added up in shared memory. Runs in a process of its own.
+"""Rounds of samples of other processes' workers, added up in shared memory. Runs in a process of its own.
 
 So it needs no GIL of the process that it samples: a sampler that does would see every busy thread waiting,
 for it has just made them wait. It is started as `python -I -S`, and imports little.
@@ -6,6 +6,10 @@ for it has just made them wait. It is started as `python -I -S`, and imports lit
 A sample that comes `d` nanoseconds after the one before stands for `d` nanoseconds. The rounds come as fast as the
 budget allows: `Pace` keeps account, so that the first second of work, and short runs, are sampled more often.
 Where a worker waits for the GIL, the GIL's own memory says which thread has it.
+
+Threads of worker processes are sampled in the same rounds as the program's own, each in the place of the thread that
+waits for it here: they cost no more than that one would. The kernel may refuse to let one be looked at until its
+process has allowed it.
 
 What a round costs is what decides how many there are. After 10 ms of sleep all that it touches is out of the
 CPU's caches, so that code that is not run costs least: a round sleeps in one call, which what is said on the
@@ -15,12 +19,18 @@ number alone; and the account is made up every few rounds.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
+from errno import EACCES, EPERM
 
 from traced_threadpool.waits import shared_memory as shm
-from traced_threadpool.waits.classify import GIL, LOCK, RUNNING, Classifier
+from traced_threadpool.waits.classify import GIL, LOCK, RUNNING
+
+TYPE_CHECKING = False  # as in `typing`, the import of which takes long
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from traced_threadpool.waits.sampled_process import SampledProcess
 
 LEAST_NS = 2_000_000
 MOST_NS = 1_000_000_000
@@ -30,7 +40,9 @@ SAVINGS_NS = 10_000_000
 FRESH_NS = 1_000_000_000
 """How long the CPU time stolen is taken as known."""
 
-MAX_READINGS = 4_096
+REFUSED_ROUNDS = 8
+"""After so many rounds a thread is tried again that could not be looked at."""
+
 MAX_RUNS = 1_000
 MAX_HOLDERS = 50
 
@@ -64,11 +76,10 @@ class Pace:
 class Sampler:
     """Samples the workers that shared memory names.
 
-    `classifier` is to be set before the first sample: it asks this sampler for descriptors and memory.
-
     Args:
         words: The shared memory's.
-        proc: The folder of the process that is sampled, `/proc/<pid>`.
+        program: The process that is sampled.
+        far: Gives the process that a worker's row names by its id, and where its interpreter's data are.
         holder_address: Where the GIL's holder is, or None.
         ident_offset: Where a thread state has the thread's identifier, or None.
     """
@@ -76,31 +87,30 @@ class Sampler:
     def __init__(
         self,
         words: memoryview[int],
-        proc: str,
+        program: SampledProcess,
         *,
+        far: Callable[[int, int], SampledProcess] | None = None,
         holder_address: int | None = None,
         ident_offset: int | None = None,
     ) -> None:
         self._words = words
-        self._proc = proc
+        self._program = program
+        self._far = far
+        self._plain = program.plain
         self._holder_address = holder_address
         self._ident_offset = ident_offset
-        self._memory: int | None = None  # its descriptor, -1 where it cannot be read
         self._rows_given = 0  # the shared memory's, when the workers were last looked up
         self._workers: list[_Worker] = []  # all but those whose thread has gone
         self._known: dict[int, _Worker] = {}  # the same and those, by row
-        self._readings: dict[bytes, int] = {}
+        self._refused: list[_Worker] = []  # those that cannot be looked at yet
         self._fresh_until_ns = 0
         self._round = 0
         self._holders: dict[int, dict[str, int]] = {}
-        self.classifier: Classifier
 
     def close(self) -> None:
         for worker in self._known.values():
             worker.close()
-        if self._memory is not None and self._memory >= 0:
-            os.close(self._memory)
-        self._memory = None
+        self._program.close()
 
     def is_needed(self) -> bool:
         """Whether anybody is in a node."""
@@ -115,26 +125,31 @@ class Sampler:
         waiting = None
         found = False
         self._round += 1
+        if self._refused and not self._round % REFUSED_ROUNDS:
+            self._workers += self._refused
+            self._refused = []
         for worker in self._workers:
-            if not words[worker.depth_at]:
+            depth = words[worker.depth_at]
+            if not depth:
                 continue
             found = True
-            descriptor = worker.descriptor
-            if descriptor < 0:
-                descriptor = self._open(worker)
-            try:
-                text = os.pread(descriptor, 256, 0)
-            except OSError:  # the thread has ended; its id is not looked up again, for it may be another's by now
-                self._lose(worker)
+            if depth >= shm.AWAY:
                 continue
-            kind = self.classifier.plain.get(text.partition(b" ")[0])
+            descriptor = worker.descriptor
+            try:
+                if descriptor < 0:
+                    descriptor = self._open(worker)
+                text = os.pread(descriptor, 256, 0)
+            except OSError as error:
+                self._lose(worker, error)
+                continue
+            kind = self._plain.get(text.partition(b" ")[0])
             if kind is None:
-                kind = self._readings.get(text)
-                if kind is None:
-                    kind = self._classify(text)
-                if kind == LOCK:
+                kind = worker.process.classify(text)
+                # Whose lock a worker process waits for, and who has its GIL, nobody here could name.
+                if kind == LOCK and not worker.is_far:
                     self._note_lock(worker, text, now_ns, stands_for_ns)
-                if kind == GIL:
+                if kind == GIL and not worker.is_far:
                     waiting = [worker] if waiting is None else [*waiting, worker]
             words[worker.seen_at + kind] += stands_for_ns
             if kind != RUNNING:
@@ -149,13 +164,6 @@ class Sampler:
         """Who held the GIL while nodes of a run waited for it, and how long they waited. Forgets it."""
         caused = self._holders.pop(run_number, {})
         return sorted(caused.items(), key=lambda item: -item[1])[:MAX_HOLDERS]
-
-    def descriptor(self, number: int) -> str:
-        """What a file descriptor of the process is at this moment: the next file to be opened gets its number."""
-        try:
-            return os.readlink(f"{self._proc}/fd/{number}")  # noqa: PTH115  # pathlib is slow to import
-        except OSError:
-            return ""
 
     def _note_lock(self, worker: _Worker, text: bytes, now_ns: int, stands_for_ns: int) -> None:
         """It waits for a lock; in the same call as at the sample before, it still does."""
@@ -175,14 +183,6 @@ class Sampler:
         words[count_at] = count
         worker.lock_round, worker.lock_text = self._round, text
 
-    def _classify(self, text: bytes) -> int:
-        kind = self.classifier.classify(text)
-        if not self.classifier.asked_descriptor:
-            if len(self._readings) >= MAX_READINGS:
-                self._readings.clear()
-            self._readings[text] = kind
-        return kind
-
     def _find_workers(self) -> None:
         """Workers have come."""
         words = self._words
@@ -192,20 +192,28 @@ class Sampler:
             if known is None or known.generation != words[row + shm.GENERATION]:
                 if known is not None:
                     known.close()
-                self._known[row] = _Worker(row, words[row + shm.GENERATION])
+                self._known[row] = _Worker(row, words[row + shm.GENERATION], self._program)
         self._workers = [worker for worker in self._known.values() if not worker.gone]
+        self._refused = []
 
     def _open(self, worker: _Worker) -> int:
-        """At the first sample. A file that cannot be opened is -1, and cannot be read."""
-        thread = self._words[worker.row + shm.THREAD]
-        with contextlib.suppress(OSError):
-            worker.descriptor = os.open(f"{self._proc}/task/{thread}/syscall", os.O_RDONLY | os.O_CLOEXEC)
+        """At the first sample. Raises OSError."""
+        words, row = self._words, worker.row
+        thread, process = words[row + shm.THREAD], words[row + shm.PROCESS]
+        if process and not worker.is_far and self._far is not None:
+            # It is in a function, so that it has said where its interpreter is.
+            worker.process, worker.is_far = self._far(process, words[row + shm.RUNTIME]), True
+        worker.descriptor = os.open(f"{worker.process.proc}/task/{thread}/syscall", os.O_RDONLY | os.O_CLOEXEC)
         return worker.descriptor
 
-    def _lose(self, worker: _Worker) -> None:
-        worker.close()
-        worker.gone = True
+    def _lose(self, worker: _Worker, error: OSError) -> None:
+        """A thread that has ended is not looked up again, for its id may be another's by now."""
         self._workers = [each for each in self._workers if each is not worker]
+        if worker.is_far and error.errno in (EACCES, EPERM):
+            self._refused.append(worker)
+        else:
+            worker.close()
+            worker.gone = True
 
     def _refresh(self, now_ns: int) -> None:
         self._fresh_until_ns = now_ns + FRESH_NS
@@ -220,7 +228,7 @@ class Sampler:
     def _note_holder(self, waiting: list[_Worker], stands_for_ns: int) -> None:
         words = self._words
         assert self._holder_address is not None
-        lock = self.memory(self._holder_address, 12)
+        lock = self._program.memory(self._holder_address, 12)
         if len(lock) < 12 or not int.from_bytes(lock[8:], sys.byteorder):
             return  # nobody has it: one of those who wait is about to
         holder = self._name_holder(int.from_bytes(lock[:8], sys.byteorder))
@@ -242,20 +250,8 @@ class Sampler:
             row = shm.ROW * (1 + states.index(state))
             if words[row + shm.DEPTH]:
                 return f"n{shm.unpacked(words[row + shm.NODE])[1]}"
-        ident = b"" if self._ident_offset is None else self.memory(state + self._ident_offset, 8)
+        ident = b"" if self._ident_offset is None else self._program.memory(state + self._ident_offset, 8)
         return f"t{int.from_bytes(ident, sys.byteorder)}"
-
-    def memory(self, address: int, length: int) -> bytes:
-        """What is at an address of the process; empty where it cannot be read."""
-        if self._memory is None:
-            try:
-                self._memory = os.open(f"{self._proc}/mem", os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                self._memory = -1
-        try:
-            return os.pread(self._memory, length, address)
-        except (OSError, OverflowError, ValueError):
-            return b""
 
 
 class _Worker:
@@ -266,16 +262,20 @@ class _Worker:
         "descriptor",
         "generation",
         "gone",
+        "is_far",
         "lock_round",
         "lock_text",
+        "process",
         "row",
         "samples_at",
         "seen_at",
     )
 
-    def __init__(self, row: int, generation: int) -> None:
+    def __init__(self, row: int, generation: int, process: SampledProcess) -> None:
         self.row = row
         self.generation = generation
+        self.process = process
+        self.is_far = False
         self.depth_at, self.samples_at, self.seen_at = row + shm.DEPTH, row + shm.SAMPLES, row + shm.SEEN_NS
         self.descriptor = -1
         self.gone = False
@@ -285,3 +285,5 @@ class _Worker:
         if self.descriptor >= 0:
             os.close(self.descriptor)
         self.descriptor = -1
+        if self.is_far:
+            self.process.close()

@@ -14,7 +14,7 @@ from typing import Final
 
 from traced_threadpool.model.lock_backoff import ObserverLock
 from traced_threadpool.waits import protocol, spawn
-from traced_threadpool.waits.calibrate import Lock
+from traced_threadpool.waits.calibrate import Lock, runtime_address
 from traced_threadpool.waits.classify import UnknownArchitecture, table_for
 
 ANSWER_SECONDS: Final = 0.2
@@ -33,11 +33,15 @@ class CannotSample(Exception):
 
 
 class SamplerClient:
-    """A sampler that works. Used by any thread."""
+    """A sampler that works. Used by any thread.
 
-    def __init__(self, process: spawn.SamplerProcess, channel: socket.socket) -> None:
+    `needs_leave` tells whether each process has to let it look.
+    """
+
+    def __init__(self, process: spawn.SamplerProcess, channel: socket.socket, *, needs_leave: bool) -> None:
         self.process = process
         self.channel = channel
+        self.needs_leave = needs_leave
         self.unanswered = False
         """Whether it has left a question open, because it is stopped: then no other waits for an answer."""
         self._asking = ObserverLock()
@@ -113,15 +117,16 @@ def start_sampler(memory: int, proc: Path, find_gil: Callable[[], Lock]) -> Samp
             gil.address,
             -1 if gil.holder_address is None else gil.holder_address,
             -1 if gil.ident_offset is None else gil.ident_offset,
+            runtime_address(),
             machine,
             proc,
         )
         channel.send("\n".join(map(str, told)).encode(), socket.MSG_NOSIGNAL)
-        refused = spawn.greeted(channel, process.pid)
+        refused, needs_leave = spawn.greeted(channel, process.pid)
     except OSError as error:
-        refused = "sampler_failed", str(error)
+        refused, needs_leave = ("sampler_failed", str(error)), False
     if refused is not None:
         channel.close()
         process.end()
         raise CannotSample(*refused)
-    return SamplerClient(process, channel)
+    return SamplerClient(process, channel, needs_leave=needs_leave)

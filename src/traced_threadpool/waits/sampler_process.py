@@ -15,7 +15,8 @@ from time import monotonic_ns, process_time_ns
 
 from traced_threadpool.waits import protocol
 from traced_threadpool.waits import shared_memory as shm
-from traced_threadpool.waits.classify import Classifier, table_for, waits_for_any_child
+from traced_threadpool.waits.classify import table_for, waits_for_any_child
+from traced_threadpool.waits.sampled_process import SampledProcess, gil_there
 from traced_threadpool.waits.sampler import FRESH_NS, LEAST_NS, Pace, Sampler
 
 TYPE_CHECKING = False  # as in `typing`, the import of which takes long
@@ -167,11 +168,12 @@ def _main() -> None:
                 os.close(int(name))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one for each worker
-    told = os.read(protocol.CHANNEL, 4_096).decode().split("\n", 6)
-    if len(told) < 7:
+    told = os.read(protocol.CHANNEL, 4_096).decode().split("\n", 7)
+    if len(told) < 8:
         return
-    program, pointer_bytes, address, holder_address, ident_offset = map(int, told[:5])
-    proc = f"{told[6]}/{program}"
+    program, pointer_bytes, address, holder_address, ident_offset, runtime = map(int, told[:6])
+    machine = told[6]
+    proc = f"{told[7]}/{program}"
     is_its_child = os.getppid() == program
     if is_its_child and program != 1:
         os.write(protocol.CHANNEL, protocol.ORPHANED)
@@ -181,23 +183,24 @@ def _main() -> None:
         if os.read(protocol.CHANNEL, 64) != protocol.AGAIN:
             return
     words = shm.SharedMemory(protocol.MEMORY).words
+    table = table_for(machine, pointer_bytes)
+    gil_address = None if address < 0 else address
+
+    def far(process: int, runtime_there: int) -> SampledProcess:
+        gil = gil_there(runtime_there, gil_address=gil_address, own_runtime=runtime, no_gil=shm.NO_GIL)
+        return SampledProcess(f"{told[7]}/{process}", table, gil_address=gil)
+
     sampler = Sampler(
         words,
-        proc,
+        SampledProcess(proc, table, gil_address=gil_address),
+        far=far,
         holder_address=None if holder_address < 0 else holder_address,
         ident_offset=None if ident_offset < 0 else ident_offset,
     )
-    sampler.classifier = Classifier(
-        table_for(told[5], pointer_bytes),
-        gil_address=None if address < 0 else address,
-        descriptor=sampler.descriptor,
-        memory=sampler.memory,
-    )
-
     has_ended = watch(program)
 
     def is_over() -> bool:
-        return has_ended() or (is_its_child and is_child_waited_for(proc, told[5]))
+        return has_ended() or (is_its_child and is_child_waited_for(proc, machine))
 
     # What is said from now on comes as a signal, which is taken when it suits.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])

@@ -4,6 +4,8 @@ Row 0 is the sampler's own. A worker's row has in its first half what the worker
 the sampler has seen of it: how often it found it waiting, and for each kind the nanoseconds that samples stand for.
 These only grow, so that the difference of two readings tells of the time between them. Last come its latest waits for
 locks, with their moments.
+
+A row may also be of a worker process' thread. That process maps the memory too, and writes two words of its row.
 """
 
 from __future__ import annotations
@@ -31,14 +33,21 @@ STARTING, SAMPLING, PARKED = range(3)
 # Words of a worker's row. The worker writes the first half.
 THREAD = 0  # its native id, 0 when the row is free
 GENERATION = 1  # how many workers have had this row
-DEPTH = 2  # nodes that it is in: more than one where it helps
+DEPTH = 2  # nodes that it is in: more than one where it helps; besides `AWAY`
 NODE = 3  # run number and name number, see `packed`
 THREAD_STATE = 4  # its address in the interpreter
+PROCESS = 5  # which one's thread it is; 0: this program's
+RUNTIME = 6  # of another process: where its interpreter's data is (`_PyRuntime`), 0: unknown, `NO_GIL`: it has no GIL
 SAMPLES = 8  # that found it waiting: one that runs has nothing new to read at a node's end
 SEEN_NS = 9  # the first of as many sums as there are kinds of samples, in their order
 LOCK_WAITS = SEEN_NS + len(KINDS)  # how often it was found to begin to wait for a lock
 LOCK_RING = LOCK_WAITS + 1  # the last of these waits: address, from, until; each at its number modulo `LOCKS_KEPT`
 LOCKS_KEPT = 8
+
+AWAY = 1 << 32
+"""A worker's `DEPTH` is this much more while it only waits for another process, whose thread is looked at instead."""
+
+NO_GIL = 1
 
 ROW = 8 * -(-(LOCK_RING + 3 * LOCKS_KEPT) // 8)  # words, in whole cache lines
 MAX_WORKERS = 1024

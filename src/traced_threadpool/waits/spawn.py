@@ -302,23 +302,25 @@ def is_readable(descriptor: socket.socket | int, seconds: float) -> bool:
     return bool(poll.poll(max(0.0, seconds * 1000)))
 
 
-def greeted(channel: socket.socket, pid: int) -> tuple[str, str] | None:
-    """Waits for the sampler's first words. Returns why it cannot work, if it cannot: a reason, and a detail."""
+def greeted(channel: socket.socket, pid: int) -> tuple[tuple[str, str] | None, bool]:
+    """Waits for the sampler's first words. Returns why it cannot work, if it cannot: a reason, and a detail; and
+    whether it had to be let to trace this process.
+    """
     asked_again = False
     while is_readable(channel, START_SECONDS):
         said = channel.recv(1024)
         if said[:1] == protocol.READY:
-            return None
+            return None, asked_again
         detail = said[1:].decode(errors="replace")
         if said[:1] == protocol.ORPHANED:
-            return "no_init", "orphaned processes become children of this program"
+            return ("no_init", "orphaned processes become children of this program"), False
         if said[:1] != protocol.REFUSED:
-            return "sampler_failed", "it ended at once"
+            return ("sampler_failed", "it ended at once"), False
         if asked_again or not _let_trace(pid):
-            return "proc_unreadable", detail
+            return ("proc_unreadable", detail), False
         asked_again = True
         channel.send(protocol.AGAIN, socket.MSG_NOSIGNAL)
-    return "sampler_failed", f"it did not answer for {START_SECONDS:.0f} s"
+    return ("sampler_failed", f"it did not answer for {START_SECONDS:.0f} s"), False
 
 
 def _let_trace(pid: int) -> bool:

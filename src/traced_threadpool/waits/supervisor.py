@@ -18,14 +18,16 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from traced_threadpool.model import forks
-from traced_threadpool.model.concurrency import STORES_IN_ORDER, values
+from traced_threadpool.model.concurrency import STORES_IN_ORDER, members, values
 from traced_threadpool.model.lock_backoff import Event, ObserverLock, release_owned
 from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.calibrate import Lock, NoCalibration, calibrate
+from traced_threadpool.waits.far_row import FarRow, have_let_trace
 from traced_threadpool.waits.gil_probe import PROBE_SECONDS, GilProbe
 from traced_threadpool.waits.lock_names import LockNames
 from traced_threadpool.waits.reasons import Method, Notices, has_gil, why_unsupported
@@ -108,6 +110,7 @@ class Supervisor:
         self._descriptor = -1
         self._rows: WorkerRows | None = None
         self._sampler: SamplerClient | None = None
+        self._far: weakref.WeakSet[FarRow] = weakref.WeakSet()
 
     @property
     def method(self) -> Method:
@@ -155,6 +158,35 @@ class Supervisor:
             self._of_thread.row = new
         self._notices.log()
         return new
+
+    def far_thread(self, process: int, thread: int, let_trace: Callable[[int], None]) -> FarRow | None:
+        """A thread of another process is to be sampled (`model/far_waits.py`)."""
+        with self._lock:
+            rows, memory = self._rows, self._memory
+            if rows is None or memory is None or self._descriptor < 0:
+                return None
+            at = rows.far_row(process, thread)
+            if at is None:
+                return None
+            found = FarRow(
+                memory.words,
+                at,
+                memory=self._descriptor,
+                epoch=self.epoch,
+                epoch_now=lambda: self.epoch,
+                near_row=self._own_row,
+                let_trace=let_trace,
+                free=rows.give_back,
+            )
+            self._far.add(found)
+            client = self._sampler
+        if client is not None and client.needs_leave:
+            have_let_trace([found], client.process.pid)
+        return found
+
+    def _own_row(self) -> WorkerRow | None:
+        row: WorkerRow | None = getattr(self._of_thread, "row", None)
+        return row if row is not None and row.epoch == self.epoch else None
 
     def wake_sampler(self) -> None:
         """It is parked, and a node starts."""
@@ -313,6 +345,8 @@ class Supervisor:
                 self._lack("is_init")
             for detail in not_found:
                 self._lack("gil_not_found", detail)
+            far = members(self._far) if client.needs_leave else []
+        have_let_trace(far, client.process.pid)
 
     def _find_gil(self, not_found: list[str]) -> Lock:
         """Where the GIL is, or why that is not known. Once found, it stays there."""
@@ -367,6 +401,8 @@ class Supervisor:
         self.epoch += 1
         if self._rows is not None:
             self._rows.close()
+        for each in members(self._far):
+            each.close()
         if self._own_delay is not None:
             self._own_delay.close()  # a forked child has the file, and not the thread
         self._forget()

@@ -114,17 +114,10 @@ class WorkerRows:
     def row(self) -> WorkerRow | None:
         """A new one, for the calling thread; None for one too many."""
         words = self._words
-        if self._free:
-            at = self._free.pop()
-        elif words[shm.ROWS] < shm.MAX_WORKERS:
-            words[shm.ROWS] += 1
-            at = shm.ROW * words[shm.ROWS]
-        else:
-            self._lack("too_many_workers")
+        at = self._place()
+        if at is None:
             return None
         thread = threading.get_native_id()
-        words[at + shm.GENERATION] += 1
-        words[at + shm.DEPTH] = 0
         words[at + shm.THREAD_STATE] = _thread_state()
         words[at + shm.THREAD] = thread
         delay = delay_of(self._proc, thread) if len(self._all) < MAX_DELAY_FILES else None
@@ -134,6 +127,34 @@ class WorkerRows:
         self._all.add(row)
         words[shm.ROWS_GIVEN] += 1  # when all the rest is there
         return row
+
+    def far_row(self, process: int, thread: int) -> int | None:
+        """Where that of a thread of another process begins; None for one too many. `give_back` takes it."""
+        words = self._words
+        at = self._place()
+        if at is not None:
+            words[at + shm.THREAD_STATE] = words[at + shm.RUNTIME] = 0
+            words[at + shm.PROCESS] = process
+            words[at + shm.THREAD] = thread
+            words[shm.ROWS_GIVEN] += 1
+        return at
+
+    def give_back(self, at: int) -> None:
+        self._free.append(at)
+
+    def _place(self) -> int | None:
+        words = self._words
+        if self._free:
+            at = self._free.pop()
+        elif words[shm.ROWS] < shm.MAX_WORKERS:
+            words[shm.ROWS] += 1
+            at = shm.ROW * words[shm.ROWS]
+        else:
+            self._lack("too_many_workers")
+            return None
+        words[at + shm.GENERATION] += 1
+        words[at + shm.DEPTH] = words[at + shm.PROCESS] = 0
+        return at
 
     def is_active(self) -> bool:
         """Whether any worker is in a node."""

@@ -134,6 +134,8 @@ CAUSES_IN_WORDS: Final[Mapping[Cause, CauseInWords]] = {
             "nodes_short_of_cpus": "In {nodes}, compute less in Python, or use a library that releases the GIL (NumPy, "
             "Polars, Arrow). Nodes wait for a CPU too, and worker processes add none: what-if --run-on tells what they "
             "would gain.",
+            "nodes_on_workers": "In {nodes}, on worker processes, let one thread compute: others of the same process "
+            "have its GIL meanwhile. Or use a library that releases it (NumPy, Polars, Arrow).",
             "threads": "Keep thread {threads} from computing in this process while nodes run.",
         },
     ),

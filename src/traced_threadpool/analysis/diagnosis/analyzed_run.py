@@ -105,9 +105,20 @@ class AnalyzedRun:
     def without_gil(self) -> Replayed:
         """The run where nobody waits for the GIL.
 
-        The replay knows of nodes alone. What others in the process did to them is taken off as it was recorded.
+        The replay knows of nodes alone. What others in the process did to them, or in a worker process threads of the
+        node's own, is taken off as it was recorded.
         """
-        return self.without("gil") if self.is_held_from_outside else self.replayed(gil=False)
+        as_recorded = self.is_held_from_outside or self.is_gil_of_workers
+        return self.without("gil") if as_recorded else self.replayed(gil=False)
+
+    @property
+    def is_gil_of_workers(self) -> bool:
+        """Whether nodes waited mostly on worker processes for the GIL, of which each has its own."""
+        return sum(self._of_workers("gil").values()) > self.total_ns("gil") / 2
+
+    def _of_workers(self, state: State) -> dict[str, float]:
+        """Of nodes on worker processes, by key."""
+        return {node.key: self.states[node.key].get(state, 0) for node in self.nodes if node.is_remote}
 
     @lazy
     def scaling(self) -> Scaling | None:
@@ -203,8 +214,12 @@ class AnalyzedRun:
                         less_ns[node.key] -= part * sum(other)
                 known = self._without[state, part] = self.replayed(quiet=True, less_contention_ns=less_ns)
                 return known
-            what = "less_contention_ns" if state in ("gil", "runqueue") else "less_wait_ns"
-            known = self._without[state, part] = self.replayed(**{what: less_ns})
+            less: dict[str, Mapping[str, float]] = {"less_wait_ns": less_ns}
+            if state in ("gil", "runqueue"):
+                far = self._of_workers(state) if state == "gil" else {}  # the GIL there is a wait to the replay
+                less["less_contention_ns"] = {key: ns for key, ns in less_ns.items() if key not in far}
+                less["less_wait_ns"] = {key: ns for key, ns in less_ns.items() if key in far}
+            known = self._without[state, part] = self.replayed(**less)
         return known
 
     def unshared(self, locks_ns: Mapping[str, float]) -> Mapping[str, float]:

@@ -145,7 +145,11 @@ def switch_interval(analyzed: AnalyzedRun) -> RankedFinding | None:
     suffering = [
         node
         for node in analyzed.nodes
-        if node.samples and node.name not in holders and _is_io(node) and node.states.get("gil", 0) > 0
+        if node.samples
+        and not node.is_remote
+        and node.name not in holders
+        and _is_io(node)
+        and node.states.get("gil", 0) > 0
     ]
     all_ns, waited_ns = _lasting_ns(suffering), _sum(suffering, "gil")
     if len(suffering) < 2 or not holders or waited_ns < SUFFERS * all_ns:

@@ -47,7 +47,7 @@ def gil_bound(analyzed: AnalyzedRun, *, matters: float = MATTERS) -> RankedFindi
     threads = [name.removeprefix(OUTSIDE_OF_NODES) for name in culprits if name.startswith(OUTSIDE_OF_NODES)]
     advice = [words.advises("threads", threads=quoted(threads))] if threads else []
     better = None
-    if not analyzed.is_held_from_outside:
+    if not analyzed.is_held_from_outside and not analyzed.is_gil_of_workers:
         better = on_processes(analyzed, nodes, list(holders or victims))
     if better is not None:
         named = quoted(better.nodes)
@@ -63,6 +63,8 @@ def gil_bound(analyzed: AnalyzedRun, *, matters: float = MATTERS) -> RankedFindi
             )
         )
         advice.append(words.advises("processes", nodes=named, processes=better.processes))
+    elif analyzed.is_gil_of_workers:
+        advice.append(words.advises("nodes_on_workers", nodes=quoted(list(victims))))
     elif nodes or not threads:
         key = "nodes_short_of_cpus" if is_short_of_cpus(analyzed) else "nodes"
         advice.append(words.advises(key, nodes=quoted(nodes or list(victims))))

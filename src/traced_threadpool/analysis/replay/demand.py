@@ -98,7 +98,8 @@ class _Time:
         if is_far:
             self.cpu_ns = 0
         left_ns -= self.cpu_ns
-        self.gil_ns: float = max(0, min(left_ns, recorded_ns("gil", 0)))
+        # That of another process is kept by nobody here: such a wait is the node's own.
+        self.gil_ns: float = 0 if node.is_remote else max(0, min(left_ns, recorded_ns("gil", 0)))
         left_ns -= self.gil_ns
         self.wait_ns: float = left_ns - max(0, min(left_ns, recorded_ns("runqueue", 0)))
         self.wait_ns -= max(0, min(self.wait_ns, lock_ns))

@@ -148,7 +148,7 @@ class Placing:
 
     def _back(self, node: NodeExecution, demands: Demands) -> Demand:
         cpu_ns = max(0, min(node.duration_ns, node.states.get("cpu", 0)))
-        gone_ns = sum([node.states.get(state, 0) for state in ("transfer", "remote_queue", "gil", "runqueue")])
+        gone_ns = sum([node.states.get(state, 0) for state in ("transfer", "remote_queue", "runqueue")])
         held_ns = cpu_ns * demands.held_share.get(node.name, 1.0)
         return Demand(max(0.0, node.duration_ns - cpu_ns - gone_ns), held_ns, cpu_ns - held_ns)
 

@@ -64,6 +64,7 @@ def fill(timing: Timing, report: Report, began_ns: int) -> None:
     timing.started_ns, timing.ended_ns = report.started_ns, report.ended_ns
     function_ns = max(0, report.ended_ns - report.started_ns)
     timing.cpu_ns = min(report.cpu_ns, function_ns)
+    timing.is_delay_known = report.runqueue_ns is not None
     delay_ns = min(report.runqueue_ns or 0, function_ns - timing.cpu_ns)
     other_ns = function_ns - timing.cpu_ns - delay_ns
     timing.state_ns = unsampled(timing.cpu_ns, delay_ns, other_ns)

@@ -36,9 +36,11 @@ from traced_threadpool.engine.backends.process_options import (
     checked_seconds,
 )
 from traced_threadpool.engine.backends.remote_call import Report, Request
-from traced_threadpool.engine.backends.worker_stack import RunningWorker
+from traced_threadpool.engine.backends.sampled import Sampled
+from traced_threadpool.engine.backends.worker_stack import RunningWorker, let_trace
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
+from traced_threadpool.model.far_waits import FarSampler
 from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.model.lock_backoff import Condition, OwnedLock
 from traced_threadpool.model.records import NodeRecord, usable_cpus
@@ -105,6 +107,7 @@ class Processes:
         self._grace_seconds = checked_seconds("cancel_grace_seconds", cancel_grace_seconds)
         pickler_class()
         self._requests = Requests()
+        self._sampler: FarSampler | None = None
         self._reset()
         forks.register(self._forget)
         _all.add(self)
@@ -134,6 +137,10 @@ class Processes:
         """An adapter begins to use it. Several may; the workers are shared."""
         with self._changed:
             self._users += 1
+
+    def sampled_by(self, sampler: FarSampler) -> None:
+        """What its workers' nodes wait for is to be sampled."""
+        self._sampler = sampler
 
     # One call
 
@@ -172,6 +179,7 @@ class Processes:
         try:
             timing.attempts += 1
             timing.worker_pid = running.pid
+            running.sampled.begin(self._sampler, running.pid, running.let_trace)
             timing.sent_bytes = running.channel.send(worker.CALL, request, pickled)
             while True:
                 kind, head, result, _, size = running.channel.receive()
@@ -196,6 +204,7 @@ class Processes:
                 raise CancelledError(f"node {request.node!r} was cancelled; its worker process was ended") from None
             raise crash(request.node, running.pid, code) from None
         finally:
+            running.sampled.end(timing)
             self._release(running, reusable=reusable)
 
     def worker_of(self, node: NodeRecord) -> RunningWorker | None:
@@ -329,6 +338,7 @@ class Processes:
         if not reusable:
             used.channel.close()
             used.process.kill()  # whatever it is doing: nobody will hear of it
+            used.sampled.close()
 
     # Cancelling and closing
 
@@ -390,13 +400,19 @@ class Processes:
 class _Worker:
     """A worker process as the driver sees it."""
 
-    __slots__ = ("channel", "descriptors", "pid", "process")
+    __slots__ = ("channel", "descriptors", "pid", "process", "sampled")
 
     def __init__(self, channel: Channel, process: Process) -> None:
         self.channel = channel
         self.process = process
         self.pid = 0
         self.descriptors: tuple[int, int] | None = None
+        self.sampled = Sampled(channel, worker.SAMPLED)
+
+    def let_trace(self, tracer: int) -> None:
+        """Has it let another process look at it."""
+        if self.descriptors is not None:
+            let_trace(self.pid, self.descriptors[0], tracer)
 
     def has_left(self) -> bool:
         """Whether it has said so before it ended."""

@@ -26,10 +26,12 @@ from typing import Any, Final
 from traced_threadpool.engine.backends import remote_call, worker_stack
 from traced_threadpool.engine.backends.channel import Channel, Closed
 from traced_threadpool.engine.backends.pickling import pickler_class, plain
+from traced_threadpool.engine.backends.sampled import InFunction
 
 # Kinds of messages. To the worker:
 SETUP: Final = 1
 CALL: Final = 2
+SAMPLED: Final = 9
 # From it:
 READY: Final = 3
 SETUP_FAILED: Final = 4
@@ -62,11 +64,12 @@ def serve(channel: Channel) -> None:
         kind, setup, pickled, _, _ = channel.receive()
         assert kind == SETUP
         forwarder = _Forwarder(channel)
-        _close_in_forks(channel, forwarder)
+        in_function = InFunction()
+        _close_in_forks(channel, forwarder, in_function)
         ready = _prepare(setup, pickled, forwarder)
         channel.send(*ready)
         if ready[0] == READY:
-            _take_calls(channel, setup, forwarder)
+            _take_calls(channel, setup, forwarder, in_function)
     except Closed:
         return
 
@@ -99,17 +102,20 @@ def _prepare(setup: Setup, pickled: Any, forwarder: _Forwarder) -> tuple[Any, ..
     return READY, (os.getpid(), worker_stack.offer())
 
 
-def _take_calls(channel: Channel, setup: Setup, forwarder: _Forwarder) -> None:
+def _take_calls(channel: Channel, setup: Setup, forwarder: _Forwarder, in_function: InFunction) -> None:
     left = setup.max_tasks
     while _arrives(channel, setup.idle_seconds):
-        kind, request, call, _, _ = channel.receive()
+        kind, request, call, passed, _ = channel.receive()
         received_ns = time.monotonic_ns()
+        if kind == SAMPLED and passed:
+            in_function.use(request, passed[0])
+            continue
         if kind != CALL or call is None:
             return
         if left is not None:
             left -= 1
         with forwarder.listening(request.log_level):
-            report, answer = remote_call.perform(request, call, received_ns)
+            report, answer = remote_call.perform(request, call, received_ns, in_function)
         del request, call  # not kept until the next call comes
         channel.send(RESULT, (report, left == 0), answer)
         del report, answer
@@ -243,12 +249,13 @@ class _Stream(io.TextIOBase):
 # The process
 
 
-def _close_in_forks(channel: Channel, forwarder: _Forwarder) -> None:
+def _close_in_forks(channel: Channel, forwarder: _Forwarder, in_function: InFunction) -> None:
     """A process that a node forks is no worker: the driver must see this one end, whatever lives on."""
 
     def in_child() -> None:
         forwarder.stop()
         channel.close_copy()
+        in_function.forget()
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=in_child)
