@@ -258,7 +258,7 @@ class Dask:
                 self._running[call] = on_cluster
             payload, beside = self._payload(client, pickled)
             on_cluster.scattered = bool(beside)
-            self._put(on_cluster, head, payload, [*upstream, *beside], pickled.nbytes)
+            self._put(on_cluster, head, payload, [*upstream, *beside], pickled.nbytes, alone=attempt > 1)
             timing.sent_bytes += pickled.nbytes
             if call.expected is not None:
                 self._ahead.sent(call.expected, on_cluster)
@@ -277,7 +277,16 @@ class Dask:
         self._put(on_cluster, head, _inline(pickled), upstream, pickled.nbytes)
         self._ahead.sent(expected, on_cluster)
 
-    def _put(self, on_cluster: DaskCall, head: bytes, payload: Any, upstream: Sequence[Any], nbytes: int) -> None:
+    def _put(
+        self,
+        on_cluster: DaskCall,
+        head: bytes,
+        payload: Any,
+        upstream: Sequence[Any],
+        nbytes: int,
+        *,
+        alone: bool = False,
+    ) -> None:
         """Has it sent."""
         with self._lock:
             self._on_cluster[on_cluster.key] = on_cluster
@@ -289,7 +298,16 @@ class Dask:
         on_cluster.sent_ns = time.monotonic_ns()
         envelope = pickle.dumps((self._topic, on_cluster.key, head, remote_call.VERSIONS))
         function = _FarCall(on_cluster.key, envelope, payload)
-        outbox.put(Outgoing(call=on_cluster, key=on_cluster.key, function=function, upstream=upstream, nbytes=nbytes))
+        outbox.put(
+            Outgoing(
+                call=on_cluster,
+                key=on_cluster.key,
+                function=function,
+                upstream=upstream,
+                nbytes=nbytes,
+                alone=alone,
+            )
+        )
 
     def _payload(self, client: Any, pickled: Pickled) -> tuple[Any, list[Any]]:
         """What is sent with the task; or None, and what goes beside it."""

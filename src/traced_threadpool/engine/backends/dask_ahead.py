@@ -230,23 +230,20 @@ class DaskAhead:
         """Its arguments as they are now; None if it cannot be sent ahead with these."""
         arguments = {}
         for name, value in expected.call.arguments.items():
-            if isinstance(value, Future):
-                argument = self._value_of(value, expected.known)
-            elif type(value) is list and any(isinstance(each, Future) for each in value):
-                argument = [self._value_of(each, expected.known) for each in value]
-                if not all(type(each) in REMOTE for each in argument):
+            if type(value) is list and value:
+                arguments[name] = [self._value_of(each, expected.known) for each in value]
+                if not all(type(each) in REMOTE for each in arguments[name]):
                     return None
             else:
-                argument = value
-            if type(argument) is not list and type(argument) not in REMOTE and type(argument) not in _PLAIN:
-                return None
-            arguments[name] = argument
+                arguments[name] = argument = self._value_of(value, expected.known)
+                if type(argument) not in REMOTE and type(argument) not in _PLAIN:
+                    return None
         return arguments
 
     def _value_of(self, future: Any, known: Known) -> Any:
-        """The value of a future, or what stands for it; `_NONE` if there is neither."""
+        """The value of what may be a future, or what stands for it; `_NONE` if there is neither."""
         if not isinstance(future, Future):
-            return _NONE
+            return future
         home = self._home()
         if future.done():
             failed = future.cancelled() or future.exception() is not None

@@ -32,6 +32,7 @@ class Outgoing:
         function: What it calls, with the values of `upstream` as one list.
         upstream: Futures of the cluster, or calls that were put into this outbox before.
         nbytes: Of the function, pickled.
+        alone: Whether it goes in a graph of its own.
     """
 
     call: DaskCall
@@ -39,6 +40,7 @@ class Outgoing:
     function: Callable[[list[Any]], Any]
     upstream: Sequence[Any]
     nbytes: int
+    alone: bool = False
 
 
 class Outbox:
@@ -74,7 +76,10 @@ class Outbox:
             while nbytes < MAX_BATCH_BYTES and (task := self._mailbox.take()) is not None:
                 batch.append(task)
                 nbytes += task.nbytes
-            self._send(batch)
+            self._send([each for each in batch if not each.alone])
+            for each in batch:
+                if each.alone:
+                    self._send([each])
             pause = min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, 2 * pause))
             task = self._mailbox.take(pause)
 
