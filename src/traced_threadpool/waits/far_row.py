@@ -16,7 +16,6 @@ from traced_threadpool.model.far_waits import Place
 from traced_threadpool.model.timing import Timing
 from traced_threadpool.waits import shared_memory as shm
 from traced_threadpool.waits.classify import KINDS
-from traced_threadpool.waits.worker_rows import WorkerRow
 
 _GONE: Final[memoryview[int]] = memoryview(b"").cast("Q")
 
@@ -30,19 +29,16 @@ class FarRow:
         memory: The descriptor of the shared memory, of which a copy is kept until the worker has been told.
         epoch: Of the memory.
         epoch_now: Gives that of the memory that is in use.
-        near_row: Gives the calling thread's own row, if it has one.
         let_trace: Has the process let another look at it.
         free: Takes the row back.
     """
 
     __slots__ = (
         "__weakref__",
-        "_away",
         "_epoch",
         "_epoch_now",
         "_free",
         "_memory",
-        "_near_row",
         "_process_id",
         "_samples",
         "_seen_ns",
@@ -59,7 +55,6 @@ class FarRow:
         memory: int,
         epoch: int,
         epoch_now: Callable[[], int],
-        near_row: Callable[[], WorkerRow | None],
         let_trace: Callable[[int], None],
         free: Callable[[int], None],
     ) -> None:
@@ -71,8 +66,6 @@ class FarRow:
         self.let_trace = let_trace
         self._epoch = epoch
         self._epoch_now = epoch_now
-        self._near_row = near_row
-        self._away: WorkerRow | None = None
         self._samples = 0
         self._seen_ns: list[int] = []
         self._free = free
@@ -97,15 +90,8 @@ class FarRow:
 
     def leave(self) -> None:
         self._samples, self._seen_ns = self._read()
-        near = self._near_row()
-        if near is not None:
-            self._away = near  # first: an interrupt may come between the two
-            near.words[near.at + shm.DEPTH] |= shm.AWAY
 
     def come_back(self, timing: Timing) -> None:
-        near, self._away = self._away, None
-        if near is not None:
-            near.words[near.at + shm.DEPTH] &= shm.AWAY - 1
         samples, seen_ns = self._read()
         timing.samples = samples - self._samples
         timing.seen_ns = [now - then for now, then in zip(seen_ns, self._seen_ns, strict=True)]

@@ -319,14 +319,14 @@ class WaitsMeter(CpuMeter, Observer):
     def hand_over(self, node: NodeRecord) -> None:
         row = node.reading.row
         if row is not None and row.epoch == self._supervisor.epoch:
-            row.words[row.at + shm.DEPTH] -= 1
+            row.words[row.at + shm.DEPTH] |= shm.AWAY
         node.aside_ns -= self._clock()
 
     def take_back(self, node: NodeRecord) -> None:
         node.aside_ns += self._clock()
         row = node.reading.row
         if row is not None and row.epoch == self._supervisor.epoch:
-            row.words[row.at + shm.DEPTH] += 1
+            row.words[row.at + shm.DEPTH] &= shm.AWAY - 1
 
     def _now(self, start: _Reading) -> _Reading:
         cpu_ns, now_ns = self._cpu_clock(), self._clock()

@@ -174,7 +174,6 @@ class Supervisor:
                 memory=self._descriptor,
                 epoch=self.epoch,
                 epoch_now=lambda: self.epoch,
-                near_row=self._own_row,
                 let_trace=let_trace,
                 free=rows.give_back,
             )
@@ -183,10 +182,6 @@ class Supervisor:
         if client is not None and client.needs_leave:
             have_let_trace([found], client.process.pid)
         return found
-
-    def _own_row(self) -> WorkerRow | None:
-        row: WorkerRow | None = getattr(self._of_thread, "row", None)
-        return row if row is not None and row.epoch == self.epoch else None
 
     def wake_sampler(self) -> None:
         """It is parked, and a node starts."""
