@@ -275,7 +275,8 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             node = keywords.get("__node_")
         if self._executor_is_hidden:
             self._follow_hidden_executor()
-        pool, runs = self._pool, self._assembly.runs
+        assembly = self._assembly
+        pool, runs = assembly.pool, assembly.runs
         run = runs.started.get(run_id)  # type: ignore[arg-type]  # None is no run's id
         if run is None:
             if run_id is None and node is not None:  # a subclass has put a function of its own around Hamilton's
@@ -300,7 +301,6 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             collected,
         )
         if run.placement and node is not None:
-            assembly = self._assembly
             place(work, execute_lifecycle_for_node, node, assembly.backends, assembly.auto)
         future = pool.submit(work)
         if role is _EXPAND:

@@ -450,12 +450,13 @@ class Scheduler:
         task.ready_ns = now_ns if now_ns > submitted_ns else submitted_ns
         if self.shares is not None and not held:
             self.shares.ready(task, now_ns)
-        if self._limits is not None and not held and not self._enters_backend(self._limits, task):
-            return
-        if task.backend in self._elsewhere:
-            task.state = LEAVING
-            self.leaving.append(task)
-            return
+        if self._limits is not None:
+            if not held and not self._enters_backend(self._limits, task):
+                return
+            if task.backend in self._elsewhere:
+                task.state = LEAVING
+                self.leaving.append(task)
+                return
         task.state = READY
         self.ready_count += 1
         queue = task.queue
