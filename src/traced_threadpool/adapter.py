@@ -39,8 +39,8 @@ from traced_threadpool.engine.pool_snapshot import PoolSnapshot
 from traced_threadpool.engine.priorities import CRITICAL_PATH, Priority, PriorityName
 from traced_threadpool.engine.work import Work
 from traced_threadpool.hamilton_hooks import RunHooks, listen
-from traced_threadpool.live.fields import LivePool
 from traced_threadpool.live.progress import Progress
+from traced_threadpool.live.records import LivePool
 from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import RecordedRun
@@ -396,7 +396,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             graph: Add all nodes of each run with their states, for a picture.
 
         Returns:
-            A frozen record; see `traced_threadpool.live.fields`.
+            A frozen record; see `traced_threadpool.live.records`.
 
         Raises:
             RuntimeError: This adapter was made with `live=False`.

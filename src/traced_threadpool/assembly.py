@@ -27,9 +27,9 @@ from traced_threadpool.engine.pool_snapshot import PoolSnapshot
 from traced_threadpool.engine.priorities import FIFO, Planner
 from traced_threadpool.engine.work import NO_PICKLE, Work
 from traced_threadpool.live import server
-from traced_threadpool.live.fields import LivePool
 from traced_threadpool.live.node_now import Elsewhere, NodesNow
 from traced_threadpool.live.progress import ProgressOfRuns
+from traced_threadpool.live.records import LivePool
 from traced_threadpool.live.stalls import StallWatch
 from traced_threadpool.live.thread_now import ThreadsNow
 from traced_threadpool.live.view import LiveView

@@ -13,7 +13,7 @@ import pytest
 from tests.dags import Held, Stage, driver_of, eventually, in_thread, wait_for
 from traced_threadpool import FutureAdapter
 from traced_threadpool.engine.durations import Durations
-from traced_threadpool.live.fields import BlockedNode, LivePool, LiveRun
+from traced_threadpool.live.records import BlockedNode, LivePool, LiveRun
 
 
 def only_run(pool: LivePool) -> LiveRun:

@@ -18,7 +18,9 @@ from traced_threadpool.engine.pool_look import PoolLook, RunLook
 from traced_threadpool.engine.scheduler import ENDED
 from traced_threadpool.engine.work import Run, Work
 from traced_threadpool.live.eta import RunEnd
-from traced_threadpool.live.fields import (
+from traced_threadpool.live.node_now import NodeNow, NodesNow
+from traced_threadpool.live.prediction import SUBMITTED, Plan, Prediction, Usual
+from traced_threadpool.live.records import (
     BlockedNode,
     GraphNode,
     LiveLane,
@@ -28,8 +30,6 @@ from traced_threadpool.live.fields import (
     PredictedEnd,
     QueuedNode,
 )
-from traced_threadpool.live.node_now import NodeNow, NodesNow
-from traced_threadpool.live.prediction import SUBMITTED, Plan, Prediction, Usual
 
 MAX_UPSTREAM: Final = 10
 MAX_CHAIN: Final = 100
