@@ -114,7 +114,7 @@ class Assembly:
             watching.append(self.recorder)  # the last hears first of a run's end: the others want its path
         self.live_view: LiveView | None = None
         nodes = NodesNow(ThreadsNow(gil_address=lambda: waits.gil_address), self._elsewhere)
-        stalls = self._stalls(nodes)
+        self.stalls = stalls = self._stalls(nodes)
         if options.progress and options.live:
             watching.append(ProgressOfRuns(self.live_now))
         self.auto = self._auto()
