@@ -214,10 +214,6 @@ class Scheduler:
         task.state = NEW
         self.add(task, [*task.inputs, *inputs], now_ns)
 
-    def add_outside(self, task: Task) -> None:
-        """Takes in something that others wait for and that nobody here runs. `end` ends it."""
-        task.state = OUTSIDE
-
     def take(self, slot_of: Task | None = None) -> Task | None:
         """The next task to run, or None. It is `RUNNING` from now on and holds a slot until `end`.
 
