@@ -39,8 +39,8 @@ from traced_threadpool.engine.pool_snapshot import PoolSnapshot
 from traced_threadpool.engine.priorities import CRITICAL_PATH, Priority, PriorityName
 from traced_threadpool.engine.work import Work
 from traced_threadpool.hamilton_hooks import RunHooks, listen
-from traced_threadpool.live.fields import LivePool
 from traced_threadpool.live.progress import Progress
+from traced_threadpool.live.records import LivePool
 from traced_threadpool.model.keyword_hints import explains_keywords
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import RecordedRun
@@ -275,7 +275,8 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             node = keywords.get("__node_")
         if self._executor_is_hidden:
             self._follow_hidden_executor()
-        pool, runs = self._pool, self._assembly.runs
+        assembly = self._assembly
+        pool, runs = assembly.pool, assembly.runs
         run = runs.started.get(run_id)  # type: ignore[arg-type]  # None is no run's id
         if run is None:
             if run_id is None and node is not None:  # a subclass has put a function of its own around Hamilton's
@@ -299,13 +300,13 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             node,
             collected,
         )
-        then = None
         if run.placement and node is not None:
-            assembly = self._assembly
             then = place(work, execute_lifecycle_for_node, node, assembly.backends, assembly.auto)
-        future = pool.submit(work)
-        if then is not None:
-            then()
+            future = pool.submit(work)
+            if then is not None:
+                then()
+        else:
+            future = pool.submit(work)
         if role is _EXPAND:
             run.expanded[work.name] = work
             return future.result()
@@ -399,7 +400,7 @@ class FutureAdapter(base.BaseDoRemoteExecute, lifecycle.ResultBuilder, base.Base
             graph: Add all nodes of each run with their states, for a picture.
 
         Returns:
-            A frozen record; see `traced_threadpool.live.fields`.
+            A frozen record; see `traced_threadpool.live.records`.
 
         Raises:
             RuntimeError: This adapter was made with `live=False`.

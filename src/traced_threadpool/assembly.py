@@ -27,9 +27,9 @@ from traced_threadpool.engine.pool_snapshot import PoolSnapshot
 from traced_threadpool.engine.priorities import FIFO, Planner
 from traced_threadpool.engine.work import NO_PICKLE, Work
 from traced_threadpool.live import server
-from traced_threadpool.live.fields import LivePool
 from traced_threadpool.live.node_now import Elsewhere, NodesNow
 from traced_threadpool.live.progress import ProgressOfRuns
+from traced_threadpool.live.records import LivePool
 from traced_threadpool.live.stalls import StallWatch
 from traced_threadpool.live.thread_now import ThreadsNow
 from traced_threadpool.live.view import LiveView
@@ -117,7 +117,7 @@ class Assembly:
             watching.append(self.recorder)  # the last hears first of a run's end: the others want its path
         self.live_view: LiveView | None = None
         nodes = NodesNow(ThreadsNow(gil_address=lambda: waits.gil_address), self._elsewhere)
-        stalls = self._stalls(nodes)
+        self.stalls = stalls = self._stalls(nodes)
         if options.progress and options.live:
             watching.append(ProgressOfRuns(self.live_now))
         self.auto = self._auto()

@@ -1,4 +1,4 @@
-"""Where nodes can run besides the adapter's own threads.
+"""The public names of `engine/backends`: where nodes can run besides the adapter's own threads.
 
 >>> from traced_threadpool.backends import Processes
 >>> Processes(max_workers=2).max_workers

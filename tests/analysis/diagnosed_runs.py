@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from traced_threadpool.analysis.diagnosis.advice import expected_gain, title
 from traced_threadpool.analysis.diagnosis.causes import Cause
 from traced_threadpool.analysis.diagnosis.diagnose import diagnose
 from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.recorded_run import NodeExecution, PoolRuns, RecordedRun
 from traced_threadpool.model.states import State
-from traced_threadpool.report.verdict import expected_gain, title
 
 MS: Final = 1_000_000
 

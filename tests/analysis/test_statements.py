@@ -13,7 +13,7 @@ from tests.analysis.diagnosed_runs import beside_each_other
 from tests.analysis.locked_runs import simulated
 from tests.analysis.played_runs import dags, played, workers_counts
 from tests.analysis.synthetic_runs import layered_run
-from traced_threadpool.analysis.diagnosis.advice import MORE_WORKERS_CANNOT_HELP, OVERLAP
+from traced_threadpool.analysis.diagnosis.advice import MORE_WORKERS_CANNOT_HELP, OVERLAP, expected_gain
 from traced_threadpool.analysis.replay.pool_what_if import scale_pool
 from traced_threadpool.analysis.replay.virtual_pool import most_at_once
 from traced_threadpool.analysis.replay.what_if import HELPS, Plan, Scaling, counts_to_try, replay, scale
@@ -22,7 +22,6 @@ from traced_threadpool.model.lane import Lane
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.states import State
 from traced_threadpool.report.explanation import explain
-from traced_threadpool.report.verdict import expected_gain
 
 NUMBER = r"([\d,]+)"
 TIME = r"((?:[\d.,]+ (?:s|ms|µs|ns|min|h) ?)+)"

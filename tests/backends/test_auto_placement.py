@@ -13,7 +13,6 @@ from tests.backends.calls import is_alive
 from tests.dags import Stage, driver_of
 from traced_threadpool import FutureAdapter, run_on
 from traced_threadpool.backends import NotPicklable, Processes, Threads
-from traced_threadpool.engine import auto_placement
 from traced_threadpool.engine.auto_placement import AutoPlacement
 
 MS = 1_000_000
@@ -29,19 +28,21 @@ def workers() -> Iterator[Processes]:
 
 @pytest.fixture
 def auto(workers: Processes, stage: Stage) -> Callable[..., FutureAdapter]:
-    """Makes adapters that place nodes themselves."""
+    """Makes adapters that place nodes themselves.
 
-    def make(**options: Any) -> FutureAdapter:
+    `from_holding_alone`: not from how long a node took here, which on a busy machine may be long enough to count.
+    """
+
+    def make(*, from_holding_alone: bool = False, **options: Any) -> FutureAdapter:
         options = {"backends": {"cpu": workers}, "run_on": "auto", "metrics": False, **options}
-        return stage.adapter(FutureAdapter(4, **options))
+        adapter = stage.adapter(FutureAdapter(4, **options))
+        if from_holding_alone:
+            decides = adapter._assembly.auto
+            assert decides is not None
+            decides.least_ns = 10_000 * MS
+        return adapter
 
     return make
-
-
-@pytest.fixture
-def _learns_from_holding_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not from how long a node took here, which on a busy machine may be long enough to count."""
-    monkeypatch.setattr(auto_placement, "LEAST_NS", 10_000 * MS)
 
 
 def holding(adapter: FutureAdapter, name: str, *, gil_ms: int = 60_000) -> None:
@@ -56,11 +57,10 @@ def pid() -> int:
     return os.getpid()
 
 
-@pytest.mark.usefixtures("_learns_from_holding_alone")
 def test_a_node_moves_after_a_probe(auto: Callable[..., FutureAdapter], caplog: pytest.LogCaptureFixture) -> None:
     """Told once in the log, and by `placement()`."""
     caplog.set_level(logging.INFO, "traced_threadpool")
-    adapter = auto()
+    adapter = auto(from_holding_alone=True)
     runs = driver_of(adapter, pid)
     here = runs.execute(["pid"])["pid"]
     holding(adapter, "pid")
@@ -80,7 +80,6 @@ def test_a_node_moves_after_a_probe(auto: Callable[..., FutureAdapter], caplog: 
     assert told[0].startswith("node 'pid' runs on backend 'cpu' from the next run on: it saves 60000 ms of waiting")
 
 
-@pytest.mark.usefixtures("_learns_from_holding_alone")
 def test_the_run_says_which_nodes_it_has_placed(auto: Callable[..., FutureAdapter]) -> None:
     """On its span."""
     sdk = pytest.importorskip("opentelemetry.sdk.trace")
@@ -89,7 +88,7 @@ def test_the_run_says_which_nodes_it_has_placed(auto: Callable[..., FutureAdapte
 
     exporter, provider = InMemorySpanExporter(), sdk.TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    adapter = auto(tracer_provider=provider)
+    adapter = auto(from_holding_alone=True, tracer_provider=provider)
     moved(adapter, "pid")
     driver_of(adapter, pid).execute(["pid"])
     adapter.close()

@@ -25,7 +25,7 @@ from tests.backends.dask_cluster import DaskCluster, StallingProxy
 from tests.dags import PATIENCE, Stage, driver_of, dynamic_driver_of, eventually, in_thread
 from traced_threadpool import FutureAdapter
 from traced_threadpool.backends import ClusterLost, Dask, NotPicklable, WorkerCrashed
-from traced_threadpool.live.fields import LiveNode
+from traced_threadpool.live.records import LiveNode
 
 NETWORK_GONE_SECONDS = 5.0
 ROUNDS = int(os.environ.get("ROUNDS_WITH_KILLS", "3"))

@@ -13,7 +13,7 @@ from traced_threadpool.analysis.difference import compare
 from traced_threadpool.analysis.trace_file import read_runs
 from traced_threadpool.model.formatting import duration
 from traced_threadpool.model.recorded_run import RecordedRun
-from traced_threadpool.report.verdict import path_name
+from traced_threadpool.report.explanation import path_name
 
 pytest.importorskip("click", reason="needs the extra [report]")
 pytest.importorskip("rich", reason="needs the extra [report]")

@@ -31,6 +31,23 @@ def test_states_of_a_future(make_adapter: MakeAdapter, stage: Stage) -> None:
     assert states() == [(False, True, False), (False, True, False)]
 
 
+def test_the_future_of_another_adapter(make_adapter: MakeAdapter, stage: Stage) -> None:
+    """As the only argument it is waited for, and the node runs on a thread of its own adapter."""
+    adapter, other, held = make_adapter(1), make_adapter(1), Held(stage)
+
+    def above() -> int:
+        held()
+        return threading.get_ident()
+
+    upstream = submit(other, above)
+    wait_for(held.started)
+    below = submit(adapter, lambda above: (above, threading.get_ident()), above=upstream)
+    held.release.set()
+    there, here = below.result(PATIENCE)
+    assert there == upstream.result(PATIENCE)
+    assert here != there
+
+
 def test_result_and_exception_time_out(make_adapter: MakeAdapter, stage: Stage) -> None:
     """With `concurrent.futures.TimeoutError`; the node goes on."""
     adapter, held = make_adapter(1), Held(stage)

@@ -13,12 +13,19 @@ import pytest
 from tests.dags import Held, Stage, driver_of, eventually, in_thread, wait_for
 from traced_threadpool import FutureAdapter
 from traced_threadpool.engine.durations import Durations
-from traced_threadpool.live.fields import BlockedNode, LivePool, LiveRun
+from traced_threadpool.live.records import BlockedNode, LivePool, LiveRun
+from traced_threadpool.live.view import LiveView
 
 
 def only_run(pool: LivePool) -> LiveRun:
     [run] = pool.runs
     return run
+
+
+def view_of(adapter: FutureAdapter) -> LiveView:
+    view = adapter._assembly.live_view
+    assert view is not None
+    return view
 
 
 def test_nothing_runs(stage: Stage) -> None:
@@ -113,13 +120,11 @@ def test_the_end_is_predicted_from_earlier_runs(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("took_long", [False, True])
-def test_the_end_follows_the_pace_of_the_run(stage: Stage, monkeypatch: pytest.MonkeyPatch, *, took_long: bool) -> None:
+def test_the_end_follows_the_pace_of_the_run(stage: Stage, *, took_long: bool) -> None:
     """Nodes that usually take minutes take nothing this time: so will the rest of them.
 
     Of thousands of nodes that is worked out while nobody waits for it, once it is known how long it takes.
     """
-    if took_long:
-        monkeypatch.setattr("traced_threadpool.live.prediction.AT_ONCE_SECONDS", -1.0)
     first_gate, second_gate = Held(stage), Held(stage)
 
     def first() -> str:
@@ -137,6 +142,8 @@ def test_the_end_follows_the_pace_of_the_run(stage: Stage, monkeypatch: pytest.M
     rest = [make(f"m{index}", f"m{index - 1}" if index else "second") for index in range(6)]
     names = ["first", "second", *(f"{letter}{index}" for letter in "nm" for index in range(6))]
     adapter = stage.adapter(FutureAdapter(1, durations=Durations(dict.fromkeys(names, 100.0))))
+    if took_long:
+        view_of(adapter).prediction.at_once_seconds = -1.0
     call = in_thread(lambda: driver_of(adapter, first, second, *chain, *rest).execute(["m5"]))
     wait_for(first_gate.started)
     before = only_run(adapter.live()).predicted_end.seconds
@@ -150,12 +157,8 @@ def test_the_end_follows_the_pace_of_the_run(stage: Stage, monkeypatch: pytest.M
     assert eventually(lambda: "traced-threadpool-prediction" not in [each.name for each in threading.enumerate()])
 
 
-def test_who_asks_seldom_is_given_no_old_prediction(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_asks_seldom_is_given_no_old_prediction(stage: Stage) -> None:
     """However long it takes to make another."""
-    monkeypatch.setattr("traced_threadpool.live.prediction.AT_ONCE_SECONDS", -1.0)  # all take long
-    monkeypatch.setattr("traced_threadpool.live.prediction.SHARE", 1e9)  # and are to be made again at once
-    monkeypatch.setattr("traced_threadpool.live.prediction.OLDEST_SECONDS", 0.0)
-    monkeypatch.setattr("traced_threadpool.live.view.LARGE_SECONDS", 1e9)
     first_held, last_held = Held(stage), Held(stage)
 
     def first() -> str:
@@ -165,6 +168,11 @@ def test_who_asks_seldom_is_given_no_old_prediction(stage: Stage, monkeypatch: p
         return last_held()
 
     adapter = stage.adapter(FutureAdapter(1, durations=Durations({"first": 1_000.0, "last": 10.0})))
+    view = view_of(adapter)
+    view.prediction.at_once_seconds = -1.0  # all take long
+    view.prediction.share = 1e9  # and are to be made again at once
+    view.prediction.oldest_seconds = 0.0
+    view.large_seconds = 1e9
     call = in_thread(driver_of(adapter, first, last).execute, ["last"])
     wait_for(first_held.started)
     before = only_run(adapter.live()).predicted_end.seconds
@@ -332,10 +340,8 @@ def test_what_has_not_changed_is_not_made_anew(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("nodes", [200, 2_000])
-def test_a_look_copies_no_node_that_is_where_it_was(stage: Stage, nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_copies_no_node_that_is_where_it_was(stage: Stage, nodes: int) -> None:
     """What `live()` allocates while nothing happens is the same for any number of nodes that wait."""
-    # Or a record that was made under tracemalloc is given again for a minute.
-    monkeypatch.setattr("traced_threadpool.live.view.SHARE", 1.0)
     held = Held(stage)
 
     def gate() -> str:
@@ -349,6 +355,7 @@ def test_a_look_copies_no_node_that_is_where_it_was(stage: Stage, nodes: int, mo
         return node
 
     adapter = stage.adapter(FutureAdapter(1))
+    view_of(adapter).share = 1.0  # or a record that was made under tracemalloc is given again for a minute
     driver = driver_of(adapter, gate, *map(make, range(nodes)))
     call = in_thread(lambda: driver.execute([f"n{index}" for index in range(nodes)]))
     wait_for(held.started)
@@ -373,10 +380,8 @@ def test_a_look_copies_no_node_that_is_where_it_was(stage: Stage, nodes: int, mo
     call.result()
 
 
-def test_a_record_that_took_long_is_not_given_again_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_took_long_is_not_given_again_for_ever(stage: Stage) -> None:
     """The first one of a large run takes longest, and a run goes on."""
-    monkeypatch.setattr("traced_threadpool.live.view.LARGE_SECONDS", 0.0)
-    monkeypatch.setattr("traced_threadpool.live.view.SHARE", 1e-9)  # by its share of a CPU: for days
     held = Held(stage)
 
     def first() -> str:
@@ -388,6 +393,9 @@ def test_a_record_that_took_long_is_not_given_again_for_ever(stage: Stage, monke
         return last_held()
 
     adapter = stage.adapter(FutureAdapter(1))
+    view = view_of(adapter)
+    view.large_seconds = 0.0
+    view.share = 1e-9  # by its share of a CPU: for days
     call = in_thread(driver_of(adapter, first, last).execute, ["last"])
     wait_for(held.started)
     assert [node.name for node in only_run(adapter.live()).running] == ["first"]

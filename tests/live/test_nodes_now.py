@@ -16,7 +16,7 @@ from tests.dags import PATIENCE, Held, Stage, driver_of, eventually, in_thread, 
 from tests.live.worker_nodes import keeps_the_gil, ready, sleeps
 from traced_threadpool import FutureAdapter
 from traced_threadpool.engine.backends import worker_stack
-from traced_threadpool.live.fields import LiveNode
+from traced_threadpool.live.records import LiveNode
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
 

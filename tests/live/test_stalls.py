@@ -20,7 +20,6 @@ from prometheus_client import CollectorRegistry
 from tests.dags import PATIENCE, Held, Stage, driver_of, eventually, in_thread, wait_for
 from traced_threadpool import FutureAdapter, Metrics
 from traced_threadpool.engine.durations import Durations
-from traced_threadpool.live import stalls
 from traced_threadpool.live.stalls import limit_seconds
 
 
@@ -191,12 +190,8 @@ def test_ten_thousand_healthy_nodes_of_spread_durations(spread: str) -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_nodes_that_run(
-    stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ten_thousand_nodes_that_run(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     """Real ones, of spread durations, looked at all the time: none is told of but the one that is stuck among them."""
-    monkeypatch.setattr(stalls, "MOST_INTERVAL_SECONDS", 0.002)
-    monkeypatch.setattr(stalls, "LEAST_SECONDS", 3.0)
     some = random.Random(16)
     held = Held(stage)
     is_last = stage.event()
@@ -213,6 +208,8 @@ def test_ten_thousand_nodes_that_run(
         return held() if is_last.is_set() else ""
 
     adapter = stage.adapter(FutureAdapter(8, attribution=False))
+    watch = adapter._assembly.stalls
+    watch.interval_seconds, watch.least_seconds = 0.002, 3.0
     names = ["stuck", *(f"n{index}" for index in range(500))]
     driver = driver_of(adapter, stuck, *map(make, range(500)))
     with caplog.at_level(logging.WARNING, "traced_threadpool"):

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from tests.analysis.synthetic_runs import NASTY_NAMES, layered_run
 from tests.report.documents import EMPTY, FAILED, NARROW, check_that_no_text_makes_an_element, elements_of
+from traced_threadpool.analysis.diagnosis.advice import title
 from traced_threadpool.model.formatting import one_line
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.report.explanation import explain
 from traced_threadpool.report.page import page
 from traced_threadpool.report.page_data import MAX_NODES, script_json
-from traced_threadpool.report.verdict import title
 
 ECHARTS_SHA256 = "b66b25aeb4df84e33199dc21694014d336d222cbd9deb0e5a7c14bd6aa0d0fd0"
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.analysis.synthetic_runs import NASTY_NAMES, layered_run
 from tests.report.documents import EMPTY, FAILED, NARROW, check_that_no_text_makes_an_element, elements_of
+from traced_threadpool.analysis.diagnosis.advice import title
 from traced_threadpool.analysis.diagnosis.analyzed_run import AnalyzedRun
 from traced_threadpool.analysis.replay.what_if import counts_to_try
 from traced_threadpool.model.formatting import change, duration, one_line, percent
@@ -25,7 +26,6 @@ from traced_threadpool.report.curve import curve
 from traced_threadpool.report.explanation import explain
 from traced_threadpool.report.notebook import notebook_html
 from traced_threadpool.report.timeline import timeline
-from traced_threadpool.report.verdict import title
 
 # Numbers and names
 

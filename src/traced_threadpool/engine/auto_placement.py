@@ -93,6 +93,7 @@ class AutoPlacement:
 
     def __init__(self, backend: str, known: Mapping[str, Any] | None = None) -> None:
         self.backend = backend
+        self.least_ns = LEAST_NS
         self._nodes: dict[str, _Seen] = {}
         self._forget()
         forks.register(self._forget)
@@ -155,7 +156,7 @@ class AutoPlacement:
                 self._look_at(name, seen)
 
     def _look_at(self, name: str, seen: _Seen) -> None:
-        gains = seen.gained_ns >= max(LEAST_NS, LEAST_SHARE * seen.duration_ns)
+        gains = seen.gained_ns >= max(self.least_ns, LEAST_SHARE * seen.duration_ns)
         about = f"{seen.gained_ns / 1e6:.0f} ms of waiting for the GIL for each execution"
         if seen.state == "learning" and gains:
             seen.state = "probing"
@@ -232,7 +233,7 @@ class PlacementObserver(Observer):
 
     def node_ended(self, node: NodeRecord) -> None:
         duration_ns = node.ended_ns - node.started_ns
-        if node.outcome != "success" or duration_ns < LEAST_NS:
+        if node.outcome != "success" or duration_ns < self._auto.least_ns:
             return
         timing = node.timing
         there = timing is not None and timing.worker_pid != 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import FINISHED
-from typing import Any
+from typing import Any, Final
 
 from traced_threadpool.engine.backends.held import Held
 from traced_threadpool.engine.scheduler import OUTSIDE, RunQueue, Task
@@ -17,6 +17,7 @@ Outside = dict[int, tuple[Task, Future[Any]]]
 More = list[tuple[str, Future[Any]]]
 """Futures that came as values of futures, each with the parameter by which it came in."""
 
+_NOTHING_OUTSIDE: Final[Outside] = {}
 _OUTSIDE_QUEUE = RunQueue()
 
 
@@ -24,9 +25,20 @@ def find_inputs(work: Work) -> Outside:
     """Sets what the work waits for. Returns those of its inputs that are somebody else's futures."""
     inputs: list[Task] = []
     parameters: list[str] = []
+    arguments, pool = work.arguments, work.pool
+    # Nearly every node's arguments are all nodes of the same pool.
+    for value in arguments.values():
+        if type(value) is not NodeFuture or (upstream := value.work).pool is not pool:
+            break
+        inputs.append(upstream)
+    else:
+        work.inputs = inputs
+        work.parameters = [*arguments]
+        return _NOTHING_OUTSIDE
+    inputs.clear()
     outside: Outside = {}
-    expanded, pool = work.queue.expanded, work.pool
-    for name, value in work.arguments.items():
+    expanded = work.queue.expanded
+    for name, value in arguments.items():
         if type(value) is NodeFuture and (upstream := value.work).pool is pool:
             parameters.append(name)
             inputs.append(upstream)

@@ -214,10 +214,6 @@ class Scheduler:
         task.state = NEW
         self.add(task, [*task.inputs, *inputs], now_ns)
 
-    def add_outside(self, task: Task) -> None:
-        """Takes in something that others wait for and that nobody here runs. `end` ends it."""
-        task.state = OUTSIDE
-
     def take(self, slot_of: Task | None = None) -> Task | None:
         """The next task to run, or None. It is `RUNNING` from now on and holds a slot until `end`.
 
@@ -450,12 +446,13 @@ class Scheduler:
         task.ready_ns = now_ns if now_ns > submitted_ns else submitted_ns
         if self.shares is not None and not held:
             self.shares.ready(task, now_ns)
-        if self._limits is not None and not held and not self._enters_backend(self._limits, task):
-            return
-        if task.backend in self._elsewhere:
-            task.state = LEAVING
-            self.leaving.append(task)
-            return
+        if self._limits is not None:
+            if not held and not self._enters_backend(self._limits, task):
+                return
+            if task.backend in self._elsewhere:
+                task.state = LEAVING
+                self.leaving.append(task)
+                return
         task.state = READY
         self.ready_count += 1
         queue = task.queue

@@ -3,7 +3,7 @@
 `wsgi_app()` and `asgi_app()` are the live page for an application's own server.
 """
 
-from traced_threadpool.live.fields import LiveLane, LiveNode, LivePool, LiveRun, PredictedEnd
+from traced_threadpool.live.records import LiveLane, LiveNode, LivePool, LiveRun, PredictedEnd
 from traced_threadpool.live.server import asgi_app, wsgi_app
 
 __all__ = ["LiveLane", "LiveNode", "LivePool", "LiveRun", "PredictedEnd", "asgi_app", "wsgi_app"]

@@ -7,7 +7,7 @@ from html import escape
 from importlib import import_module
 from typing import Any, Final, Protocol
 
-from traced_threadpool.live.fields import LiveRun
+from traced_threadpool.live.records import LiveRun
 
 NAMES: Final = 3
 """How many of the running nodes a bar names."""

@@ -25,7 +25,7 @@ from statistics import NormalDist
 from typing import Final
 
 from traced_threadpool.engine.scheduler import NEW, RunQueue, Scheduler, Task
-from traced_threadpool.live.fields import PredictedEnd
+from traced_threadpool.live.records import PredictedEnd
 from traced_threadpool.model.records import THREADS
 from traced_threadpool.model.usual_duration import UsualDuration
 

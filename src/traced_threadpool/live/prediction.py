@@ -51,6 +51,7 @@ class Prediction:
     """
 
     def __init__(self, usual: Usual, plan: Callable[[Run], Plan | None]) -> None:
+        self.share, self.at_once_seconds, self.oldest_seconds = SHARE, AT_ONCE_SECONDS, OLDEST_SECONDS
         self._usual = usual
         self._plan = plan
         self._known = _Known(at=0.0, until=0.0, took_seconds=0.0, ends={})
@@ -70,7 +71,8 @@ class Prediction:
             return self._predict_now(look)
         now = time.monotonic()
         if now >= known.until:
-            if known.took_seconds <= AT_ONCE_SECONDS or now > known.at + OLDEST_SECONDS or in_subinterpreter():
+            took_long = known.took_seconds > self.at_once_seconds
+            if not took_long or now > known.at + self.oldest_seconds or in_subinterpreter():
                 return self._predict_now(look)
             self._wanted = look
         return {run: _counted_from_now(end) for run, end in known.ends.items()}
@@ -130,7 +132,7 @@ class Prediction:
         now = time.monotonic()
         return _Known(
             at=now,
-            until=now + min(MOST_REUSED_SECONDS, took_seconds / SHARE),
+            until=now + min(MOST_REUSED_SECONDS, took_seconds / self.share),
             took_seconds=took_seconds,
             ends={each.run: found[each.run] for each in look.runs if each.run in found},
         )

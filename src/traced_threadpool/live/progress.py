@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final
 
 from traced_threadpool.live.bars import Bars, bars, short
-from traced_threadpool.live.fields import LivePool, LiveRun
+from traced_threadpool.live.records import LivePool, LiveRun
 from traced_threadpool.model import forks
 from traced_threadpool.model.lock_backoff import Event, OwnedLock
 from traced_threadpool.model.observers import Observer

@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qs
 
-from traced_threadpool.live.fields import LivePool
 from traced_threadpool.live.page import CONTENT_POLICY, PAGE
+from traced_threadpool.live.records import LivePool
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members
 

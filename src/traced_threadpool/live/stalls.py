@@ -42,14 +42,16 @@ GIL_HELD_SECONDS: Final = 0.03
 REMEMBERED: Final = 8
 
 
-def limit_seconds(stall_after: float | None, usual: UsualDuration | None) -> float | None:
+def limit_seconds(
+    stall_after: float | None, usual: UsualDuration | None, *, least_seconds: float = LEAST_SECONDS
+) -> float | None:
     """After how long a node counts as stalled; None for never."""
     if stall_after is not None:
         return stall_after
     if usual is None:
         return None
     p95 = usual.p95_seconds if usual.count >= MANY else max(usual.p95_seconds, FEW_SPREAD * usual.p50_seconds)
-    return max(LEAST_SECONDS, TIMES_P95 * p95)
+    return max(least_seconds, TIMES_P95 * p95)
 
 
 class RunningNodes(Protocol):
@@ -91,6 +93,7 @@ class StallWatch(Observer):
         self._nodes = nodes
         self._told = told
         self._errors = errors
+        self.least_seconds = LEAST_SECONDS
         self.interval_seconds = (
             MOST_INTERVAL_SECONDS
             if stall_after is None
@@ -152,7 +155,7 @@ class StallWatch(Observer):
             self._errors.caught(self.component, error)
 
     def _is_late(self, work: Work, elapsed_seconds: float) -> bool:
-        limit = limit_seconds(self._stall_after, self._usual(work.name))
+        limit = limit_seconds(self._stall_after, self._usual(work.name), least_seconds=self.least_seconds)
         return limit is not None and elapsed_seconds >= limit
 
     def _tell(self, work: Work, elapsed_seconds: float, doing: NodeNow) -> None:

@@ -18,7 +18,9 @@ from traced_threadpool.engine.pool_look import PoolLook, RunLook
 from traced_threadpool.engine.scheduler import ENDED
 from traced_threadpool.engine.work import Run, Work
 from traced_threadpool.live.eta import RunEnd
-from traced_threadpool.live.fields import (
+from traced_threadpool.live.node_now import NodeNow, NodesNow
+from traced_threadpool.live.prediction import SUBMITTED, Plan, Prediction, Usual
+from traced_threadpool.live.records import (
     BlockedNode,
     GraphNode,
     LiveLane,
@@ -28,8 +30,6 @@ from traced_threadpool.live.fields import (
     PredictedEnd,
     QueuedNode,
 )
-from traced_threadpool.live.node_now import NodeNow, NodesNow
-from traced_threadpool.live.prediction import SUBMITTED, Plan, Prediction, Usual
 
 MAX_UPSTREAM: Final = 10
 MAX_CHAIN: Final = 100
@@ -104,7 +104,8 @@ class LiveView:
         self._look = look
         self._usual = usual
         self._plan = plan
-        self._prediction = Prediction(usual, plan)
+        self.prediction = Prediction(usual, plan)
+        self.share, self.large_seconds = SHARE, LARGE_SECONDS
         self._nodes = nodes
         self._stalled = stalled
         # Each is replaced as a whole: of several threads that ask at once each has its own, and the last one's stays.
@@ -132,14 +133,14 @@ class LiveView:
             return same.record
         record = self._record(look, stacks=stacks, graph=graph, cancelled=cancelled)
         took = time.thread_time() - began
-        until = at + min(MOST_REUSED_SECONDS, took / SHARE) if took > LARGE_SECONDS else at
+        until = at + min(MOST_REUSED_SECONDS, took / self.share) if took > self.large_seconds else at
         self._made = _Made(asked=asked, look=look, record=record, at=at, until=until)
-        self._prediction.make_wanted()
+        self.prediction.make_wanted()
         return record
 
     def _record(self, look: PoolLook, *, stacks: bool, graph: bool, cancelled: bool) -> LivePool:
         now = time.time()
-        ends = self._prediction.ends(look)
+        ends = self.prediction.ends(look)
         nodes = self._running_nodes(look, now, stacks=stacks)
         parts = self._parts
         self._parts = parts = {

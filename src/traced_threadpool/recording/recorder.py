@@ -16,7 +16,7 @@ from functools import partial
 from operator import attrgetter
 from threading import get_ident
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from traced_threadpool.model import forks
 from traced_threadpool.model.exceptions import message_of
@@ -103,7 +103,7 @@ class Recorder(Observer):
     def _forget(self) -> None:
         self._parts: dict[str, Part] = {}  # by run id, of those that have not ended
         self._kept: deque[Recording] = deque(maxlen=self._keep)
-        self._last: dict[int, Past] = {}  # by worker thread: the node that ended last there
+        self._last: dict[int, tuple[str, int, Any]] = {}  # by worker thread: what will be a `Past`
 
     @property
     def runs(self) -> list[RecordedRun]:
@@ -120,8 +120,7 @@ class Recorder(Observer):
             before = last.get(worker)
             if before is None and len(last) >= MAX_WORKERS_SEEN:
                 last.clear()
-            # Twice as fast as calling the class.
-            last[worker] = tuple.__new__(Past, (node.name, node.ended_ns, node.span_context))
+            last[worker] = node.name, node.ended_ns, node.span_context
         part = self._parts.get(run.id) if run is not None else None
         if part is not None:
             recording = part.recording or self._place(part, node)
@@ -229,7 +228,7 @@ class Recording:
         self.going_on = self.running = ()
         self.__dict__.pop("record", None)
 
-    def add(self, node: NodeRecord, part: Part, before: Past | None) -> None:
+    def add(self, node: NodeRecord, part: Part, before: tuple[str, int, Any] | None) -> None:
         """A node has ended. This is on every node's way."""
         entries, by_node = self._entries, self._by_node
         if len(entries) >= self._max_nodes or self._facts is not None:
@@ -239,9 +238,10 @@ class Recording:
         if inputs:
             found = {}
             for each in inputs:
-                entry = by_node.get(id(each))
+                key = id(each)
+                entry = by_node.get(key)
                 if entry is not None and entry[1] == each.submitted_ns:
-                    found[id(each)] = entry
+                    found[key] = entry
             upstream = list(found.values())
             if node.thread is None:  # it will never run, and not all of its inputs may have ended
                 for each in inputs:
@@ -251,11 +251,10 @@ class Recording:
         timing, pid, sent = node.timing, 0, None
         if timing is not None:
             pid, sent = timing.worker_pid, away(timing)
-        if before is not None and (
-            started_ns - node.ready_ns < MIN_QUEUE_NS or not node.ready_ns < before.ended_ns <= started_ns
-        ):
-            before = None
-        # As above.
+        past = None
+        if before is not None and started_ns - node.ready_ns >= MIN_QUEUE_NS:
+            past = Past(*before) if node.ready_ns < before[1] <= started_ns else None
+        # Twice as fast as calling the class.
         by_node[id(node)] = entry = tuple.__new__(
             Entry,
             (
@@ -281,7 +280,7 @@ class Recording:
                 part,
                 node.span_context,
                 node.parameters,
-                before,
+                past,
             ),
         )
         entries.append(entry)

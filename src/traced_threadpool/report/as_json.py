@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from traced_threadpool._version import __version__
+from traced_threadpool.analysis.diagnosis.advice import title
 from traced_threadpool.analysis.difference import Difference, Total
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.report.curve import Curve
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.prediction import Prediction
-from traced_threadpool.report.verdict import title
 
 SCHEMA: Final = 1
 

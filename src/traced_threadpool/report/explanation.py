@@ -15,7 +15,7 @@ from traced_threadpool.analysis.replay.virtual_pool import most_at_once
 from traced_threadpool.model.formatting import duration, percent
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.states import INFO, STATES, State
-from traced_threadpool.recording.critical_path import CriticalPath
+from traced_threadpool.recording.critical_path import DEPENDENCY, OUTSIDE, QUEUE, CriticalPath
 from traced_threadpool.report.curve import Curve, curve
 
 BETWEEN: Final[Mapping[PathState, tuple[str, str]]] = {
@@ -26,6 +26,19 @@ BETWEEN: Final[Mapping[PathState, tuple[str, str]]] = {
 """What the critical path has between its nodes."""
 
 BEHIND_OTHERS: Final = ("behind others", "of the queue wait: other runs had the workers")
+
+
+def path_name(name: str) -> str:
+    """Where the critical path's time is: a node's name, or what a wait is called.
+
+    >>> path_name("load"), path_name("_queue")
+    ('load', 'queue wait')
+    """
+    return {
+        QUEUE: "queue wait",
+        DEPENDENCY: "inputs that are not in the record",
+        OUTSIDE: "outside of nodes",
+    }.get(name, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

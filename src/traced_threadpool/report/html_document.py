@@ -17,10 +17,10 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from traced_threadpool._version import __version__
+from traced_threadpool.analysis.diagnosis.advice import expected_gain, title, tone
 from traced_threadpool.model.formatting import count, duration
 from traced_threadpool.model.states import INFO
 from traced_threadpool.report.page_data import cut, script_json
-from traced_threadpool.report.verdict import expected_gain, title, tone
 
 
 def document(template: str, script: str, data: Any, **values: Any) -> str:

@@ -18,9 +18,8 @@ from traced_threadpool.model.formatting import change, count, duration, listed, 
 from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.model.states import INFO
 from traced_threadpool.recording.critical_path import QUEUE
-from traced_threadpool.report.explanation import Explanation, explain
+from traced_threadpool.report.explanation import Explanation, explain, path_name
 from traced_threadpool.report.prediction import workers_by_default
-from traced_threadpool.report.verdict import path_name
 
 NAMES: Final = 15
 POOL_NODES: Final = 5_000

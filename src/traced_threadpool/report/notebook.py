@@ -10,14 +10,14 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from traced_threadpool.analysis.diagnosis.advice import expected_gain, title
 from traced_threadpool.analysis.diagnosis.diagnose import Finding
 from traced_threadpool.model.formatting import count, duration, one_line, percent
 from traced_threadpool.model.recorded_run import NodeExecution, RecordedRun
 from traced_threadpool.model.states import INFO, State
-from traced_threadpool.report.explanation import Explanation, explain
+from traced_threadpool.report.explanation import Explanation, explain, path_name
 from traced_threadpool.report.moving import Pieces, pieces
 from traced_threadpool.report.timeline import timeline
-from traced_threadpool.report.verdict import expected_gain, path_name, title
 
 BARS: Final = 400
 """How many executions are drawn, the longest ones."""

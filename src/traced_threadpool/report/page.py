@@ -15,12 +15,11 @@ from traced_threadpool.model.formatting import change, count, duration, percent
 from traced_threadpool.model.states import INFO
 from traced_threadpool.recording.critical_path import Step
 from traced_threadpool.report import page_data as drawn
-from traced_threadpool.report.explanation import Explanation
+from traced_threadpool.report.explanation import Explanation, path_name
 from traced_threadpool.report.html_document import document
 from traced_threadpool.report.moving import pieces
 from traced_threadpool.report.page_data import NAMES_IN_CHART, shown_nodes
 from traced_threadpool.report.timeline import timeline
-from traced_threadpool.report.verdict import path_name
 
 ROWS_IN_TABLES: Final = 60
 NAMES_ON_PATH: Final = 12

@@ -6,6 +6,7 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
+from traced_threadpool.analysis.diagnosis.advice import expected_gain, title
 from traced_threadpool.analysis.trace_file import save_runs
 from traced_threadpool.model.atomic_write import write_whole
 from traced_threadpool.model.formatting import one_line
@@ -13,7 +14,6 @@ from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.report.explanation import Explanation
 from traced_threadpool.report.explanation import explain as explained
 from traced_threadpool.report.notebook import explanation_html, notebook_html
-from traced_threadpool.report.verdict import expected_gain, title
 
 __all__ = ["explain", "notebook_html", "report", "save"]
 

@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from traced_threadpool.analysis.diagnosis.advice import expected_gain, title, tone
 from traced_threadpool.analysis.diagnosis.diagnose import Finding
 from traced_threadpool.analysis.difference import Difference, NodeDifference, Total
 from traced_threadpool.model.formatting import change, count, duration, one_line, percent, signed
@@ -23,9 +24,8 @@ from traced_threadpool.model.recorded_run import RecordedRun
 from traced_threadpool.model.states import INFO
 from traced_threadpool.recording.critical_path import OUTSIDE, Step
 from traced_threadpool.report.curve import LIMITS, Curve, Point
-from traced_threadpool.report.explanation import Explanation, StateRow
+from traced_threadpool.report.explanation import Explanation, StateRow, path_name
 from traced_threadpool.report.prediction import Prediction
-from traced_threadpool.report.verdict import expected_gain, path_name, title, tone
 
 PLAIN_WIDTH: Final = 120
 STEPS: Final = 15

@@ -6,6 +6,11 @@ A sentence has places for what a detector fills in; durations, shares and names 
 'GIL-bound'
 >>> CAUSES_IN_WORDS["sleeping_node"].says("replay", source="replay", instead="100 ms instead of 1.00 s")
 'replay: if nobody slept, 100 ms instead of 1.00 s'
+>>> finding = Finding(
+...     cause="slow_network", nodes=("fetch",), evidence=("90 % on a socket",), advice="Cache.", gain_seconds=1.5
+... )
+>>> title(finding), tone(finding)
+('Slow network: fetch', 'plain')
 """
 
 from __future__ import annotations
@@ -14,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from traced_threadpool.analysis.diagnosis.causes import Cause
-from traced_threadpool.model.formatting import MAX_NAME, listed, one_line
+from traced_threadpool.analysis.diagnosis.causes import Cause, Finding
+from traced_threadpool.model.formatting import MAX_NAME, duration, listed, one_line, percent
+from traced_threadpool.model.recorded_run import RecordedRun
 
 Tone = Literal["bad", "good", "plain"]
 """Whether something is broken, all is well, or something could be faster."""
@@ -409,3 +415,29 @@ def quoted(names: Sequence[str], limit: int = 4) -> str:
     ('`parse`', '`a`, `b` and 1 more')
     """
     return listed([f"`{one_line(name, MAX_NAME - 2)}`" for name in names], limit)
+
+
+NODES_IN_TITLE: Final = 3
+
+
+def title(finding: Finding) -> str:
+    """The cause, and the nodes that it is about."""
+    words = CAUSES_IN_WORDS[finding.cause].title
+    if not finding.nodes or finding.cause == "healthy":
+        return words
+    names = ", ".join(one_line(name, MAX_NAME) for name in finding.nodes[:NODES_IN_TITLE])
+    more = len(finding.nodes) - NODES_IN_TITLE
+    return f"{words}: {names}{f' and {more:,} more' if more > 0 else ''}"
+
+
+def tone(finding: Finding) -> Tone:
+    """Whether something is broken, all is well, or something could be faster."""
+    return CAUSES_IN_WORDS[finding.cause].tone
+
+
+def expected_gain(finding: Finding, run: RecordedRun) -> str | None:
+    """What the replay expects of doing what the finding advises; None where it expects nothing."""
+    if finding.gain_seconds is None or finding.gain_seconds <= 0:
+        return None
+    gain_ns = finding.gain_seconds * 1e9
+    return f"Expected gain: {duration(gain_ns)}, {percent(gain_ns, run.duration_ns)} of the run."

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from traced_threadpool.analysis.replay.locks import Locking
 from traced_threadpool.analysis.replay.machine import Demand, Machine
-from traced_threadpool.engine.scheduler import NEW, READY, RunQueue, Scheduler, Task
+from traced_threadpool.engine.scheduler import NEW, OUTSIDE, READY, RunQueue, Scheduler, Task
 from traced_threadpool.model.lazy import lazy
 from traced_threadpool.model.recorded_run import NodeExecution
 
@@ -214,7 +214,7 @@ class VirtualPool:
                 inputs: list[Task] = [tasks[each] for each in upstream[event]]
                 if event in released_ns:
                     outside = Task("", queue=queues[run_of[event]])
-                    scheduler.add_outside(outside)
+                    outside.state = OUTSIDE
                     machine.at(max(now_ns, released_ns[event]), outside)
                     inputs.append(outside)
                 scheduler.add(tasks[event], inputs, now_ns)  # type: ignore[arg-type]  # moments are floats here

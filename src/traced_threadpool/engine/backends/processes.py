@@ -21,7 +21,6 @@ from concurrent.futures import CancelledError
 from typing import Any, Final
 
 from traced_threadpool.engine.backends import remote_call, worker
-from traced_threadpool.engine.backends.answers import crash, deliver, fill, setup_error
 from traced_threadpool.engine.backends.base import Call, Timing
 from traced_threadpool.engine.backends.channel import Channel, Closed
 from traced_threadpool.engine.backends.errors import NotPicklable, WorkerSetupError
@@ -37,6 +36,7 @@ from traced_threadpool.engine.backends.process_options import (
 )
 from traced_threadpool.engine.backends.remote_call import Report, Request
 from traced_threadpool.engine.backends.sampled import Sampled
+from traced_threadpool.engine.backends.worker_messages import crash, deliver, fill, setup_error
 from traced_threadpool.engine.backends.worker_stack import RunningWorker, let_trace
 from traced_threadpool.model import forks
 from traced_threadpool.model.concurrency import members

@@ -15,7 +15,7 @@ from opentelemetry import context as otel_context
 from traced_threadpool.telemetry.failures import failure
 
 if TYPE_CHECKING:
-    from traced_threadpool.telemetry.export.answers import Answers
+    from traced_threadpool.telemetry.export.otlp_answers import Answers
 
 _LOGGERS: Final = (
     "opentelemetry.exporter.otlp.common.http",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    from traced_threadpool.telemetry.export.answers import Answers
+    from traced_threadpool.telemetry.export.otlp_answers import Answers
 
 Signal = Literal["traces", "metrics"]
 
@@ -176,7 +176,7 @@ def span_exporter(target: OtlpTarget, variables: Mapping[str, str]) -> tuple[Spa
     try:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-        from traced_threadpool.telemetry.export.answers import Answers
+        from traced_threadpool.telemetry.export.otlp_answers import Answers
 
         answers = Answers(ExportTraceServiceResponse)
         if target.protocol == _GRPC:
@@ -200,7 +200,7 @@ def metric_exporter(target: OtlpTarget, variables: Mapping[str, str]) -> tuple[M
     try:
         from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
-        from traced_threadpool.telemetry.export.answers import Answers
+        from traced_threadpool.telemetry.export.otlp_answers import Answers
 
         answers = Answers(ExportMetricsServiceResponse)
         if target.protocol == _GRPC:

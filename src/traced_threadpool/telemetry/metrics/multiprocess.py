@@ -26,8 +26,7 @@ from traced_threadpool.model.observers import ErrorLog
 from traced_threadpool.model.records import NodeRecord, RunRecord
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.metrics.observer import PushedMetrics
-from traced_threadpool.telemetry.metrics.pool_metrics import Labels
-from traced_threadpool.telemetry.metrics.store import AGES, DEFAULT_BUCKETS, GAUGES, Buckets, MetricsStore
+from traced_threadpool.telemetry.metrics.store import AGES, DEFAULT_BUCKETS, GAUGES, Buckets, Labels, MetricsStore
 
 TICK_SECONDS: Final = 1.0
 

@@ -19,8 +19,7 @@ from traced_threadpool.telemetry.background import Background, call
 
 if TYPE_CHECKING:
     from traced_threadpool.telemetry.metrics.histogram import Histogram
-    from traced_threadpool.telemetry.metrics.pool_metrics import Labels, NodeMetrics
-    from traced_threadpool.telemetry.metrics.store import MetricsStore
+    from traced_threadpool.telemetry.metrics.store import Labels, MetricsStore, NodeMetrics
 
 FLUSH_SECONDS: Final = 1.0
 """How long `execute` waits for the run's figures to be recorded, once its result is there."""

@@ -22,8 +22,7 @@ from traced_threadpool._version import __version__
 from traced_threadpool.telemetry import names
 from traced_threadpool.telemetry.metrics.observer import PushedMetrics
 from traced_threadpool.telemetry.metrics.once_each import OnceEach
-from traced_threadpool.telemetry.metrics.pool_metrics import Labels
-from traced_threadpool.telemetry.metrics.store import DEFAULT_BUCKETS, Buckets, MetricsStore
+from traced_threadpool.telemetry.metrics.store import DEFAULT_BUCKETS, Buckets, Labels, MetricsStore
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
