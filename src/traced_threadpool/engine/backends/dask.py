@@ -25,9 +25,9 @@ from traced_threadpool.engine.backends.dask_ahead import DaskAhead, Expected
 from traced_threadpool.engine.backends.dask_call import UNSENT, DaskCall
 from traced_threadpool.engine.backends.dask_outbox import Outbox, Outgoing
 from traced_threadpool.engine.backends.dask_task import DaskTask, Stacks
-from traced_threadpool.engine.backends.near_call import Requests
 from traced_threadpool.engine.backends.pickling import Pickled, dump_call
 from traced_threadpool.engine.backends.process_options import checked_count
+from traced_threadpool.engine.backends.requests import Requests
 from traced_threadpool.model import forks
 from traced_threadpool.model.keyword_hints import explains_keywords
 
@@ -130,7 +130,7 @@ class Dask:
         self._running: dict[Call, DaskCall] = {}
         self._stacks = Stacks()
         self._outbox: Outbox | None = None
-        self._ahead = DaskAhead(self._send_ahead, lambda: self._client, self._has_room)
+        self._ahead = DaskAhead(self._send_ahead, lambda: self._client, self._has_space)
 
     def _forget(self) -> None:
         """For a forked child: the parent's connection is not usable in it."""
@@ -333,7 +333,7 @@ class Dask:
         if on_cluster.facts is not None:
             fill(timing, on_cluster.facts, began_ns=began_ns, sent_ns=on_cluster.sent_ns)
 
-    def _has_room(self) -> bool:
+    def _has_space(self) -> bool:
         return len(self._running) + len(self._ahead) < self._max_workers
 
     def worker_of(self, node: NodeRecord) -> DaskTask | None:

@@ -81,23 +81,23 @@ class DaskAhead:
         send: Sends one as the call, given its arguments, in which a `Held` stands for what is on the cluster, and a
             `Coming`, whose `remote` is a call, for what will be. May fail the call.
         home: Gives where values are that can be taken there.
-        room: Whether there may be one more on its way.
+        space: Whether there may be one more on its way.
     """
 
     def __init__(
         self,
         send: Callable[[Expected, DaskCall, dict[str, Any]], None],
         home: Callable[[], object],
-        room: Callable[[], bool],
+        space: Callable[[], bool],
     ) -> None:
         self._send = send
         self._home = home
-        self._room = room
+        self._space = space
         self._lock = threading.Lock()
         self._mailbox: Mailbox[Expected] = Mailbox("traced_threadpool-ahead-to-dask", self._take, self._listen_to_late)
         self._unclaimed: set[Expected] = set()  # that were sent ahead, and whose nodes have not started
         self._waited_for: deque[tuple[float, DaskCall]] = deque()  # and from when on Dask is to tell of its end
-        self._postponed: list[Expected] = []  # for which there was no room
+        self._postponed: list[Expected] = []  # for which there was no space
 
     def __len__(self) -> int:
         """How many are on their way whose nodes have not started."""
@@ -201,7 +201,7 @@ class DaskAhead:
 
     def _take(self, expected: Expected) -> None:
         self._listen_to_late()
-        if expected.then is None and not self._room():
+        if expected.then is None and not self._space():
             with self._lock:
                 self._postponed.append(expected)
             return

@@ -25,7 +25,6 @@ from traced_threadpool.engine.backends.base import Call, Timing
 from traced_threadpool.engine.backends.channel import Channel, Closed
 from traced_threadpool.engine.backends.errors import NotPicklable, WorkerSetupError
 from traced_threadpool.engine.backends.launch import Launcher, Process, launcher_for
-from traced_threadpool.engine.backends.near_call import Requests
 from traced_threadpool.engine.backends.pickling import Pickled, dump, dump_call, pickler_class, reason_in
 from traced_threadpool.engine.backends.process_options import (
     StartMethod,
@@ -35,6 +34,7 @@ from traced_threadpool.engine.backends.process_options import (
     checked_seconds,
 )
 from traced_threadpool.engine.backends.remote_call import Report, Request
+from traced_threadpool.engine.backends.requests import Requests
 from traced_threadpool.engine.backends.sampled import Sampled
 from traced_threadpool.engine.backends.worker_messages import crash, deliver, fill, setup_error
 from traced_threadpool.engine.backends.worker_stack import RunningWorker, let_trace

@@ -31,9 +31,9 @@ from traced_threadpool.engine.backends.cluster_worker import Facts
 from traced_threadpool.engine.backends.errors import ClusterLost, WorkerCrashed
 from traced_threadpool.engine.backends.held import Held
 from traced_threadpool.engine.backends.kept import Kept, brought
-from traced_threadpool.engine.backends.near_call import Requests
 from traced_threadpool.engine.backends.pickling import Pickled, dump_call
 from traced_threadpool.engine.backends.process_options import checked_count, checked_seconds
+from traced_threadpool.engine.backends.requests import Requests
 from traced_threadpool.model import forks
 from traced_threadpool.model.keyword_hints import explains_keywords
 
