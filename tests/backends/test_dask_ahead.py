@@ -1,13 +1,17 @@
 """Nodes that are sent to a Dask cluster before their inputs are there, and together."""
 
 # Hamilton reads annotations when it decorates: they are no strings here.
+import importlib
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from hamilton import driver
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -15,11 +19,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 pytest.importorskip("distributed", reason="the extra [dask] is not installed")
 
-from tests.backends.calls import alive_at, background, held, timed
+from tests.backends import nodes_ahead
+from tests.backends.calls import alive_at, background, timed
 from tests.backends.cluster_cases import Make
 from tests.dags import PATIENCE, Stage, driver_of, eventually, in_thread
 from traced_threadpool import FutureAdapter
-from traced_threadpool.backends import ClusterLost, Dask
+from traced_threadpool.backends import ClusterLost, Dask, WorkerCrashed
+from traced_threadpool.engine.backends import mailbox
 
 
 @pytest.fixture
@@ -46,16 +52,8 @@ def names_there(client: Any) -> set[str]:
     return {key.partition("-")[0] for key in keys}
 
 
-def first(started: Path, release: Path) -> int:
-    return held(started, release) * 0
-
-
-def second(first: int) -> int:
-    return first + 1
-
-
-def third(second: int) -> int:
-    return second + 1
+def module_driver(adapter: FutureAdapter, module: ModuleType) -> driver.Driver:
+    return driver.Builder().with_modules(module).with_adapters(adapter).build()
 
 
 @pytest.fixture
@@ -69,10 +67,10 @@ def begun(adapter: Make, kept: list[FutureAdapter], tmp_path: Path) -> Iterator[
     """Begins a run whose node `first` is held, and waits until that is so; the future of its result."""
     release = tmp_path / "release"
 
-    def begin(*functions: Callable[..., Any], outputs: list[str], **options: Any) -> Any:
+    def begin(*, outputs: list[str], **options: Any) -> Any:
         inputs = {"started": tmp_path / "started", "release": release, **options.pop("inputs", {})}
         kept.append(adapter(**options))
-        run = in_thread(partial(driver_of(kept[-1], first, *functions).execute, outputs, inputs=inputs))
+        run = in_thread(partial(module_driver(kept[-1], nodes_ahead).execute, outputs, inputs=inputs))
         alive_at(tmp_path / "started")
         return run
 
@@ -83,7 +81,7 @@ def begun(adapter: Make, kept: list[FutureAdapter], tmp_path: Path) -> Iterator[
 def test_a_chain_is_there_before_its_first_node_has_ended(
     begun: Callable[..., Any], client: Any, tmp_path: Path
 ) -> None:
-    run = begun(second, third, outputs=["third"])
+    run = begun(outputs=["third"])
     assert eventually(lambda: {"first", "second", "third"} <= names_there(client))
     (tmp_path / "release").touch()
     assert run.result(PATIENCE) == {"third": 2}
@@ -94,7 +92,7 @@ def test_the_node_starts_here_when_its_inputs_have_ended(
     begun: Callable[..., Any], kept: list[FutureAdapter], client: Any, tmp_path: Path
 ) -> None:
     """Though it has been sent: by the gauges, and by the run's record, in which no time is counted twice."""
-    run = begun(second, third, outputs=["third"], record=True)
+    run = begun(outputs=["third"], record=True)
     assert eventually(lambda: "third" in names_there(client))
     [far] = [lane for lane in kept[0].snapshot().lanes if lane.backend == "far"]
     assert (far.active_workers, far.queue_depth, kept[0].snapshot().blocked_nodes) == (1, 0, 2)
@@ -111,12 +109,8 @@ def test_the_node_starts_here_when_its_inputs_have_ended(
 
 def test_what_may_change_meanwhile_is_not_sent_ahead(begun: Callable[..., Any], client: Any, tmp_path: Path) -> None:
     """A node with an argument that others could still write to."""
-
-    def changed(first: int, rows: list[int]) -> int:
-        return first + len(rows)
-
     rows = [1]
-    run = begun(changed, second, outputs=["changed", "second"], inputs={"rows": rows})
+    run = begun(outputs=["changed", "second"], inputs={"rows": rows})
     assert eventually(lambda: "second" in names_there(client))
     assert "changed" not in names_there(client)
     rows.append(2)
@@ -126,31 +120,14 @@ def test_what_may_change_meanwhile_is_not_sent_ahead(begun: Callable[..., Any], 
 
 def test_values_of_ended_nodes_go_along(begun: Callable[..., Any], client: Any, tmp_path: Path) -> None:
     """Those of nodes here, and those that are on the cluster."""
-
-    def here() -> int:
-        return 10
-
-    def there() -> int:
-        return 100
-
-    def added(first: int, here: int, there: int) -> int:
-        return first + here + there
-
-    run = begun(here, there, added, outputs=["added"], run_on={"first": "far", "there": "far", "added": "far"})
+    run = begun(outputs=["added"], run_on={"first": "far", "there": "far", "added": "far"})
     (tmp_path / "release").touch()
     assert run.result(PATIENCE) == {"added": 110}
 
 
 def test_a_failure_is_that_of_the_node_upstream(begun: Callable[..., Any], client: Any, tmp_path: Path) -> None:
     """What was sent ahead is not left on the cluster."""
-
-    def fails(first: int) -> int:
-        raise KeyError("missing")
-
-    def below(fails: int) -> int:
-        return 1
-
-    run = begun(fails, below, outputs=["below"])
+    run = begun(outputs=["below"])
     assert eventually(lambda: "below" in names_there(client))
     (tmp_path / "release").touch()
     with pytest.raises(KeyError, match="missing"):
@@ -163,26 +140,16 @@ def test_what_was_sent_ahead_and_cancelled_does_not_run(
 ) -> None:
     """`close(cancel_pending=True)` while its input is still computed."""
     marker = str(tmp_path / "marker")
-
-    def touches(first: int, marker: str) -> int:
-        Path(marker).touch()
-        return first
-
-    run = begun(touches, outputs=["touches"], inputs={"marker": marker})
+    run = begun(outputs=["touches"], inputs={"marker": marker})
     assert eventually(lambda: "touches" in names_there(client))
     closing = in_thread(partial(kept[0].close, cancel_pending=True))
     assert eventually(lambda: "touches" not in names_there(client))
     (tmp_path / "release").touch()
     closing.result(PATIENCE)
-    with pytest.raises(BaseException):  # noqa: B017, PT011  # of the cancelling, whichever
+    with pytest.raises(CancelledError):
         run.result(PATIENCE)
     assert timed(Dask(client), lambda: 1)  # a worker has had the time to run it
     assert not Path(marker).exists()
-
-
-def span_there() -> tuple[int, int]:
-    context = trace.get_current_span().get_span_context()
-    return context.trace_id, context.span_id
 
 
 def test_spans_made_on_the_worker_are_children_of_the_nodes_span(
@@ -190,15 +157,9 @@ def test_spans_made_on_the_worker_are_children_of_the_nodes_span(
 ) -> None:
     """Also of a node that was sent before its span was started, which is linked to that of its input."""
 
-    def ahead(first: int) -> tuple[int, int]:
-        return span_there()
-
-    def last(ahead: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        return ahead, span_there()
-
     exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    run = begun(ahead, last, outputs=["last"], tracer_provider=provider)
+    run = begun(outputs=["last"], tracer_provider=provider)
     assert eventually(lambda: "last" in names_there(client))
     (tmp_path / "release").touch()
     found = run.result(PATIENCE)["last"]
@@ -236,12 +197,9 @@ class ProviderWithoutIds(trace.TracerProvider):
 def test_where_ids_cannot_be_chosen_spans_made_there_are_children_of_the_runs(
     begun: Callable[..., Any], client: Any, tmp_path: Path
 ) -> None:
-    def ahead(first: int) -> tuple[int, int]:
-        return span_there()
-
     exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    run = begun(ahead, outputs=["ahead"], tracer_provider=ProviderWithoutIds(provider))
+    run = begun(outputs=["ahead"], tracer_provider=ProviderWithoutIds(provider))
     assert eventually(lambda: "ahead" in names_there(client))
     (tmp_path / "release").touch()
     found = run.result(PATIENCE)["ahead"]
@@ -249,26 +207,23 @@ def test_where_ids_cannot_be_chosen_spans_made_there_are_children_of_the_runs(
     assert found == (run_span.context.trace_id, run_span.context.span_id)
 
 
-def test_nodes_go_together_and_no_thread_waits_for_them(new: Callable[..., Dask], client: Any, stage: Stage) -> None:
+def test_nodes_go_together_and_no_thread_waits_for_them(
+    new: Callable[..., Dask], client: Any, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """100 nodes that no worker can take: they are sent in few graphs, and none has a thread here."""
-    asked: Any = {"unobtainable": 1}
-    backend = new(resources=asked)
-    nodes: list[Callable[..., Any]] = []
-    for number in range(100):
-
-        def node() -> int:
-            return 1
-
-        node.__name__ = f"node_{number}"
-        nodes.append(node)
-    adapter = stage.adapter(FutureAdapter(2, metrics=False, backends={"far": backend}, run_on="far"))
+    names = [f"node_{number}" for number in range(100)]
+    (tmp_path / "hundred_nodes.py").write_text("\n".join(f"def {name}() -> int:\n    return 1" for name in names))
+    monkeypatch.syspath_prepend(tmp_path)
+    adapter = stage.adapter(
+        FutureAdapter(2, metrics=False, backends={"far": new(resources={"unobtainable": 1})}, run_on="far")
+    )
     before = len(graphs(client))
-    run = in_thread(driver_of(adapter, *nodes).execute, [node.__name__ for node in nodes])
-    assert eventually(lambda: len([name for name in names_there(client) if name.startswith("node_")]) == 100)
+    run = in_thread(module_driver(adapter, importlib.import_module("hundred_nodes")).execute, names)
+    assert eventually(lambda: set(names) <= names_there(client))
     assert len(graphs(client)) - before <= 50
     assert not [thread.name for thread in threading.enumerate() if "on-backends" in thread.name]
     in_thread(partial(adapter.close, cancel_pending=True)).result(PATIENCE)
-    with pytest.raises(BaseException):  # noqa: B017, PT011  # of the cancelling, whichever
+    with pytest.raises(CancelledError):
         run.result(PATIENCE)
 
 
@@ -290,3 +245,44 @@ def test_a_lost_value_costs_no_other_node(backend: Dask, client: Any) -> None:
         except ClusterLost:
             found.append(None)
     assert found == [0, 1, 2, 3, 4, None, 6, 7, 8, 9]
+
+
+def test_a_function_that_cannot_be_pickled_costs_its_own_node(adapter: Make, client: Any, stage: Stage) -> None:
+    """Whose pickling hangs: no other node waits for that."""
+    entered, release = stage.event(), stage.event()
+
+    class Hangs:
+        def __reduce__(self) -> Any:
+            entered.set()
+            release.wait(PATIENCE)
+            return int, ()
+
+    hangs = Hangs()
+
+    def captures() -> str:
+        return str(hangs)
+
+    def free() -> int:
+        return 1
+
+    made = adapter()
+    stuck = in_thread(driver_of(made, captures).execute, ["captures"])
+    assert entered.wait(PATIENCE)
+    assert in_thread(driver_of(made, free).execute, ["free"]).result(PATIENCE) == {"free": 1}
+    assert in_thread(module_driver(made, nodes_ahead).execute, ["here"]).result(PATIENCE) == {"here": 10}
+    release.set()
+    assert stuck.result(PATIENCE) == {"captures": "0"}
+
+
+def test_a_worker_that_dies_long_after_anything_was_sent(
+    begun: Callable[..., Any], client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that was sent ahead hears of its end by itself, also when the threads that send have ended meanwhile."""
+    monkeypatch.setattr(mailbox, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(mailbox, "IDLE_TICKS", 1)
+    run = begun(outputs=["ends_its_worker"])
+    assert eventually(lambda: "ends_its_worker" in names_there(client))
+    assert eventually(lambda: not [each for each in threading.enumerate() if "-to-dask" in each.name])
+    (tmp_path / "release").touch()
+    with pytest.raises(WorkerCrashed):
+        run.result(PATIENCE)

@@ -358,8 +358,8 @@ class Pool:
         if not isinstance(backend, SendsAhead):
             return False
         timing.handed_over_ns = work.started_ns = self._clock()
-        loop.submitted = True
         backend.forward(call, partial(self._resume, loop))
+        loop.submitted = True
         return True
 
     @_repairing
@@ -438,7 +438,8 @@ class Pool:
         """One node that runs elsewhere, on a thread that waits for it."""
         try:
             work = loop.work
-            if loop.to_begin and work is not None:
+            # Not in the helpers: its start was interrupted, and the node is another's by now.
+            if loop.to_begin and work is not None and loop in self._helpers:
                 loop.to_begin.clear()
                 loop.thread = threading.current_thread()
                 self._run_helping(loop, work)

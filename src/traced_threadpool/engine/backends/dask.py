@@ -15,8 +15,9 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from traced_threadpool.engine.backends import remote_call
 from traced_threadpool.engine.backends.base import Call, CallOf, Timing, Within
@@ -25,7 +26,7 @@ from traced_threadpool.engine.backends.dask_ahead import DaskAhead, Expected
 from traced_threadpool.engine.backends.dask_call import UNSENT, DaskCall
 from traced_threadpool.engine.backends.dask_outbox import Outbox, Outgoing
 from traced_threadpool.engine.backends.dask_task import DaskTask, Stacks
-from traced_threadpool.engine.backends.pickling import Pickled, dump_call
+from traced_threadpool.engine.backends.pickling import Pickled, dump_call, goes_by_reference
 from traced_threadpool.engine.backends.process_options import checked_count
 from traced_threadpool.engine.backends.requests import Requests
 from traced_threadpool.model import forks
@@ -130,7 +131,8 @@ class Dask:
         self._running: dict[Call, DaskCall] = {}
         self._stacks = Stacks()
         self._outbox: Outbox | None = None
-        self._ahead = DaskAhead(self._send_ahead, lambda: self._client, self._has_space)
+        self._pickled: WeakSet[Any] = WeakSet()  # functions that could be
+        self._ahead = DaskAhead(self._send_ahead, lambda: self._client, self._has_space, self._is_known)
 
     def _forget(self) -> None:
         """For a forked child: the parent's connection is not usable in it."""
@@ -252,6 +254,8 @@ class Dask:
         head = pickle.dumps(self._requests.of(call))
         arguments, upstream = placed(call.arguments)
         pickled = dump_call(call.record.name, call.function, arguments)
+        if type(call.function) is FunctionType:
+            self._pickled.add(call.function)
         for attempt in range(1, MAX_ATTEMPTS + 1):
             on_cluster = DaskCall(call.record.name)
             with self._lock:
@@ -332,6 +336,9 @@ class Dask:
             timing.worker_address, timing.worker_pid, timing.worker_host, _ = on_cluster.starts[-1]
         if on_cluster.facts is not None:
             fill(timing, on_cluster.facts, began_ns=began_ns, sent_ns=on_cluster.sent_ns)
+
+    def _is_known(self, function: Any) -> bool:
+        return type(function) is FunctionType and (function in self._pickled or goes_by_reference(function))
 
     def _has_space(self) -> bool:
         return len(self._running) + len(self._ahead) < self._max_workers

@@ -82,6 +82,8 @@ class DaskAhead:
             `Coming`, whose `remote` is a call, for what will be. May fail the call.
         home: Gives where values are that can be taken there.
         space: Whether there may be one more on its way.
+        is_known: Whether a function can be pickled without a doubt. Others are pickled by their nodes' own threads,
+            which these may hang.
     """
 
     def __init__(
@@ -89,15 +91,19 @@ class DaskAhead:
         send: Callable[[Expected, DaskCall, dict[str, Any]], None],
         home: Callable[[], object],
         space: Callable[[], bool],
+        is_known: Callable[[Callable[..., Any]], bool],
     ) -> None:
+        self._is_known = is_known
         self._send = send
         self._home = home
         self._space = space
         self._lock = threading.Lock()
-        self._mailbox: Mailbox[Expected] = Mailbox("traced_threadpool-ahead-to-dask", self._take, self._listen_to_late)
         self._unclaimed: set[Expected] = set()  # that were sent ahead, and whose nodes have not started
         self._waited_for: deque[tuple[float, DaskCall]] = deque()  # and from when on Dask is to tell of its end
         self._postponed: list[Expected] = []  # for which there was no space
+        self._mailbox: Mailbox[Expected] = Mailbox(
+            "traced_threadpool-ahead-to-dask", self._take, self._listen_to_late, lambda: bool(self._waited_for)
+        )
 
     def __len__(self) -> int:
         """How many are on their way whose nodes have not started."""
@@ -170,15 +176,18 @@ class DaskAhead:
     def _wait_for(self, call: DaskCall, then: Callable[[], None]) -> None:
         call.when_ended(then)
         self._waited_for.append((time.monotonic() + LISTEN_AFTER_SECONDS, call))
+        try:
+            self._mailbox.stay()
+        except RuntimeError:  # no thread that could listen later
+            call.want_end()
 
-    def _listen_to_late(self) -> bool:
-        """Has Dask tell of the end of what has not ended soon, which may have failed. Whether there may be more."""
+    def _listen_to_late(self) -> None:
+        """Has Dask tell of the end of what has not ended soon, which may have failed."""
         now = time.monotonic()
         while self._waited_for and (self._waited_for[0][0] <= now or self._waited_for[0][1].ended.is_set()):
             _, call = self._waited_for.popleft()
             if not call.ended.is_set():
                 call.want_end()
-        return bool(self._waited_for)
 
     def ended(self, expected: Expected) -> None:
         """Its node has ended, however it did. What waits for it to be sent is not sent ahead."""
@@ -228,7 +237,9 @@ class DaskAhead:
 
     def _arguments_of(self, expected: Expected) -> dict[str, Any] | None:
         """Its arguments as they are now; None if it cannot be sent ahead with these."""
-        arguments = {}
+        arguments: dict[str, Any] = {}
+        if not self._is_known(expected.call.function):
+            return None
         for name, value in expected.call.arguments.items():
             if type(value) is list and value:
                 arguments[name] = [self._value_of(each, expected.known) for each in value]

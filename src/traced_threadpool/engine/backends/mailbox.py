@@ -21,13 +21,21 @@ class Mailbox(Generic[_Item]):
     """Args:
     name: Of the thread.
     handle: Called on it with each item; it may take more of them itself.
-    tick: Called on it each second in which nothing comes; gives whether it must go on.
+    tick: Called on it each second in which nothing comes.
+    needed: Whether it is to stay for its ticks. It must not block.
     """
 
-    def __init__(self, name: str, handle: Callable[[_Item], None], tick: Callable[[], bool] = lambda: False) -> None:
-        self._tick = tick
+    def __init__(
+        self,
+        name: str,
+        handle: Callable[[_Item], None],
+        tick: Callable[[], object] = lambda: None,
+        needed: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._name = name
         self._handle = handle
+        self._tick = tick
+        self._needed = needed
         self._lock = threading.Lock()
         self._items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -40,12 +48,20 @@ class Mailbox(Generic[_Item]):
             RuntimeError: No thread can be started.
         """
         with self._lock:
-            if self._thread is None:
-                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread
-            self._stopped = False
+            self._start()
             self._items.put(item)
+
+    def stay(self) -> None:
+        """It is needed from now on. Raises as `put` does."""
+        with self._lock:
+            self._start()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
+        self._stopped = False
 
     def take(self, timeout: float = 0.0) -> _Item | None:
         """The next item, for the thread itself; None if there is none within so many seconds."""
@@ -73,13 +89,13 @@ class Mailbox(Generic[_Item]):
                     idle = 0
                     self._handle(item)
                     continue
-                idle += 1
-                if (self._tick() or idle < IDLE_TICKS) and not self._stopped:
-                    continue
+                self._tick()
             except Exception:
                 logger.exception("what was put into the mailbox of %s could not be handled", self._name)
                 continue
+            idle += 1
             with self._lock:
-                if self._items.empty():
+                stays = (self._needed() or idle < IDLE_TICKS) and not self._stopped
+                if self._items.empty() and not stays:
                     self._thread = None
                     return

@@ -245,6 +245,18 @@ def _send_by_value_if_needed(name: str | None) -> None:
         _sent_by_value[name] = module
 
 
+def goes_by_reference(function: FunctionType) -> bool:
+    """Whether of a function only its name is sent: nothing in it is pickled.
+
+    >>> goes_by_reference(dump), goes_by_reference(lambda: 1)
+    (True, False)
+    """
+    module = sys.modules.get(function.__module__)
+    if module is None or function.__module__ == "__main__" or not _is_importable(function.__module__, module):
+        return False
+    return vars(module).get(function.__qualname__) is function
+
+
 _importable: dict[str, tuple[ModuleType, tuple[str, ...], bool]] = {}
 
 
