@@ -140,6 +140,12 @@ class Bracket(Meter):
             truth = without(truth, aside)
         self._ended.append((node.name, node.started_ns, truth))
 
+    def hand_over(self, node: NodeRecord) -> None:
+        self._meter.hand_over(node)
+
+    def take_back(self, node: NodeRecord) -> None:
+        self._meter.take_back(node)
+
     def leave(self, node: NodeRecord) -> None:
         self._left[id(node)] = self._read()
         self._meter.leave(node)

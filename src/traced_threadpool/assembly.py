@@ -266,7 +266,7 @@ class Assembly:
         reference = weakref.ref(self)
         durations = self.durations
 
-        def running() -> tuple[int, Mapping[Work, threading.Thread]]:
+        def running() -> tuple[int, Mapping[Work, threading.Thread | None]]:
             assembly = reference()
             return (0, {}) if assembly is None else assembly.pool.running()
 

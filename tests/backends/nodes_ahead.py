@@ -13,6 +13,10 @@ def first(started: Path, release: Path) -> int:
     return held(started, release) * 0
 
 
+def by_names(started_name: str, release_name: str) -> int:
+    return held(Path(started_name), Path(release_name))
+
+
 def second(first: int) -> int:
     return first + 1
 
@@ -23,6 +27,10 @@ def third(second: int) -> int:
 
 def changed(first: int, rows: list[int]) -> int:
     return first + len(rows)
+
+
+def widened(first: int, table: dict[str, int]) -> int:
+    return first + len(table)
 
 
 def here() -> int:

@@ -134,7 +134,7 @@ def test_as_many_are_on_their_way_as_the_backend_takes(client: Any, stage: Stage
 
     adapter = stage.adapter(FutureAdapter(1, metrics=False, backends={"far": backend}, run_on={"there": "far"}))
     runs = in_thread(dynamic_driver_of(adapter, branch, there, total).execute, ["total"])
-    assert eventually(lambda: len(backend._ahead) == 100)
+    assert eventually(lambda: len(backend._running) + len(backend._ahead) == 100)
 
     def far() -> tuple[int, int]:
         [lane] = [lane for lane in adapter.snapshot().lanes if lane.backend == "far"]

@@ -3,6 +3,7 @@
 # Hamilton reads annotations when it decorates: they are no strings here.
 import importlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from functools import partial
@@ -102,20 +103,56 @@ def test_the_node_starts_here_when_its_inputs_have_ended(
     nodes = {node.name: node for node in recorded.nodes}
     for upstream, below in (("first", "second"), ("second", "third")):
         assert nodes[upstream].ended_ns <= nodes[below].ready_ns <= nodes[below].started_ns <= nodes[below].ended_ns
+        node = nodes[below]
+        assert node.started_ns <= node.function_started_ns <= node.function_ended_ns <= node.ended_ns
         states = nodes[below].states
         assert states is not None
         assert sum(states.values()) == nodes[below].ended_ns - nodes[below].started_ns
 
 
+def test_a_node_without_a_thread_has_started_when_it_was_sent(adapter: Make, client: Any, tmp_path: Path) -> None:
+    """Its span and its record say so, and the live view shows it running, with its worker."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    started, release = tmp_path / "started", tmp_path / "release"
+    made = adapter(tracer_provider=provider, record=True)
+    run = in_thread(
+        partial(
+            module_driver(made, nodes_ahead).execute,
+            ["by_names"],
+            inputs={"started_name": str(started), "release_name": str(release)},
+        )
+    )
+    alive_at(started)
+    assert not [thread.name for thread in threading.enumerate() if "on-backends" in thread.name]
+
+    def shown() -> bool:
+        [node] = made.live().runs[0].running
+        return (node.name, node.backend) == ("by_names", "far") and node.worker.startswith("tcp://")
+
+    found = eventually(shown)
+    then = time.time_ns()
+    release.touch()
+    assert found
+    run.result(PATIENCE)
+    [span] = [each for each in exporter.get_finished_spans() if each.name == "by_names"]
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert span.start_time < then < span.end_time
+    [node] = made.recorded_runs[0].nodes
+    assert abs(node.ended_ns - node.started_ns - (span.end_time - span.start_time)) < 1_000
+
+
 def test_what_may_change_meanwhile_is_not_sent_ahead(begun: Callable[..., Any], client: Any, tmp_path: Path) -> None:
     """A node with an argument that others could still write to."""
-    rows = [1]
-    run = begun(outputs=["changed", "second"], inputs={"rows": rows})
+    rows, table = [1], {"a": 1}
+    run = begun(outputs=["changed", "widened", "second"], inputs={"rows": rows, "table": table})
     assert eventually(lambda: "second" in names_there(client))
-    assert "changed" not in names_there(client)
+    assert not {"changed", "widened"} & names_there(client)
     rows.append(2)
+    table["b"] = 2
     (tmp_path / "release").touch()
-    assert run.result(PATIENCE) == {"changed": 2, "second": 1}
+    assert run.result(PATIENCE) == {"changed": 2, "widened": 2, "second": 1}
 
 
 def test_values_of_ended_nodes_go_along(begun: Callable[..., Any], client: Any, tmp_path: Path) -> None:

@@ -1174,17 +1174,19 @@ class Pool:
             runs=sorted((look for look in looks if look.run.record is not None), key=_started_ns),
         )
 
-    def running(self) -> tuple[int, Mapping[Work, threading.Thread]]:
-        """The moment, and the nodes that run, each with its thread."""
+    def running(self) -> tuple[int, Mapping[Work, threading.Thread | None]]:
+        """The moment, and the nodes that run, each with its thread, if it has one here."""
         with self._lock:
             return self._clock(), self._threads_at_work()
 
-    def _threads_at_work(self) -> dict[Work, threading.Thread]:
+    def _threads_at_work(self) -> dict[Work, threading.Thread | None]:
         """Under the lock. Known without a word from the nodes: they need not be observed."""
         return {
             loop.work: loop.thread
             for loop in (*self._loops, *self._helpers)
-            if loop.work is not None and loop.work.state is RUNNING and loop.thread is not None
+            if loop.work is not None
+            and loop.work.state is RUNNING
+            and (loop.thread is not None or (loop.elsewhere and loop.submitted))
         }
 
 

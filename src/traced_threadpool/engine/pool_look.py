@@ -94,7 +94,7 @@ class PoolLook:
     """
 
     now_ns: int
-    threads: Mapping[Work, threading.Thread]
+    threads: Mapping[Work, threading.Thread | None]
     closed: bool
     lanes: Sequence[LaneLook]
     runs: Sequence[RunLook]

@@ -72,23 +72,27 @@ class NodesNow:
         self._elsewhere = elsewhere
 
     def look(
-        self, running: Mapping[Work, threading.Thread], *, stacks: bool, gil_held_seconds: float = 0.0
+        self, running: Mapping[Work, threading.Thread | None], *, stacks: bool, gil_held_seconds: float = 0.0
     ) -> dict[Work, NodeNow]:
         """What each node does. One that has ended meanwhile is told without a state or a stack.
 
         Args:
-            running: The nodes, each with its thread.
+            running: The nodes, each with its thread, if it has one here.
             stacks: Add their stacks.
             gil_held_seconds: For how long no other thread could run Python until now.
         """
-        depths = _nodes_within(running)
-        busiest = self._busiest({work: thread for work, thread in running.items() if not depths[work]})
+        threads = {work: thread for work, thread in running.items() if thread is not None}
+        depths = _nodes_within(threads)
+        busiest = self._busiest({work: thread for work, thread in threads.items() if not depths[work]})
         found: dict[Work, NodeNow] = {}
         here: dict[Work, threading.Thread] = {}
         for work, thread in running.items():
             elsewhere = self._elsewhere(work)
             if elsewhere is not None:
                 found[work] = _look_elsewhere(elsewhere, stacks=stacks)
+                continue
+            if thread is None:  # it is about to be sent, or has just come back
+                found[work] = NodeNow()
                 continue
             if not depths[work]:
                 here[work] = thread

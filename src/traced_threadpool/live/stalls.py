@@ -57,7 +57,7 @@ def limit_seconds(
 class RunningNodes(Protocol):
     """Gives the moment, of the clock that nodes' starts are told by, and the nodes that run, each with its thread."""
 
-    def __call__(self) -> tuple[int, Mapping[Work, threading.Thread]]: ...
+    def __call__(self) -> tuple[int, Mapping[Work, threading.Thread | None]]: ...
 
 
 class StallWatch(Observer):

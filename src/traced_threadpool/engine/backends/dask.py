@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 SCATTERED_BYTES: Final = 1 << 20
 """From this size on arguments go to a worker beside the call, and not by way of the scheduler."""
 
+ASKED_AFTER_SECONDS: Final = 0.001
+ASKED_TIMES: Final = 20
+
 MAX_ATTEMPTS: Final = 3
 """How often a call is sent whose arguments were lost with a worker before it took them."""
 
@@ -129,6 +132,7 @@ class Dask:
         self._listens = False
         self._on_cluster: WeakValueDictionary[str, DaskCall] = WeakValueDictionary()  # by key
         self._running: dict[Call, DaskCall] = {}
+        self._told: dict[DaskCall, int] = {}  # how often Dask is still asked of them; by the client's event loop alone
         self._stacks = Stacks()
         self._outbox: Outbox | None = None
         self._pickled: WeakSet[Any] = WeakSet()  # functions that could be
@@ -197,7 +201,8 @@ class Dask:
 
         def known(future: Future[Any]) -> Expected | None:
             upstream = call_of(future)
-            return None if upstream is None else upstream.expected
+            found: Expected | None = None if upstream is None else upstream.expected
+            return found
 
         call.expected = Expected(call, known, within)
 
@@ -230,6 +235,7 @@ class Dask:
                 ended = self._running.pop(call, None)
             if expected is not None:
                 self._ahead.ended(expected)
+                call.expected = None  # they refer to each other, and to what stands for the value
             if ended is not None:
                 self._fill(timing, ended, began_ns)
         return on_cluster.value(client, call.record.name, timing)
@@ -326,8 +332,22 @@ class Dask:
         """What workers tell. Called on the client's event loop."""
         key, kind, *facts = event[1]
         on_cluster = self._on_cluster.get(key)
-        if on_cluster is not None:
-            on_cluster.hear(kind, facts)
+        if on_cluster is not None and on_cluster.hear(kind, facts):
+            if not self._told:
+                on_cluster.remote.client.loop.call_later(ASKED_AFTER_SECONDS, self._confirm)
+            self._told[on_cluster] = ASKED_TIMES
+
+    def _confirm(self) -> None:
+        """Asks Dask of what workers have told that it has ended well. Called on the client's event loop."""
+        told, self._told = self._told, {}
+        for on_cluster, times in told.items():
+            if not on_cluster.is_confirmed():
+                if times:
+                    self._told[on_cluster] = times - 1
+                else:
+                    on_cluster.want_end()
+        if self._told:
+            next(iter(self._told)).remote.client.loop.call_later(ASKED_AFTER_SECONDS, self._confirm)
 
     def _fill(self, timing: Timing, on_cluster: DaskCall, began_ns: int) -> None:
         """What is known of the call into its timing."""
@@ -349,7 +369,7 @@ class Dask:
             client = self._client
             on_cluster = next((each for call, each in self._running.items() if call.record is node), None)
         if on_cluster is None and node.timing is not None and isinstance(call := node.timing.call, Call):
-            on_cluster = call.expected.sent_ahead
+            on_cluster = None if call.expected is None else call.expected.sent_ahead
         if on_cluster is None:
             return None
         started = on_cluster.starts[-1] if on_cluster.starts else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections.abc import Callable
@@ -17,9 +18,9 @@ from traced_threadpool.engine.backends.errors import ClusterLost, WorkerCrashed
 from traced_threadpool.engine.backends.held import Held
 from traced_threadpool.engine.backends.kept import Kept, brought
 
+logger = logging.getLogger("traced_threadpool")
+
 LISTEN_AFTER_SECONDS: Final = 1.0
-FIRST_ASKED_SECONDS: Final = 0.001
-LAST_ASKED_SECONDS: Final = 0.1
 
 FINISHED, ERROR, CANCELLED, UNSENT = "finished", "error", "cancelled", "unsent"
 
@@ -84,7 +85,10 @@ class DaskCall:
             self.ended.set()
             then, self._then = self._then, None
         if then is not None:
-            then()
+            try:
+                then()
+            except Exception:  # it is told of others' ends on this thread too
+                logger.exception("the end of task %s could not be told", self.key)
 
     def when_ended(self, then: Callable[[], None]) -> None:
         """Has `then` called once it has ended, on any thread."""
@@ -121,35 +125,26 @@ class DaskCall:
     def _done(self, remote: Any) -> None:
         self._end(remote.status)
 
-    def hear(self, kind: int, facts: list[Any]) -> None:
-        """What its worker tells."""
+    def hear(self, kind: int, facts: list[Any]) -> bool:
+        """What its worker tells. Whether that is that it has ended well, of which Dask is to be asked."""
         if kind == 0:
             self.starts.append(facts)
-            return
+            return False
         raised, started, *rest = facts
         if started is not None:
             self.starts.append(started)
         self.facts = Facts(*rest)
         if raised or self.remote is None:
             self.want_end()  # Dask may run it again
-        else:
-            self._ask(FIRST_ASKED_SECONDS)
+            return False
+        return True
 
-    def _ask(self, delay: float) -> None:
-        """Asks Dask soon whether it knows of the end by now: until then, what dies with the worker is run again.
-
-        On the client's event loop.
-        """
-        if delay > LAST_ASKED_SECONDS:
-            self.want_end()
-        else:
-            self.remote.client.loop.call_later(delay, self._asked, 2 * delay)
-
-    def _asked(self, delay: float) -> None:
-        if self.remote.status == FINISHED:
-            self._end(FINISHED)
-        else:
-            self._ask(delay)
+    def is_confirmed(self) -> bool:
+        """Whether Dask knows by now that it has ended well: until then, what dies with its worker is run again."""
+        if self.remote.status != FINISHED:
+            return False
+        self._end(FINISHED)
+        return True
 
     def cancel(self) -> None:
         """Nobody wants it any more."""
