@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from tests.dags import PATIENCE, driver_of, in_thread
+from tests.backends.calls import is_alive
+from tests.dags import PATIENCE, driver_of, eventually, in_thread
 from traced_threadpool import FutureAdapter
 from traced_threadpool.backends import Processes, WorkerCrashed
 
@@ -96,6 +97,7 @@ def under_kills(runs: int, *, seed: int, directory: Path, marker: str) -> Accoun
         with _killer(processes, marker, random.Random(seed), account, killed):
             for done in [in_thread(caller, first) for first in range(CALLERS)]:
                 done.result(PATIENCE + runs)
+        assert eventually(lambda: not any(map(is_alive, killed)))  # a kill may come when its target has a node again
         driver.execute(["total"], inputs={"number": _settle(outcomes, adapter, runs)})
     _judge(account, outcomes, log.read_bytes(), killed)
     return account
