@@ -1,9 +1,10 @@
 """The seam between the pool and what runs a node's function elsewhere.
 
 Each backend of an adapter has a *lane* in the scheduler: `max_workers` nodes of it run at once, each on a thread of
-this process that is none of the workers (except for `Threads`, which is a limit on these). On that thread the node's
-whole life takes place, hooks of other adapters included; only the call of the node's own function goes through
-`Backend.call`, which blocks. So spans, links, metrics, caching and checks are where they are without a backend.
+this process that is none of the workers (except for `Threads`, which is a limit on these). That thread comes before the
+call, or once it has ended where the backend needs none to wait (`SendsAhead`). On it the node's whole life takes place,
+hooks of other adapters included; only the call of the node's own function goes through `Backend.call`, which blocks. So
+spans, links, metrics, caching and checks are where they are without a backend.
 
     timing = Timing()
     value = backend.call(Call(record=node, function=node.callable, arguments=kwargs), timing)

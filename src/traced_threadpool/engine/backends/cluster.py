@@ -15,7 +15,7 @@ from traced_threadpool.engine.backends.pickling import Place
 from traced_threadpool.model.states import unsampled
 
 MAX_NODES: Final = 256
-"""How many nodes are on their way at once by default. Each holds a thread here, which waits."""
+"""How many nodes are on their way at once by default. On Ray each holds a thread here, which waits."""
 
 
 def placed(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:

@@ -44,7 +44,7 @@ ASKED_AFTER_SECONDS: Final = 0.001
 ASKED_TIMES: Final = 20
 
 MAX_ATTEMPTS: Final = 3
-"""How often a call is sent whose arguments were lost with a worker before it took them."""
+"""How often a call is sent whose task is gone before it began: see `DaskCall.may_repeat`."""
 
 NEEDS_DASK: Final = (
     "nodes on a Dask cluster need distributed, which is not installed; install it with: "
